@@ -1,0 +1,105 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parent.parent
+CHECKPOINT = REPO / "examples" / "rwkv7-pydoc-L6-D256.pth"
+
+RunCli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def repo() -> Path:
+    """The root of the checkout."""
+    return REPO
+
+
+@pytest.fixture(scope="session")
+def examples(repo: Path) -> Path:
+    """The folder with the shipped checkpoint and the text it never saw."""
+    return repo / "examples"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of models too foreign or too large to ship; `RWKV_SHARED` says where it is."""
+    value = os.environ.get("RWKV_SHARED")
+    if not value:
+        pytest.skip("RWKV_SHARED is not set: the shared models are not at hand")
+    folder = Path(value)
+    assert folder.is_dir(), f"RWKV_SHARED: expected a folder, got {value}"
+    return folder
+
+
+@pytest.fixture(scope="session")
+def native_build(repo: Path) -> Path:
+    """The build folder of `hatch run native`: `main_rwkv` and the C examples are in it."""
+    folder = repo / "build" / "native"
+    if not (folder / "CMakeCache.txt").is_file():
+        pytest.skip("build/native does not exist: run `hatch run native` first")
+    return folder
+
+
+def _run_cli(
+    command: str | os.PathLike[str],
+    *args: str | os.PathLike[str],
+    check: bool = False,
+    timeout: float = 120,
+    env: dict[str, str] | None = None,
+    cwd: str | os.PathLike[str] | None = None,
+    stdin: str | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run a command of this environment as a user would, capturing its output as text.
+
+    `command` is a name installed beside the interpreter (`rwkv-convert`, `rwkv`) or a path.
+    `env` is added to the present environment. With `check`, a failure raises with the output.
+    """
+    scripts = str(Path(sys.executable).parent)
+    program = shutil.which(command, path=os.pathsep.join([scripts, os.environ.get("PATH", "")]))
+    assert program is not None, f"{command}: expected an installed command, found none"
+    done = subprocess.run(
+        [program, *(os.fspath(a) for a in args)],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="surrogateescape",
+        timeout=timeout,
+        env={**os.environ, **(env or {})},
+        cwd=cwd,
+        input=stdin if stdin is not None else "",
+    )
+    if check and done.returncode != 0:
+        raise AssertionError(
+            f"{command} {' '.join(map(str, args))}: exit code {done.returncode}\n"
+            f"{done.stdout}{done.stderr}"
+        )
+    return done
+
+
+@pytest.fixture(scope="session")
+def run_cli() -> RunCli:
+    """`run_cli("rwkv-convert", "in.pth", "out.bin", check=True)` -> CompletedProcess of str."""
+    return _run_cli
+
+
+@pytest.fixture(scope="session")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """`converted("q4_0")` is the shipped checkpoint as a model file, made once per run and type."""
+    folder = tmp_path_factory.mktemp("converted")
+
+    def model_file(dtype: str) -> Path:
+        path = folder / f"rwkv7-pydoc-{dtype}.bin"
+        if not path.exists():
+            _run_cli("rwkv-convert", CHECKPOINT, path, "--dtype", dtype, check=True)
+        return path
+
+    return model_file
