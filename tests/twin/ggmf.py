@@ -1,0 +1,207 @@
+"""ggmf `.bin` files: a reader, a writer, and the converter's transforms in the plainest way.
+
+    header   6 x int32: magic 0x67676d66, version, n_vocab, n_embed, n_layer, data_type
+    tensors  until the end of the file, each:
+             int32 number of dimensions, int32 length of the name, int32 data_type
+             int32 dimensions[], the fastest-varying first: PyTorch's shape reversed
+             the name in UTF-8, the data
+
+All little-endian, nothing aligned. For good files only: this reader trusts what it reads.
+"""
+
+import re
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from .block_types import BLOCK_TYPES, QK, Floats, Tensor, quantize, row_bytes
+
+MAGIC = 0x67676D66
+VERSION = 101
+DATA_TYPES = {"fp32": 0, "fp16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 7, "q5_1": 8, "q8_0": 9}
+_TYPE_NAMES = {number: name for name, number in DATA_TYPES.items()}
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A file's header and tensors, in the file's order."""
+
+    version: int
+    n_vocab: int
+    n_embed: int
+    n_layer: int
+    type: str  # of most matrices
+    tensors: dict[str, Tensor]
+
+
+def read(path: Path | str) -> ModelFile:
+    """Reads a whole file into memory."""
+    data = np.fromfile(path, dtype=np.uint8)
+    at = 0
+
+    def ints(count: int) -> tuple[int, ...]:
+        nonlocal at
+        at += 4 * count
+        return struct.unpack(f"<{count}i", data[at - 4 * count : at])
+
+    def take(size: int) -> np.ndarray:
+        nonlocal at
+        at += size
+        if at > len(data):
+            raise ValueError(f"{path}: expected at least {at} bytes, got {len(data)}")
+        return data[at - size : at]
+
+    magic, version, n_vocab, n_embed, n_layer, data_type = ints(6)
+    if magic != MAGIC or version not in (100, 101):
+        raise ValueError(f"{path}: expected a ggmf file, got magic {magic:#x}, version {version}")
+    tensors: dict[str, Tensor] = {}
+    while at < len(data):
+        n_dims, name_length, number = ints(3)
+        shape = ints(n_dims)[::-1]
+        name = bytes(take(name_length)).decode()
+        type_name = _TYPE_NAMES[number]
+        size = prod(shape[:-1]) * row_bytes(type_name, shape[-1])
+        tensors[name] = Tensor(type_name, shape, take(size))
+    return ModelFile(version, n_vocab, n_embed, n_layer, _TYPE_NAMES[data_type], tensors)
+
+
+def write(path: Path | str, tensors: Mapping[str, Tensor], type: str = "fp32") -> None:
+    """Writes tensors in the mapping's order; `type` is the header's data_type."""
+    n_vocab, n_embed = tensors["emb.weight"].shape
+    n_layer = 1 + max(int(n.split(".")[1]) for n in tensors if n.startswith("blocks."))
+    with open(path, "wb") as file:
+        file.write(struct.pack("<6i", MAGIC, VERSION, n_vocab, n_embed, n_layer, DATA_TYPES[type]))
+        for name, tensor in tensors.items():
+            key = name.encode()
+            file.write(struct.pack("<3i", len(tensor.shape), len(key), DATA_TYPES[tensor.type]))
+            file.write(struct.pack(f"<{len(tensor.shape)}i", *tensor.shape[::-1]))
+            file.write(key)
+            file.write(tensor.data.tobytes())
+
+
+# --------------------------------------------------------------------------------------------------
+# From an official checkpoint to a file's tensors
+
+LOW_RANK = re.compile(r"att\.([wavg][12]|time_maa_w[12]|time_decay_w[12])$")
+
+
+def transform(checkpoint: Mapping[str, Floats]) -> dict[str, Floats]:
+    """The converter's transforms: official names, shapes and meaning -> the file's, in fp32."""
+    version = _checkpoint_version(checkpoint)
+    n_embed = checkpoint["emb.weight"].shape[1]
+    out: dict[str, Floats] = {}
+    for name, tensor in checkpoint.items():
+        block, _, parameter = name.rpartition("att.")  # "blocks.N.", "att.", "key.weight"
+        x = np.asarray(tensor, dtype=np.float64)  # exp must be taken in float64
+
+        if version == "7":
+            if block and parameter in ("x_w", "x_k", "x_v", "x_a", "x_g"):
+                continue  # joined where x_r stands
+            if block and parameter == "x_r":
+                name = f"{block}att.x_rwkvag"
+                x = np.concatenate([checkpoint[f"{block}att.x_{c}"] for c in "rwkvag"])
+            elif LOW_RANK.search(name):
+                x = x.T
+
+        elif version == "6":
+            if parameter == "time_faaaa":
+                x = x[..., None]
+            elif parameter == "time_decay":
+                heads = checkpoint[f"{block}att.time_faaaa"].shape[0]
+                x = x.reshape(heads, n_embed // heads, 1)
+            elif parameter == "time_maa_w2":
+                x = x.transpose(0, 2, 1)
+            elif LOW_RANK.search(name):
+                x = x.T
+            elif ".time_" in name:
+                x = x.squeeze()
+
+        elif version == "5.2":
+            if parameter == "time_decay":
+                x = np.exp(-np.exp(x))[..., None]
+            elif parameter == "time_faaaa":
+                x = x[..., None]
+            elif ".time_" in name:
+                x = x.squeeze()
+
+        elif version in ("5.1", "5.1-gate"):
+            if parameter in ("time_decay", "time_first"):
+                x = np.exp(-np.exp(x)) if parameter == "time_decay" else np.exp(x)
+                x = x.reshape(-1, 1, 1)
+                if version == "5.1-gate":  # every channel of a head gets the head's value
+                    x = np.repeat(x, n_embed // len(x), axis=1)
+                    name = name.replace("time_first", "time_faaaa")
+            elif ".time_" in name:
+                x = x.squeeze()
+
+        elif version == "4":
+            if parameter == "time_decay":
+                x = -np.exp(x)
+            if ".time_" in name:
+                x = x.squeeze()
+
+        out[name] = x.astype(np.float32)
+    return out
+
+
+def _checkpoint_version(checkpoint: Mapping[str, Floats]) -> str:
+    first = {n.removeprefix("blocks.0.att.") for n in checkpoint if n.startswith("blocks.0.att.")}
+    if "r_k" in first:
+        return "7"
+    if "time_maa_x" in first:
+        return "6"
+    if "ln_x.weight" not in first:
+        return "4"
+    if "gate.weight" not in first:
+        return "5.1"
+    return "5.2" if checkpoint["blocks.0.att.time_decay"].ndim > 1 else "5.1-gate"
+
+
+def _stays_fp32(name: str, array: Floats) -> bool:
+    """In an fp32 or fp16 file: all but matrices, everything named .time_, and v7's r_k."""
+    return array.ndim != 2 or ".time_" in name or name.endswith(".r_k")
+
+
+def convert_reference(
+    checkpoint: Mapping[str, Floats],
+    type: str = "fp32",
+    *,
+    head: str = "q8_0",
+    emb: str = "q8_0",
+    low_rank: str = "q8_0",
+    layout: str = "default",
+) -> dict[str, Tensor]:
+    """What the converter writes for a checkpoint of official names, as a dict for `write`.
+
+    head, emb, low_rank: those matrices' types in a quantised file.
+    layout="rwkv.cpp": the choice of rwkv.cpp's converter to FP16 followed by its quantiser.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, array in transform(checkpoint).items():
+        float_type = "fp32" if _stays_fp32(name, array) or type == "fp32" else "fp16"
+        chosen = float_type
+        is_low_rank = LOW_RANK.search(name) is not None
+        if type in BLOCK_TYPES:
+            if layout == "rwkv.cpp":
+                v7_low_rank = is_low_rank and ".time_" not in name
+                kept = name in ("emb.weight", "head.weight") or v7_low_rank or name.endswith("r_k")
+                if array.ndim == 2 and not kept:
+                    chosen = type
+                if float_type == "fp16":  # quantised from the FP16 file
+                    array = array.astype(np.float16).astype(np.float32)
+            elif name == "head.weight":
+                chosen = head
+            elif name == "emb.weight":
+                chosen = emb
+            elif is_low_rank:
+                chosen = low_rank
+            elif array.ndim == 2 and float_type == "fp16":
+                chosen = type
+            if chosen in BLOCK_TYPES and array.shape[-1] % QK:
+                chosen = "fp16"
+        tensors[name] = quantize(array, chosen)
+    return tensors
