@@ -51,11 +51,11 @@ class LayerState:
     time_shift: Floats  # (C,) the time mix's input of the last token
     wkv: Floats  # v4: (3, C) aa, bb, pp; v5..v7: (heads, N, N)
 
-    @staticmethod
-    def split(
-        state: Floats, n_layer: int, n_embed: int, wkv: tuple[int, ...]
-    ) -> "list[LayerState]":
-        """`state` cut into layers; `wkv` is the shape of a layer's wkv part."""
-        layers = state.reshape(n_layer, -1)
-        c = n_embed
-        return [LayerState(s[:c], s[c : 2 * c], s[2 * c :].reshape(wkv)) for s in layers]
+
+def split_state(
+    state: Floats, n_layer: int, n_embed: int, wkv: tuple[int, ...]
+) -> list[LayerState]:
+    """`state` cut into layers; `wkv` is the shape of a layer's wkv part."""
+    layers = state.reshape(n_layer, -1)
+    c = n_embed
+    return [LayerState(s[:c], s[c : 2 * c], s[2 * c :].reshape(wkv)) for s in layers]

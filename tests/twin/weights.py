@@ -55,10 +55,9 @@ class Weights:
         """The tokens' rows of the embedding, (T, C): no product, so nothing but dequantised."""
         tensor = self.tensor("emb.weight")
         n_vocab, n = tensor.shape
-        rows = tensor.data.reshape(n_vocab, row_bytes(tensor.type, n))[tokens]
-        return dequantize(Tensor(tensor.type, (len(tokens), n), rows.reshape(-1))).astype(
-            self.dtype
-        )
+        data = tensor.data.reshape(n_vocab, row_bytes(tensor.type, n))[tokens]
+        rows = Tensor(tensor.type, (len(tokens), n), data.reshape(-1))
+        return dequantize(rows).astype(self.dtype)
 
     def matmul(self, name: str, x: Floats, index: int | None = None) -> Floats:
         """x (T, n) times a matrix (rows, n), or slice `index` of a stack of them -> (T, rows)."""
