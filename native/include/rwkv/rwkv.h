@@ -1,0 +1,319 @@
+/* rwkv.h: RWKV language models (v4, v5, v6, v7) on an ordinary CPU, in 4 bits.
+ *
+ * This header is the manual. It is C99 and needs nothing but the standard library.
+ *
+ *     #include <rwkv/rwkv.h>
+ *
+ *     rwkv_model *model;
+ *     rwkv_session *session;
+ *     if (rwkv_model_open("model.bin", NULL, &model) || rwkv_session_create(model, &session)) {
+ *         fprintf(stderr, "%s\n", rwkv_error_message());
+ *         return 1;
+ *     }
+ *     float *logits = malloc(rwkv_model_info_of(model).n_vocab * sizeof *logits);
+ *     const int32_t prompt[] = {510, 36, 45};
+ *     rwkv_session_feed(session, prompt, 3, logits);   // logits of the token after the prompt
+ *     rwkv_session_free(session);
+ *     rwkv_model_free(model);
+ *
+ * Contents
+ *     1. Versions and status codes
+ *     2. Model       a file, opened: immutable, shared, owner of the threads
+ *     3. Session     one sequence being read or written: a model and a state
+ *     4. State       what a session remembers, as a flat float array
+ *     5. Batch       many sequences in one step
+ *     6. Tokenizer   text <-> tokens
+ *     7. Sampler     logits -> token
+ *
+ * Threads
+ *     A model may be used from any thread at any time; steps on one model queue up, so that two
+ *     sessions do not run twice the threads. A session, batch or sampler is used by one thread at
+ *     a time. A tokenizer is immutable. Error messages are kept per thread.
+ *
+ * Ownership
+ *     Every object is made by a function that ends in `_open` or `_create` and is given back with
+ *     its `_free`, which accepts NULL. A session keeps its model alive: they may be freed in any
+ *     order. Functions that fail leave their out-parameters and objects as they were.
+ *
+ * Environment (read when a model is opened)
+ *     RWKV_KERNELS   the highest instruction-set level to use: reference, avx2, ...
+ *     RWKV_THREADS   how many threads to use where the options say 0
+ */
+#ifndef RWKV_RWKV_H
+#define RWKV_RWKV_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(_WIN32)
+#  if defined(RWKV_BUILDING_LIBRARY)
+#    define RWKV_API __declspec(dllexport)
+#  else
+#    define RWKV_API __declspec(dllimport)
+#  endif
+#else
+#  define RWKV_API __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ------------------------------------------------------------------ 1. versions and status --- */
+
+#define RWKV_VERSION_MAJOR 0
+#define RWKV_VERSION_MINOR 1
+#define RWKV_VERSION_PATCH 0
+#define RWKV_VERSION_STRING "0.1.0"
+
+/* Grows when a program compiled against an older header would break. */
+#define RWKV_ABI_VERSION 1
+
+/* Returns the version of the library that is loaded, such as "0.1.0". */
+RWKV_API const char *rwkv_version_string(void);
+
+/* Returns RWKV_ABI_VERSION of the library that is loaded; compare it with your header's. */
+RWKV_API int32_t rwkv_version_abi(void);
+
+/* Every function that can fail returns one of these; RWKV_STATUS_OK is 0. The numbers are fixed for
+ * ever, and leave gaps by topic. */
+typedef enum rwkv_status {
+    RWKV_STATUS_OK = 0,
+
+    RWKV_STATUS_INVALID_ARGUMENT = 1,   /* an argument breaks the function's contract */
+    RWKV_STATUS_OUT_OF_MEMORY = 2,
+    RWKV_STATUS_TOKEN_OUT_OF_RANGE = 3, /* a token is negative or not below n_vocab */
+    RWKV_STATUS_BUFFER_TOO_SMALL = 4,   /* the caller's buffer; the size needed is reported */
+    RWKV_STATUS_INTERNAL = 9,           /* a fault of the library: please report it */
+
+    RWKV_STATUS_FILE_UNREADABLE = 20,   /* missing, no permission, a folder, read error */
+    RWKV_STATUS_FILE_TRUNCATED = 21,    /* ends before what its header promises */
+    RWKV_STATUS_FILE_FORMAT = 22,       /* not a file of the expected kind, or a corrupt one */
+    RWKV_STATUS_FILE_VERSION = 23,      /* the right kind, of a version this library cannot read */
+    RWKV_STATUS_FILE_UNWRITABLE = 24,
+
+    RWKV_STATUS_TENSOR_MISSING = 30,
+    RWKV_STATUS_TENSOR_SHAPE = 31,
+    RWKV_STATUS_TENSOR_TYPE = 32,
+    RWKV_STATUS_MODEL_VERSION = 33,     /* the tensors are not those of any RWKV version we know */
+    RWKV_STATUS_MODEL_OPTION = 34,      /* an option that this model does not have */
+
+    RWKV_STATUS_KERNELS_UNKNOWN = 40,     /* RWKV_KERNELS names no level */
+    RWKV_STATUS_KERNELS_UNSUPPORTED = 41, /* this processor or operating system lacks the level */
+
+    RWKV_STATUS_STATE_MISMATCH = 50,    /* a state of another model */
+
+    RWKV_STATUS_VOCABULARY = 60         /* a vocabulary file that cannot be understood */
+} rwkv_status;
+
+/* Returns a short general sentence for a status, never NULL. */
+RWKV_API const char *rwkv_status_sentence(rwkv_status status);
+
+/* Returns the message of the last call of this thread that failed: one sentence that says where,
+ * what was expected, what was found and what to do. Valid until the next failing call of this
+ * thread; "" if none failed yet. */
+RWKV_API const char *rwkv_error_message(void);
+
+/* -------------------------------------------------------------------------------- 2. model --- */
+
+typedef struct rwkv_model rwkv_model;
+
+typedef struct rwkv_model_options {
+    size_t struct_size; /* sizeof(rwkv_model_options); set by rwkv_model_options_default */
+    size_t n_threads;   /* 0: RWKV_THREADS, else the physical cores that this process may use */
+    float ln_x_eps;     /* eps of the group norm after WKV; 0: the official 64e-5. rwkv.cpp computes
+                           v5 with 1e-5. Version 4 has no such norm: setting it there is an error. */
+} rwkv_model_options;
+
+RWKV_API rwkv_model_options rwkv_model_options_default(void);
+
+/* Opens a ggmf file (`.bin`, version 100 or 101) made by rwkv-convert or rwkv.cpp, checks all of it,
+ * and packs its weights for this processor. `options` may be NULL. `path` is UTF-8.
+ * Returns any of the FILE, TENSOR, MODEL and KERNELS statuses, INVALID_ARGUMENT, OUT_OF_MEMORY. */
+RWKV_API rwkv_status rwkv_model_open(const char *path, const rwkv_model_options *options,
+                                     rwkv_model **model_out);
+
+RWKV_API void rwkv_model_free(rwkv_model *model);
+
+/* What a model is. The strings live as long as the model. */
+typedef struct rwkv_model_info {
+    size_t struct_size;
+    const char *version;   /* "4", "5.1", "5.2", "6" or "7" */
+    size_t n_vocab;        /* tokens are 0 .. n_vocab - 1 */
+    size_t n_embd;         /* width of the residual stream */
+    size_t n_layer;
+    size_t n_head;         /* 0 for version 4, which has no heads */
+    size_t head_size;      /* 0 for version 4 */
+    size_t n_ffn;          /* width of the channel mix */
+    size_t state_size;     /* floats in a state, see section 4 */
+    const char *data_type; /* the type in the file's header: "fp32", "fp16", "q4_0" ... */
+    uint64_t n_parameters; /* numbers in all tensors of the file */
+    uint64_t file_bytes;
+    uint64_t weight_bytes; /* resident bytes of packed weights */
+    size_t n_threads;
+    const char *kernels;   /* the instruction-set level in use: "reference", "avx2" ... */
+    float ln_x_eps;        /* 0 for version 4 */
+} rwkv_model_info;
+
+/* Returns what `model` is; `model` must not be NULL. */
+RWKV_API rwkv_model_info rwkv_model_info_of(const rwkv_model *model);
+
+/* Returns the names of the levels this build has, lowest first, ending with NULL. */
+RWKV_API const char *const *rwkv_kernels_all(void);
+
+/* Returns 1 if the processor and the operating system support the level `name`, else 0. */
+RWKV_API int32_t rwkv_kernels_supported(const char *name);
+
+/* ------------------------------------------------------------------------------ 3. session --- */
+
+typedef struct rwkv_session rwkv_session;
+
+/* A session begins with the model's fresh state. */
+RWKV_API rwkv_status rwkv_session_create(rwkv_model *model, rwkv_session **session_out);
+
+RWKV_API void rwkv_session_free(rwkv_session *session);
+
+/* Feeds `n_tokens` tokens, in order, and writes the logits after the last of them to `logits_out`,
+ * float (n_vocab), or nowhere if it is NULL (which saves the work of the head).
+ * All tokens are checked before any is fed: after an error the session is as it was.
+ * `n_tokens` may be any number from 1 on: long prompts are computed many tokens at a time.
+ * Returns INVALID_ARGUMENT, TOKEN_OUT_OF_RANGE, OUT_OF_MEMORY. */
+RWKV_API rwkv_status rwkv_session_feed(rwkv_session *session, const int32_t *tokens,
+                                       size_t n_tokens, float *logits_out);
+
+/* Returns to the fresh state. */
+RWKV_API void rwkv_session_reset(rwkv_session *session);
+
+/* Makes a second session that goes on from where `session` is, in time proportional to the state. */
+RWKV_API rwkv_status rwkv_session_fork(const rwkv_session *session, rwkv_session **session_out);
+
+/* -------------------------------------------------------------------------------- 4. state --- */
+
+/* A state is a flat array of rwkv_model_info.state_size floats, layer after layer:
+ *     channel-mix shift (n_embd), time-mix shift (n_embd), then
+ *     version 4:         aa (n_embd), bb (n_embd), pp (n_embd; starts at -1e30)
+ *     versions 5 and 6:  (n_head, head_size, head_size), row = key index, column = value index
+ *     version 7:         (n_head, head_size, head_size), row = value index, column = key index
+ * It is the layout of rwkv.cpp's state buffers. A fresh state is all zeros but for pp.
+ * `n` is the number of floats in the caller's array and must be the model's state_size, else
+ * RWKV_STATUS_STATE_MISMATCH. */
+RWKV_API rwkv_status rwkv_state_read(const rwkv_session *session, float *state_out, size_t n);
+RWKV_API rwkv_status rwkv_state_write(rwkv_session *session, const float *state, size_t n);
+
+/* Gives `to` the state of `from`; both must be of the same model. */
+RWKV_API rwkv_status rwkv_state_copy(rwkv_session *to, const rwkv_session *from);
+
+/* -------------------------------------------------------------------------------- 5. batch --- */
+
+/* A batch is one step over many sequences: each contributes any number of tokens, and every matrix
+ * of the model is read once for all of them. What a sequence gets does not depend on its neighbours:
+ * a sequence of fewer than 32 tokens gets bit for bit what it would get alone. */
+typedef struct rwkv_batch rwkv_batch;
+
+typedef enum rwkv_logits {
+    RWKV_LOGITS_NONE = 0, /* logits_out is not written and may be NULL */
+    RWKV_LOGITS_LAST = 1, /* logits_out: float (n_vocab), after the last token */
+    RWKV_LOGITS_ALL = 2   /* logits_out: float (n_tokens, n_vocab), after each token */
+} rwkv_logits;
+
+RWKV_API rwkv_status rwkv_batch_create(rwkv_model *model, rwkv_batch **batch_out);
+
+RWKV_API void rwkv_batch_free(rwkv_batch *batch);
+
+/* Adds `n_tokens` (>= 1) tokens of `session`, which must be of the batch's model and not be in the
+ * batch already. The tokens are copied; `session` and `logits_out` must stay valid until
+ * rwkv_batch_run or rwkv_batch_clear. Returns INVALID_ARGUMENT, TOKEN_OUT_OF_RANGE, OUT_OF_MEMORY. */
+RWKV_API rwkv_status rwkv_batch_add(rwkv_batch *batch, rwkv_session *session, const int32_t *tokens,
+                                    size_t n_tokens, rwkv_logits wanted, float *logits_out);
+
+/* Computes the batch and clears it. An empty batch is fine. */
+RWKV_API rwkv_status rwkv_batch_run(rwkv_batch *batch);
+
+/* Forgets what was added. */
+RWKV_API void rwkv_batch_clear(rwkv_batch *batch);
+
+/* ---------------------------------------------------------------------------- 6. tokenizer --- */
+
+typedef struct rwkv_tokenizer rwkv_tokenizer;
+
+/* Opens a vocabulary in the text format of the RWKV World vocabulary: one token a line, as
+ *     ID LITERAL LENGTH
+ * where LITERAL is a Python string or bytes literal and LENGTH its number of bytes (UTF-8). Ids may
+ * have gaps; id 0 is the end of a document and stands for no bytes. Encoding is greedy: at each
+ * place the longest token. The World vocabulary itself is installed with the library, as
+ * share/rwkv/rwkv_vocab_v20230424.txt.
+ * Returns FILE_UNREADABLE, VOCABULARY (naming the line), OUT_OF_MEMORY. */
+RWKV_API rwkv_status rwkv_tokenizer_open(const char *path, rwkv_tokenizer **tokenizer_out);
+
+/* A tokenizer with one token for each byte: 0 .. 255. */
+RWKV_API rwkv_status rwkv_tokenizer_create_bytes(rwkv_tokenizer **tokenizer_out);
+
+RWKV_API void rwkv_tokenizer_free(rwkv_tokenizer *tokenizer);
+
+/* Returns the largest token id plus one. */
+RWKV_API size_t rwkv_tokenizer_n_vocab(const rwkv_tokenizer *tokenizer);
+
+/* Writes the tokens of `text` (any bytes, UTF-8 or not, zeros too) to `tokens_out` and their number
+ * to `n_tokens_out`. There are never more tokens than bytes.
+ * Returns BUFFER_TOO_SMALL (with the number needed in `n_tokens_out`; nothing else is written),
+ * INVALID_ARGUMENT if a byte begins no token of the vocabulary. */
+RWKV_API rwkv_status rwkv_tokenizer_encode(const rwkv_tokenizer *tokenizer, const char *text,
+                                           size_t n_bytes, int32_t *tokens_out, size_t capacity,
+                                           size_t *n_tokens_out);
+
+/* Writes the bytes of the tokens to `text_out` (no terminator) and their number to `n_bytes_out`.
+ * Returns TOKEN_OUT_OF_RANGE for an id that the vocabulary lacks, BUFFER_TOO_SMALL as above. */
+RWKV_API rwkv_status rwkv_tokenizer_decode(const rwkv_tokenizer *tokenizer, const int32_t *tokens,
+                                           size_t n_tokens, char *text_out, size_t capacity,
+                                           size_t *n_bytes_out);
+
+/* ------------------------------------------------------------------------------ 7. sampler --- */
+
+typedef struct rwkv_sampler rwkv_sampler;
+
+/* How the next token is drawn, in this order (that of the official `rwkv` package):
+ *     1. ban          banned tokens leave, biases are added to their logits
+ *     2. penalties    logit -= presence_penalty + count * frequency_penalty, for tokens seen, where
+ *                     counts fade by `penalty_decay` with every token accepted
+ *     3. softmax
+ *     4. top-p        keep the tokens at least as probable as the one where the sum, from the most
+ *                     probable down, reaches top_p
+ *     5. top-k        of these keep the top_k most probable (0: all)
+ *     6. temperature  p^(1 / temperature), then draw; temperature 0 takes the most probable */
+typedef struct rwkv_sampler_options {
+    size_t struct_size;
+    float temperature;       /* >= 0; default 1 */
+    float top_p;             /* 0 .. 1; default 0.85 */
+    int32_t top_k;           /* >= 0; default 0, off */
+    float presence_penalty;  /* default 0 */
+    float frequency_penalty; /* default 0 */
+    float penalty_decay;     /* 0 .. 1; default 0.996 */
+    uint64_t seed;           /* the same seed and logits give the same tokens on every platform */
+} rwkv_sampler_options;
+
+RWKV_API rwkv_sampler_options rwkv_sampler_options_default(void);
+
+/* `options` may be NULL. Returns INVALID_ARGUMENT (naming the option), OUT_OF_MEMORY. */
+RWKV_API rwkv_status rwkv_sampler_create(size_t n_vocab, const rwkv_sampler_options *options,
+                                         rwkv_sampler **sampler_out);
+
+RWKV_API void rwkv_sampler_free(rwkv_sampler *sampler);
+
+/* Forgets the tokens accepted and starts the random numbers again from `seed`. */
+RWKV_API void rwkv_sampler_reset(rwkv_sampler *sampler, uint64_t seed);
+
+/* Adds `bias` to the logit of `token` from now on (it replaces an earlier one); -INFINITY bans it. */
+RWKV_API rwkv_status rwkv_sampler_bias(rwkv_sampler *sampler, int32_t token, float bias);
+
+/* Draws a token from `logits`, float (n_vocab), which are not changed. Does not accept it. */
+RWKV_API rwkv_status rwkv_sampler_sample(rwkv_sampler *sampler, const float *logits,
+                                         int32_t *token_out);
+
+/* Tells the sampler that `token` was taken, so that the penalties know it. */
+RWKV_API rwkv_status rwkv_sampler_accept(rwkv_sampler *sampler, int32_t token);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* RWKV_RWKV_H */
