@@ -94,16 +94,17 @@ class Blocks:
 
 def pack(type: str, d: Floats, m: Floats | None, codes: NDArray[np.integer]) -> Bytes:
     """Blocks as bytes: d, m (blocks,), codes (blocks, QK) as stored -> (blocks, block_bytes)."""
-    fields = [d.astype("<f2").reshape(-1, 1).view(np.uint8)]
+    fields: list[Bytes] = [d.astype("<f2").reshape(-1, 1).view(np.uint8)]
     if m is not None:
         fields.append(m.astype("<f2").reshape(-1, 1).view(np.uint8))
     if BLOCK_TYPES[type].bits == 8:
-        fields.append(codes.astype(np.int8).view(np.uint8))
+        signed: NDArray[np.int8] = codes.astype(np.int8)
+        fields.append(signed.view(np.uint8))
     else:
-        codes = codes.astype(np.uint8)
+        small: Bytes = codes.astype(np.uint8)
         if BLOCK_TYPES[type].bits == 5:
-            fields.append(np.packbits(codes >> 4, axis=-1, bitorder="little"))
-        low = codes & 15
+            fields.append(np.packbits(small >> 4, axis=-1, bitorder="little"))
+        low = small & 15
         fields.append(low[:, : QK // 2] | low[:, QK // 2 :] << 4)
     return np.concatenate(fields, axis=1)
 
@@ -161,7 +162,8 @@ def _quantize_blocks(x: NDArray[np.float32], type: str) -> Bytes:
             d = x[np.arange(len(x)), largest] / np.float32(-layout.zero)
 
         id = np.where(d == 0, np.float32(0), one / d)
-        undefined = ~(np.isfinite(id) & np.isfinite(x).all(axis=1) & np.isfinite(d))
+        defined = np.isfinite(id) & np.isfinite(d) & np.all(np.isfinite(x), axis=1)
+        undefined = np.logical_not(defined)
         x = np.where(undefined[:, None], np.float32(0), x)
         d = np.where(undefined, np.float32(0), d)
         id = np.where(undefined, np.float32(0), id)
@@ -251,14 +253,15 @@ def matmul(
     dequantised and multiplied in `dtype`: what the product approximates.
     """
     if tensor.type in FLOAT_TYPES or activations == "float":
-        return x.astype(dtype) @ dequantize(tensor).astype(dtype).T
+        product: Floats = x.astype(dtype) @ dequantize(tensor).astype(dtype).T
+        return product
 
     rows, n = tensor.shape
     w = unpack(tensor.type, tensor.data)
     d_x, q_x = quantize_activations(x)  # (T, blocks), (T, blocks, QK)
     isum = block_sums(w.q.reshape(rows, n // QK, QK), q_x)  # (T, rows, blocks)
     scaled = isum * d_x[:, None, :].astype(dtype)
-    y = (scaled * w.d.reshape(rows, -1).astype(dtype)).sum(axis=-1)
+    y: Floats = (scaled * w.d.reshape(rows, -1).astype(dtype)).sum(axis=-1)
     if w.m is not None:
         x_sums = q_x.sum(axis=-1) * d_x.astype(dtype)  # (T, blocks)
         y += x_sums @ w.m.reshape(rows, -1).astype(dtype).T

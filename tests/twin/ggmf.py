@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .block_types import BLOCK_TYPES, QK, Floats, Tensor, quantize, row_bytes
+from .block_types import BLOCK_TYPES, QK, Bytes, Floats, Tensor, quantize, row_bytes
 
 MAGIC = 0x67676D66
 VERSION = 101
@@ -46,9 +46,9 @@ def read(path: Path | str) -> ModelFile:
     def ints(count: int) -> tuple[int, ...]:
         nonlocal at
         at += 4 * count
-        return struct.unpack(f"<{count}i", data[at - 4 * count : at])
+        return struct.unpack(f"<{count}i", data[at - 4 * count : at].tobytes())
 
-    def take(size: int) -> np.ndarray:
+    def take(size: int) -> Bytes:
         nonlocal at
         at += size
         if at > len(data):

@@ -13,7 +13,8 @@ def layer_norm(x: Floats, weight: Floats, bias: Floats) -> Floats:
     """Each row of x (T, C) to mean 0 and variance 1, then scaled and moved."""
     mean = x.mean(axis=-1, keepdims=True)
     variance = ((x - mean) ** 2).mean(axis=-1, keepdims=True)
-    return (x - mean) / np.sqrt(variance + x.dtype.type(LAYER_NORM_EPS)) * weight + bias
+    normal: Floats = (x - mean) / np.sqrt(variance + x.dtype.type(LAYER_NORM_EPS))
+    return normal * weight + bias
 
 
 def group_norm(x: Floats, weight: Floats, bias: Floats, eps: float) -> Floats:

@@ -71,7 +71,7 @@ class Model:
         given = self.new_state() if state is None else state
         working = given.astype(self._weights.dtype)
         forward = FORWARD[self.version].forward
-        logits = forward(self._weights, list(tokens), self._split(working))
+        logits: Floats = forward(self._weights, list(tokens), self._split(working))
         given[:] = working
         return logits
 

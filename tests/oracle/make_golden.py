@@ -1,0 +1,60 @@
+"""Makes tests/golden/rwkv-*.npz: the reference's logits, so that comparing with it needs no torch.
+
+    python tests/oracle/make_golden.py
+
+One file per version and head count. Its keys:
+
+    version    str, one of twin.synth.VERSIONS
+    n_layer, n_embd, head_size, n_vocab, seed
+               int, the other arguments of twin.synth.checkpoint; all else is its defaults
+    tokens     int64 (64,), fed to a fresh state
+    logits     float32 (64, n_vocab), row t after tokens[0..t]: PyPI rwkv 0.8.32, "cpu fp32", token
+               by token, RWKV-5 with its group-norm epsilon of 64e-5
+    state      float32, the flat state after the last token; only in the files of the narrower
+               models, to keep the folder small
+
+In a test:
+
+    from twin.golden import GOLDEN, load_golden
+    golden = load_golden("rwkv-7-2x64")
+    ggmf.write(path, ggmf.convert_reference(golden.checkpoint()))
+"""
+
+from pathlib import Path
+
+import numpy as np
+from reference_rwkv import reference
+
+from twin.synth import VERSIONS, checkpoint
+
+FOLDER = Path(__file__).resolve().parent.parent / "golden"
+N_TOKENS = 64
+N_VOCAB = 64
+HEADS = ((2, 64), (3, 32))  # number of heads, head size; v4 has the same widths, without heads
+
+
+def main() -> None:
+    FOLDER.mkdir(exist_ok=True)
+    for version in VERSIONS:
+        for seed, (heads, head_size) in enumerate(HEADS, start=1):
+            config = {
+                "n_layer": 3,
+                "n_embd": heads * head_size,
+                "head_size": head_size,
+                "n_vocab": N_VOCAB,
+                "seed": seed,
+            }
+            tokens = np.random.RandomState(seed).randint(0, N_VOCAB, N_TOKENS)
+            results = reference(checkpoint(version, **config), tokens)
+            logits, state = results["one"]
+            arrays = {"tokens": tokens, "logits": logits}
+            if (heads, head_size) == HEADS[-1]:
+                arrays["state"] = state
+            path = FOLDER / f"rwkv-{version}-{heads}x{head_size}.npz"
+            np.savez_compressed(path, version=version, **config, **arrays)
+            difference = np.abs(logits - results["seq"][0]).max()
+            print(f"{path.name}: {path.stat().st_size} bytes, modes differ by {difference:.1e}")
+
+
+if __name__ == "__main__":
+    main()
