@@ -1,0 +1,72 @@
+"""Where the files of the RWKV runtime are: library, header, CMake package, vocabulary.
+
+The package holds no Python code that runs models: that is `rwkv-py`. It serves programs that link
+with the library:
+
+    cmake -S . -B build -Drwkv_DIR="$(python -c 'import rwkv_runtime as r; print(r.cmake_dir())')"
+"""
+
+import sys
+from importlib import resources
+from importlib.metadata import version
+from pathlib import Path
+
+__all__ = [
+    "__version__",
+    "cmake_dir",
+    "include_dir",
+    "lib_dir",
+    "library_path",
+    "pkgconfig_dir",
+    "world_vocabulary_path",
+]
+
+__version__: str = version("rwkv-runtime")
+
+_LIBRARY = "librwkv_runtime.dylib" if sys.platform == "darwin" else "librwkv_runtime.so"
+
+
+def _installed(*parts: str) -> Path:
+    # An installation in editable mode keeps this file and the built ones in different folders;
+    # importlib.resources knows both, but for files only, hence each folder is found by a file.
+    path = Path(str(resources.files(__name__).joinpath(*parts)))
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"rwkv_runtime: '{'/'.join(parts)}', expected a file of the package, found none at "
+            f"{path}. Try installing rwkv-runtime again."
+        )
+    return path
+
+
+def library_path() -> Path:
+    """The shared library itself, for `ctypes.CDLL` or `dlopen`.
+
+    Raises:
+        FileNotFoundError: the installation is incomplete (so for every function here).
+    """
+    return _installed("lib", _LIBRARY)
+
+
+def lib_dir() -> Path:
+    """The folder of the shared library, for a linker's `-L` and `-rpath`."""
+    return library_path().parent
+
+
+def include_dir() -> Path:
+    """The folder to compile with, as in `-I`: sources say `#include <rwkv/rwkv.h>`."""
+    return _installed("include", "rwkv", "rwkv.h").parent.parent
+
+
+def cmake_dir() -> Path:
+    """The folder of the CMake package, for `-Drwkv_DIR=`; its target is `rwkv::runtime`."""
+    return _installed("lib", "cmake", "rwkv", "rwkv-config.cmake").parent
+
+
+def pkgconfig_dir() -> Path:
+    """The folder of the pkg-config file, for `PKG_CONFIG_PATH`; the module is `rwkv`."""
+    return _installed("lib", "pkgconfig", "rwkv.pc").parent
+
+
+def world_vocabulary_path() -> Path:
+    """The RWKV World vocabulary (65536 tokens), for `rwkv_tokenizer_open`."""
+    return _installed("share", "rwkv", "rwkv_vocab_v20230424.txt")
