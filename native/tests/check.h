@@ -13,12 +13,12 @@
         }                                                                                      \
     } while (0)
 
-#define CHECK_NEAR(a, b, tolerance)                                                         \
-    do {                                                                                    \
-        const double check_a = (a), check_b = (b);                                          \
-        if (!(std::fabs(check_a - check_b) <= (tolerance))) {                               \
-            std::fprintf(stderr, "%s:%d: %s = %.17g, expected %s = %.17g within %g\n",      \
-                         __FILE__, __LINE__, #a, check_a, #b, check_b, double(tolerance));  \
-            std::exit(1);                                                                   \
-        }                                                                                   \
+#define CHECK_NEAR(a, b, tolerance)                                                              \
+    do {                                                                                         \
+        const double check_a = (a), check_b = (b);                                               \
+        if (!(std::fabs(check_a - check_b) <= (tolerance))) {                                    \
+            std::fprintf(stderr, "%s:%d: %s = %.17g, expected %s = %.17g within %g\n", __FILE__, \
+                         __LINE__, #a, check_a, #b, check_b, double(tolerance));                 \
+            std::exit(1);                                                                        \
+        }                                                                                        \
     } while (0)

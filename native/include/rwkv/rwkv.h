@@ -253,6 +253,9 @@ RWKV_API void rwkv_tokenizer_free(rwkv_tokenizer *tokenizer);
 /* Returns the largest token id plus one. */
 RWKV_API size_t rwkv_tokenizer_n_vocab(const rwkv_tokenizer *tokenizer);
 
+/* Returns 1 if `token` is of the vocabulary, else 0: ids may have gaps. */
+RWKV_API int32_t rwkv_tokenizer_has(const rwkv_tokenizer *tokenizer, int32_t token);
+
 /* Writes the tokens of `text` (any bytes, UTF-8 or not, zeros too) to `tokens_out` and their number
  * to `n_tokens_out`. There are never more tokens than bytes.
  * Returns BUFFER_TOO_SMALL (with the number needed in `n_tokens_out`; nothing else is written),
@@ -271,24 +274,38 @@ RWKV_API rwkv_status rwkv_tokenizer_decode(const rwkv_tokenizer *tokenizer, cons
 
 typedef struct rwkv_sampler rwkv_sampler;
 
-/* How the next token is drawn, in this order (that of the official `rwkv` package):
- *     1. ban          banned tokens leave, biases are added to their logits
- *     2. penalties    logit -= presence_penalty + count * frequency_penalty, for tokens seen, where
- *                     counts fade by `penalty_decay` with every token accepted
- *     3. softmax
- *     4. top-p        keep the tokens at least as probable as the one where the sum, from the most
- *                     probable down, reaches top_p
- *     5. top-k        of these keep the top_k most probable (0: all)
- *     6. temperature  p^(1 / temperature), then draw; temperature 0 takes the most probable */
+/* How the next token is drawn, in this order (that of the official `rwkv` package, in which steps 5
+ * and 6 are missing):
+ *     1. biases       are added to the logits; -INFINITY bans a token
+ *     2. penalties    of every token accepted so far:
+ *                         logit := logit > 0 ? logit / repetition_penalty : logit * repetition_penalty
+ *                         logit -= presence_penalty + count * frequency_penalty
+ *                     where each acceptance adds 1 (or what rwkv_sampler_weigh says) to the token's
+ *                     count after multiplying all counts by penalty_decay
+ *     3. top-p        of the probabilities p = softmax(logits) keep those at least as large as the one
+ *                     where the sum, from the largest down, reaches top_p
+ *     4. top-k        of these keep the top_k largest
+ *     5. min-p        of these keep those that are at least min_p times the largest
+ *     6. typical      of these keep those whose surprise -log p is nearest to its mean, until their
+ *                     share reaches typical_p
+ *     7. temperature  p^(1 / temperature), then draw; temperature 0 takes the most probable token
+ * With mirostat_tau > 0 steps 3 to 6 are replaced, after the temperature, by mirostat 2: tokens more
+ * surprising than mu bits leave, and mu, which begins at 2 mirostat_tau, changes by
+ * mirostat_eta * (mirostat_tau - surprise of the token drawn). */
 typedef struct rwkv_sampler_options {
     size_t struct_size;
-    float temperature;       /* >= 0; default 1 */
-    float top_p;             /* 0 .. 1; default 0.85 */
-    int32_t top_k;           /* >= 0; default 0, off */
-    float presence_penalty;  /* default 0 */
-    float frequency_penalty; /* default 0 */
-    float penalty_decay;     /* 0 .. 1; default 0.996 */
-    uint64_t seed;           /* the same seed and logits give the same tokens on every platform */
+    double temperature;        /* >= 0; default 1 */
+    double top_p;              /* 0 .. 1; default 0.85; 1: off */
+    double min_p;              /* 0 .. 1; default 0, off */
+    double typical_p;          /* 0 .. 1; default 1, off */
+    double mirostat_tau;       /* bits, >= 0; default 0, off */
+    double mirostat_eta;       /* >= 0; default 0.1 */
+    double repetition_penalty; /* > 0; default 1, off */
+    double presence_penalty;   /* default 0 */
+    double frequency_penalty;  /* default 0 */
+    double penalty_decay;      /* 0 .. 1; default 0.996 */
+    uint64_t seed;             /* the same seed and logits give the same tokens on every platform */
+    int32_t top_k;             /* >= 0; default 0, off */
 } rwkv_sampler_options;
 
 RWKV_API rwkv_sampler_options rwkv_sampler_options_default(void);
@@ -299,17 +316,25 @@ RWKV_API rwkv_status rwkv_sampler_create(size_t n_vocab, const rwkv_sampler_opti
 
 RWKV_API void rwkv_sampler_free(rwkv_sampler *sampler);
 
-/* Forgets the tokens accepted and starts the random numbers again from `seed`. */
+/* Forgets the tokens accepted, and starts the random numbers and mirostat's mu again. Biases and
+ * weights stay. */
 RWKV_API void rwkv_sampler_reset(rwkv_sampler *sampler, uint64_t seed);
 
-/* Adds `bias` to the logit of `token` from now on (it replaces an earlier one); -INFINITY bans it. */
+/* Adds `bias` to the logit of `token` from now on (it replaces an earlier one); -INFINITY bans it.
+ * Returns TOKEN_OUT_OF_RANGE, INVALID_ARGUMENT if `bias` is NaN or +INFINITY. */
 RWKV_API rwkv_status rwkv_sampler_bias(rwkv_sampler *sampler, int32_t token, float bias);
 
-/* Draws a token from `logits`, float (n_vocab), which are not changed. Does not accept it. */
+/* Sets what accepting `token` adds to its count from now on; 1 until set. The official package lets
+ * spaces, tabs and digits count 0. Returns TOKEN_OUT_OF_RANGE, INVALID_ARGUMENT. */
+RWKV_API rwkv_status rwkv_sampler_weigh(rwkv_sampler *sampler, int32_t token, double weight);
+
+/* Draws a token from `logits`, float (n_vocab), which are not changed. Does not accept it.
+ * Returns INVALID_ARGUMENT if a logit is NaN or +INFINITY or all tokens are banned. */
 RWKV_API rwkv_status rwkv_sampler_sample(rwkv_sampler *sampler, const float *logits,
                                          int32_t *token_out);
 
-/* Tells the sampler that `token` was taken, so that the penalties know it. */
+/* Tells the sampler that `token` was taken, so that the penalties know it.
+ * Returns TOKEN_OUT_OF_RANGE. */
 RWKV_API rwkv_status rwkv_sampler_accept(rwkv_sampler *sampler, int32_t token);
 
 #ifdef __cplusplus

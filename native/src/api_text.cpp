@@ -1,0 +1,154 @@
+// Sections 6 and 7 of rwkv.h: check arguments, call, turn failures into a status; no logic.
+#include <string_view>
+
+#include "api_guard.h"
+#include "sampler.h"
+#include "tokenizer.h"
+
+using rwkv::Failure;
+using rwkv::format;
+using rwkv::guard;
+using rwkv::require;
+
+struct rwkv_tokenizer {
+    rwkv::Tokenizer impl;
+};
+
+struct rwkv_sampler {
+    rwkv::Sampler impl;
+};
+
+namespace {
+
+void require_capacity(size_t needed, size_t capacity, size_t* needed_out) {
+    if (needed <= capacity) return;
+    *needed_out = needed;
+    throw Failure(RWKV_STATUS_BUFFER_TOO_SMALL,
+                  format("capacity: expected at least %zu, got %zu", needed, capacity));
+}
+
+}  // namespace
+
+// ------------------------------------------------------------------------------ 6. tokenizer ---
+
+rwkv_status rwkv_tokenizer_open(const char* path, rwkv_tokenizer** tokenizer_out) {
+    return guard([&] {
+        require(path, "rwkv_tokenizer_open: path, expected a file's name, got NULL");
+        require(tokenizer_out, "rwkv_tokenizer_open: tokenizer_out, expected an address, got NULL");
+        *tokenizer_out = new rwkv_tokenizer{rwkv::Tokenizer::open(path)};
+    });
+}
+
+rwkv_status rwkv_tokenizer_create_bytes(rwkv_tokenizer** tokenizer_out) {
+    return guard([&] {
+        require(tokenizer_out,
+                "rwkv_tokenizer_create_bytes: tokenizer_out, expected an address, got NULL");
+        *tokenizer_out = new rwkv_tokenizer{rwkv::Tokenizer::bytes()};
+    });
+}
+
+void rwkv_tokenizer_free(rwkv_tokenizer* tokenizer) { delete tokenizer; }
+
+size_t rwkv_tokenizer_n_vocab(const rwkv_tokenizer* tokenizer) { return tokenizer->impl.n_vocab(); }
+
+int32_t rwkv_tokenizer_has(const rwkv_tokenizer* tokenizer, int32_t token) {
+    return tokenizer->impl.has(token);
+}
+
+rwkv_status rwkv_tokenizer_encode(const rwkv_tokenizer* tokenizer, const char* text, size_t n_bytes,
+                                  int32_t* tokens_out, size_t capacity, size_t* n_tokens_out) {
+    return guard([&] {
+        require(tokenizer, "rwkv_tokenizer_encode: tokenizer, expected one, got NULL");
+        require(text || n_bytes == 0, "rwkv_tokenizer_encode: text, expected bytes, got NULL");
+        require(tokens_out || capacity == 0,
+                "rwkv_tokenizer_encode: tokens_out, expected an array, got NULL");
+        require(n_tokens_out, "rwkv_tokenizer_encode: n_tokens_out, expected an address, got NULL");
+        const std::string_view bytes(text, n_bytes);
+        if (capacity < n_bytes) {
+            require_capacity(tokenizer->impl.count(bytes), capacity, n_tokens_out);
+        }
+        *n_tokens_out = tokenizer->impl.encode(bytes, tokens_out);
+    });
+}
+
+rwkv_status rwkv_tokenizer_decode(const rwkv_tokenizer* tokenizer, const int32_t* tokens,
+                                  size_t n_tokens, char* text_out, size_t capacity,
+                                  size_t* n_bytes_out) {
+    return guard([&] {
+        require(tokenizer, "rwkv_tokenizer_decode: tokenizer, expected one, got NULL");
+        require(tokens || n_tokens == 0,
+                "rwkv_tokenizer_decode: tokens, expected an array, got NULL");
+        require(text_out || capacity == 0,
+                "rwkv_tokenizer_decode: text_out, expected a buffer, got NULL");
+        require(n_bytes_out, "rwkv_tokenizer_decode: n_bytes_out, expected an address, got NULL");
+        size_t n_bytes = 0;
+        for (size_t i = 0; i < n_tokens; ++i) n_bytes += tokenizer->impl.decode(tokens[i]).size();
+        require_capacity(n_bytes, capacity, n_bytes_out);
+        for (size_t i = 0; i < n_tokens; ++i) {
+            const std::string_view token = tokenizer->impl.decode(tokens[i]);
+            text_out += token.copy(text_out, token.size());
+        }
+        *n_bytes_out = n_bytes;
+    });
+}
+
+// -------------------------------------------------------------------------------- 7. sampler ---
+
+rwkv_sampler_options rwkv_sampler_options_default(void) {
+    rwkv_sampler_options options{};
+    options.struct_size = sizeof options;
+    options.temperature = 1;
+    options.top_p = 0.85;
+    options.typical_p = 1;
+    options.mirostat_eta = 0.1;
+    options.repetition_penalty = 1;
+    options.penalty_decay = 0.996;
+    return options;
+}
+
+rwkv_status rwkv_sampler_create(size_t n_vocab, const rwkv_sampler_options* options,
+                                rwkv_sampler** sampler_out) {
+    return guard([&] {
+        require(sampler_out, "rwkv_sampler_create: sampler_out, expected an address, got NULL");
+        require(
+            !options || options->struct_size == sizeof *options,
+            "rwkv_sampler_create: options, expected what rwkv_sampler_options_default() returns, "
+            "got another struct_size");
+        *sampler_out = new rwkv_sampler{
+            rwkv::Sampler(n_vocab, options ? *options : rwkv_sampler_options_default())};
+    });
+}
+
+void rwkv_sampler_free(rwkv_sampler* sampler) { delete sampler; }
+
+void rwkv_sampler_reset(rwkv_sampler* sampler, uint64_t seed) { sampler->impl.reset(seed); }
+
+rwkv_status rwkv_sampler_bias(rwkv_sampler* sampler, int32_t token, float bias) {
+    return guard([&] {
+        require(sampler, "rwkv_sampler_bias: sampler, expected one, got NULL");
+        sampler->impl.bias(token, bias);
+    });
+}
+
+rwkv_status rwkv_sampler_weigh(rwkv_sampler* sampler, int32_t token, double weight) {
+    return guard([&] {
+        require(sampler, "rwkv_sampler_weigh: sampler, expected one, got NULL");
+        sampler->impl.weigh(token, weight);
+    });
+}
+
+rwkv_status rwkv_sampler_sample(rwkv_sampler* sampler, const float* logits, int32_t* token_out) {
+    return guard([&] {
+        require(sampler, "rwkv_sampler_sample: sampler, expected one, got NULL");
+        require(logits, "rwkv_sampler_sample: logits, expected an array, got NULL");
+        require(token_out, "rwkv_sampler_sample: token_out, expected an address, got NULL");
+        *token_out = sampler->impl.sample(logits);
+    });
+}
+
+rwkv_status rwkv_sampler_accept(rwkv_sampler* sampler, int32_t token) {
+    return guard([&] {
+        require(sampler, "rwkv_sampler_accept: sampler, expected one, got NULL");
+        sampler->impl.accept(token);
+    });
+}

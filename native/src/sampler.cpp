@@ -1,0 +1,411 @@
+#include "sampler.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "status.h"
+
+namespace rwkv {
+
+namespace {
+
+constexpr size_t kBlock = 512;  // tokens; a block of weights stays in the first-level cache
+constexpr size_t kLanes = 8;    // partial sums and maxima, in every build, so that all agree
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+uint32_t bits_of(float x) {
+    uint32_t bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+float float_of(uint32_t bits) {
+    float x;
+    std::memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+// exp(x) for x <= 0, within 2e-7 relative; 0 below -87, so that no result is denormal.
+//     x = n ln 2 + r, |r| <= ln(2) / 2;   exp(x) = 2^n (1 + r + r^2/2! + ... + r^7/7!)
+// The first term left out is below 6e-9. Compilers turn a loop over it into vector code; every
+// operation is elementwise, so the vector's width changes nothing.
+float exp_nonpositive(float x) {
+    constexpr float kShift = 12582912.0f;       // 1.5 * 2^23: adding it rounds to an integer
+    constexpr float kLn2High = 0.693359375f;    // n * kLn2High is exact
+    constexpr float kLn2Low = -2.12194440e-4f;  // ln 2 - kLn2High
+    const float clipped = x < -87.0f ? -87.0f : x;
+    const float shifted = clipped * 1.44269504f + kShift;
+    const float n = shifted - kShift;
+    const float r = (clipped - n * kLn2High) - n * kLn2Low;
+    float y = 1.0f / 5040;
+    y = y * r + 1.0f / 720;
+    y = y * r + 1.0f / 120;
+    y = y * r + 1.0f / 24;
+    y = y * r + 1.0f / 6;
+    y = y * r + 0.5f;
+    y = y * r + 1.0f;
+    y = y * r + 1.0f;
+    // The last bits of `shifted` hold n: moved up, they are added to y's exponent.
+    const float result = float_of(bits_of(y) + (bits_of(shifted) << 23));
+    return x < -87.0f ? 0.0f : result;
+}
+
+// log2(x) for finite x > 0, within 1e-12.
+//     x = m 2^e, m in [1/2, 1);   ln m = -2 atanh(t), t = (1 - m) / (1 + m) <= 1/3
+double log2_positive(double x) {
+    int e = 0;
+    const double m = std::frexp(x, &e);  // exact
+    const double t = (1.0 - m) / (1.0 + m);
+    double series = 0;
+    for (int k = 25; k > 0; k -= 2) series = series * (t * t) + 1.0 / k;
+    return e - 2.0 * t * series * 1.4426950408889634;
+}
+
+// 2^-x for 0 <= x, by squaring: 2^-x = 2^-floor(x) * exp(-fraction ln 2), Taylor series of 20
+// terms.
+double exp2_negative(double x) {
+    if (x > 1000) return 0;
+    const double whole = std::floor(x);  // exact
+    const double r = (whole - x) * 0.6931471805599453;
+    double y = 1;
+    for (int k = 20; k > 0; --k) y = 1.0 + y * r / k;
+    return std::ldexp(y, -static_cast<int>(whole));  // exact
+}
+
+// SplitMix64 (Steele, Lea and Flood, 2014): a counter in steps of the golden ratio, scrambled.
+uint64_t next_random(uint64_t& counter) {
+    uint64_t z = (counter += 0x9E3779B97F4A7C15u);
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    return z ^ (z >> 31);
+}
+
+// The smallest key such that the entries with keys up to it weigh `target` or more together; the
+// largest key if they do not. Entries are 0 .. n - 1; those whose key is above `last_key` are not
+// looked at.
+//
+// In place of sorting all entries: weigh them in buckets of keys with equal upper half, find the
+// bucket in which the target is reached, and sort only that.
+template <class Key, class Weight>
+uint32_t cut(size_t n, Key key, Weight weight, uint32_t last_key, double target,
+             std::vector<double>& buckets, std::vector<std::pair<uint32_t, double>>& border) {
+    buckets.assign((last_key >> 16) + 1, 0.0);
+    for (size_t i = 0; i < n; ++i) {
+        const uint32_t k = key(i);
+        if (k <= last_key) buckets[k >> 16] += weight(i);
+    }
+    double sum = 0;
+    size_t bucket = 0;
+    while (bucket + 1 < buckets.size() && sum + buckets[bucket] < target) sum += buckets[bucket++];
+
+    border.clear();
+    for (size_t i = 0; i < n; ++i) {
+        const uint32_t k = key(i);
+        if (k >> 16 == bucket && k <= last_key) border.emplace_back(k, weight(i));
+    }
+    std::sort(border.begin(), border.end());
+    for (const auto& [k, w] : border) {
+        sum += w;
+        if (sum >= target) return k;
+    }
+    return last_key;
+}
+
+}  // namespace
+
+// ------------------------------------------------------------------------------- settings ---
+
+Sampler::Sampler(size_t n_vocab, const rwkv_sampler_options& options)
+    : n_vocab_(n_vocab), options_(options) {
+    const auto expect = [](bool holds, const char* name, const char* range, double value) {
+        if (!holds) {
+            throw Failure(RWKV_STATUS_INVALID_ARGUMENT,
+                          format("%s: expected %s, got %g", name, range, value));
+        }
+    };
+    const auto fraction = [&expect](const char* name, double value) {
+        expect(value >= 0 && value <= 1, name, "a number from 0 to 1", value);
+    };
+    const auto finite = [&expect](const char* name, double value) {
+        expect(std::isfinite(value), name, "a finite number", value);
+    };
+    const auto non_negative = [&expect](const char* name, double value) {
+        expect(std::isfinite(value) && value >= 0, name, "a finite number, 0 or more", value);
+    };
+    expect(n_vocab > 0 && n_vocab <= INT32_MAX, "n_vocab", "1 to 2147483647",
+           static_cast<double>(n_vocab));
+    non_negative("temperature", options.temperature);
+    fraction("top_p", options.top_p);
+    expect(options.top_k >= 0, "top_k", "0 (all) or more", options.top_k);
+    fraction("min_p", options.min_p);
+    fraction("typical_p", options.typical_p);
+    expect(std::isfinite(options.repetition_penalty) && options.repetition_penalty > 0,
+           "repetition_penalty", "a finite number above 0", options.repetition_penalty);
+    finite("presence_penalty", options.presence_penalty);
+    finite("frequency_penalty", options.frequency_penalty);
+    fraction("penalty_decay", options.penalty_decay);
+    non_negative("mirostat_tau", options.mirostat_tau);
+    non_negative("mirostat_eta", options.mirostat_eta);
+
+    seen_index_.assign(n_vocab, -1);
+    logits_.resize(n_vocab);
+    weights_.resize(n_vocab);
+    block_sums_.resize((n_vocab + kBlock - 1) / kBlock);
+    reset(options.seed);
+}
+
+void Sampler::reset(uint64_t seed) {
+    random_ = seed;
+    mirostat_mu_ = 2 * options_.mirostat_tau;
+    for (const Seen& seen : seen_) seen_index_[static_cast<size_t>(seen.token)] = -1;
+    seen_.clear();
+}
+
+void Sampler::check(int32_t token) const {
+    if (token < 0 || static_cast<size_t>(token) >= n_vocab_) {
+        throw Failure(RWKV_STATUS_TOKEN_OUT_OF_RANGE,
+                      format("token %d, expected 0 to %zu", token, n_vocab_ - 1));
+    }
+}
+
+void Sampler::bias(int32_t token, float bias) {
+    check(token);
+    if (std::isnan(bias) || bias == kInfinity) {
+        throw Failure(RWKV_STATUS_INVALID_ARGUMENT,
+                      format("bias of token %d: expected a finite number or -infinity, got %g",
+                             token, static_cast<double>(bias)));
+    }
+    biases_[token] = bias;
+}
+
+void Sampler::weigh(int32_t token, double weight) {
+    check(token);
+    if (!std::isfinite(weight)) {
+        throw Failure(
+            RWKV_STATUS_INVALID_ARGUMENT,
+            format("weight of token %d: expected a finite number, got %g", token, weight));
+    }
+    occurrence_weights_[token] = weight;
+}
+
+void Sampler::accept(int32_t token) {
+    check(token);
+    for (Seen& seen : seen_) seen.count *= options_.penalty_decay;
+    int32_t& index = seen_index_[static_cast<size_t>(token)];
+    if (index < 0) {
+        seen_.push_back({token, 0});
+        index = static_cast<int32_t>(seen_.size()) - 1;
+    }
+    const auto weight = occurrence_weights_.find(token);
+    seen_[static_cast<size_t>(index)].count +=
+        weight == occurrence_weights_.end() ? 1 : weight->second;
+}
+
+// --------------------------------------------------------------------------- from 1 to 8 ---
+
+int32_t Sampler::sample(const float* logits) {
+    adjust(logits);
+    const Top top = find_top();
+    if (options_.temperature == 0) return static_cast<int32_t>(top.token);
+    softmax(top.logit);
+    if (options_.mirostat_tau > 0) {
+        apply_temperature(top.logit);
+        keep_mirostat();
+    } else {
+        keep_top_p();
+        keep_top_k();
+        keep_min_p();
+        keep_typical(top.logit);
+        apply_temperature(top.logit);
+    }
+    return draw();
+}
+
+void Sampler::adjust(const float* logits) {
+    std::memcpy(logits_.data(), logits, n_vocab_ * sizeof *logits);
+    for (const auto& [token, bias] : biases_) logits_[static_cast<size_t>(token)] += bias;
+    const auto repetition = static_cast<float>(options_.repetition_penalty);
+    for (const Seen& seen : seen_) {
+        float& logit = logits_[static_cast<size_t>(seen.token)];
+        logit = logit > 0 ? logit / repetition : logit * repetition;
+        logit -=
+            static_cast<float>(options_.presence_penalty + seen.count * options_.frequency_penalty);
+    }
+}
+
+Sampler::Top Sampler::find_top() const {
+    float tops[kLanes];
+    int32_t bad[kLanes] = {};  // lanes that saw a NaN
+    std::fill_n(tops, kLanes, -kInfinity);
+    const size_t n = n_vocab_ / kLanes * kLanes;
+    for (size_t i = 0; i < n; i += kLanes) {
+        for (size_t lane = 0; lane < kLanes; ++lane) {
+            const float x = logits_[i + lane];
+            tops[lane] = x > tops[lane] ? x : tops[lane];
+            bad[lane] |= x != x;
+        }
+    }
+    for (size_t i = n; i < n_vocab_; ++i) {
+        tops[0] = std::max(tops[0], logits_[i]);
+        bad[0] |= std::isnan(logits_[i]);
+    }
+    const float top = *std::max_element(tops, tops + kLanes);
+    if (std::any_of(bad, bad + kLanes, [](int32_t b) { return b != 0; })) {
+        throw Failure(RWKV_STATUS_INVALID_ARGUMENT, "logits: expected numbers, got NaN");
+    }
+    if (top == kInfinity) {
+        throw Failure(RWKV_STATUS_INVALID_ARGUMENT,
+                      "logits: expected finite numbers or -infinity, got +infinity");
+    }
+    if (top == -kInfinity) {
+        throw Failure(
+            RWKV_STATUS_INVALID_ARGUMENT,
+            "logits: expected a token that may be drawn, got -infinity for all. Try banning "
+            "fewer tokens.");
+    }
+    const auto first = std::find(logits_.begin(), logits_.end(), top);
+    return {top, static_cast<size_t>(first - logits_.begin())};
+}
+
+void Sampler::softmax(float top) {
+    for (size_t i = 0; i < n_vocab_; ++i) weights_[i] = exp_nonpositive(logits_[i] - top);
+    sum_weights();
+}
+
+void Sampler::sum_weights() {
+    total_ = 0;
+    for (size_t block = 0; block < block_sums_.size(); ++block) {
+        const size_t begin = block * kBlock, end = std::min(n_vocab_, begin + kBlock);
+        double lanes[kLanes] = {};
+        size_t i = begin;
+        for (; i + kLanes <= end; i += kLanes) {
+            for (size_t lane = 0; lane < kLanes; ++lane) lanes[lane] += weights_[i + lane];
+        }
+        for (; i < end; ++i) lanes[0] += weights_[i];
+        block_sums_[block] = ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5])) +
+                             ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]));
+        total_ += block_sums_[block];
+    }
+}
+
+void Sampler::drop_below(float cutoff) {
+    for (float& weight : weights_) weight = weight < cutoff ? 0.0f : weight;
+    sum_weights();
+}
+
+// Weights are 0 .. 1, and positive floats are in the order of their bits: this key is 0 for the
+// most probable token and grows as they become less so.
+constexpr uint32_t kOne = 0x3F800000;
+
+void Sampler::keep_top_p() {
+    if (options_.top_p == 1) return;
+    // The n_vocab tokens below this floor could not weigh more than what may be left out.
+    const double floor = total_ * (1 - options_.top_p) / static_cast<double>(n_vocab_);
+    const uint32_t last_key = kOne - bits_of(static_cast<float>(floor));
+    const uint32_t key = cut(
+        n_vocab_, [this](size_t i) { return kOne - bits_of(weights_[i]); },
+        [this](size_t i) { return static_cast<double>(weights_[i]); }, last_key,
+        total_ * options_.top_p, buckets_, border_);
+    drop_below(float_of(kOne - key));
+}
+
+void Sampler::keep_top_k() {
+    const auto k = static_cast<size_t>(options_.top_k);
+    if (k == 0 || k >= n_vocab_) return;
+    const uint32_t key = cut(
+        n_vocab_, [this](size_t i) { return kOne - bits_of(weights_[i]); },
+        [](size_t) { return 1.0; }, kOne - 1, static_cast<double>(k), buckets_, border_);
+    const float cutoff = float_of(kOne - key);
+    // Of several tokens that are just as probable as the k-th, the first stay.
+    size_t n_above = 0;
+    for (const float weight : weights_) n_above += weight > cutoff;
+    size_t n_ties_left = k - std::min(k, n_above);
+    for (float& weight : weights_) {
+        if (weight == cutoff && n_ties_left > 0) {
+            --n_ties_left;
+        } else if (weight <= cutoff) {
+            weight = 0;
+        }
+    }
+    sum_weights();
+}
+
+void Sampler::keep_min_p() {
+    if (options_.min_p > 0) drop_below(static_cast<float>(options_.min_p));
+}
+
+// Locally typical sampling (Meister et al., 2022): keep the tokens whose surprise -log p is nearest
+// to the mean surprise, the entropy, until they reach typical_p. With x = logit - top, log p is x
+// minus a constant, so the distance is |x - mean of x|.
+void Sampler::keep_typical(float top) {
+    if (options_.typical_p == 1) return;
+    double mean = 0;
+    for (size_t i = 0; i < n_vocab_; ++i) {
+        if (weights_[i] > 0) mean += weights_[i] * static_cast<double>(logits_[i] - top);
+    }
+    mean /= total_;
+    const auto key = [&](size_t i) {
+        if (weights_[i] == 0) return UINT32_MAX;
+        return bits_of(static_cast<float>(std::fabs(static_cast<double>(logits_[i] - top) - mean)));
+    };
+    const uint32_t last = cut(
+        n_vocab_, key, [this](size_t i) { return static_cast<double>(weights_[i]); },
+        bits_of(128.0f), total_ * options_.typical_p, buckets_, border_);
+    for (size_t i = 0; i < n_vocab_; ++i) {
+        if (key(i) > last) weights_[i] = 0;
+    }
+    sum_weights();
+}
+
+// Mirostat 2 (Basu et al., 2021): tokens more surprising than mu leave, and mu follows the surprise
+// of what is drawn so that it stays near tau.
+void Sampler::keep_mirostat() {
+    const double cutoff = total_ * exp2_negative(std::max(0.0, mirostat_mu_));
+    drop_below(static_cast<float>(std::min(1.0, cutoff)));  // the most probable token stays
+}
+
+void Sampler::learn_mirostat(size_t token) {
+    const double surprise = log2_positive(total_) - log2_positive(weights_[token]);
+    mirostat_mu_ -= options_.mirostat_eta * (surprise - options_.mirostat_tau);
+}
+
+// p^(1 / T) is exp((logit - top) / T), up to a factor that all have.
+void Sampler::apply_temperature(float top) {
+    if (options_.temperature == 1) return;
+    const auto inverse = static_cast<float>(1 / options_.temperature);
+    for (size_t i = 0; i < n_vocab_; ++i) {
+        const float tempered = exp_nonpositive((logits_[i] - top) * inverse);
+        weights_[i] = weights_[i] > 0 ? tempered : 0.0f;
+    }
+    sum_weights();
+}
+
+int32_t Sampler::draw() {
+    double target = next_uniform() * total_;
+    size_t block = 0;
+    while (block + 1 < block_sums_.size() && target >= block_sums_[block]) {
+        target -= block_sums_[block++];
+    }
+    // Rounding may leave the target just above the last weight: then the last token that can be
+    // drawn is drawn.
+    size_t drawn = n_vocab_;
+    for (size_t i = block * kBlock; i < n_vocab_; ++i) {
+        if (weights_[i] == 0) continue;
+        drawn = i;
+        if (target < weights_[i]) break;
+        target -= weights_[i];
+    }
+    if (drawn == n_vocab_) {
+        drawn = n_vocab_ - 1;
+        while (weights_[drawn] == 0) --drawn;
+    }
+    if (options_.mirostat_tau > 0) learn_mirostat(drawn);
+    return static_cast<int32_t>(drawn);
+}
+
+double Sampler::next_uniform() { return static_cast<double>(next_random(random_) >> 11) * 0x1p-53; }
+
+}  // namespace rwkv
