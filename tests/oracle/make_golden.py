@@ -1,6 +1,6 @@
 """Makes tests/golden/rwkv-*.npz: the reference's logits, so that comparing with it needs no torch.
 
-    python tests/oracle/make_golden.py
+    PYTHONPATH=tests python tests/oracle/make_golden.py
 
 One file per version and head count. Its keys:
 
@@ -23,8 +23,8 @@ In a test:
 from pathlib import Path
 
 import numpy as np
-from reference_rwkv import reference
 
+from oracle.reference_rwkv import reference
 from twin.synth import VERSIONS, checkpoint
 
 FOLDER = Path(__file__).resolve().parent.parent / "golden"

@@ -104,8 +104,8 @@ def pack(type: str, d: Floats, m: Floats | None, codes: NDArray[np.integer]) -> 
         small: Bytes = codes.astype(np.uint8)
         if BLOCK_TYPES[type].bits == 5:
             fields.append(np.packbits(small >> 4, axis=-1, bitorder="little"))
-        low = small & 15
-        fields.append(low[:, : QK // 2] | low[:, QK // 2 :] << 4)
+        low, high = small[:, : QK // 2] & 15, small[:, QK // 2 :] & 15
+        fields.append(np.asarray(low | high << 4, dtype=np.uint8))
     return np.concatenate(fields, axis=1)
 
 
@@ -209,8 +209,8 @@ def quantize_activations(x: Floats) -> tuple[NDArray[np.float32], NDArray[np.int
     """
     x = np.asarray(x, dtype=np.float32)
     x = x.reshape(*x.shape[:-1], -1, QK)
-    finite = np.isfinite(x).all(axis=-1)
-    x = np.where(finite[..., None], x, np.float32(0))
+    finite = np.all(np.isfinite(x), axis=-1, keepdims=True)
+    x = np.where(finite, x, np.float32(0))
     amax = np.abs(x).max(axis=-1)
     with np.errstate(divide="ignore", over="ignore"):
         id = np.float32(127) / amax
@@ -218,7 +218,7 @@ def quantize_activations(x: Floats) -> tuple[NDArray[np.float32], NDArray[np.int
     id = np.where(representable, id, np.float32(0))
     d = np.where(representable, amax / np.float32(127), np.float32(0))
     q = np.rint(x * id[..., None])
-    return np.where(finite, d, np.float32(np.nan)), q.astype(np.int32)
+    return np.where(finite[..., 0], d, np.float32(np.nan)), q.astype(np.int32)
 
 
 def block_sums(q_w: NDArray[np.int32], q_x: NDArray[np.int32]) -> NDArray[np.int32]:
