@@ -1,8 +1,8 @@
-"""Makes tests/golden/rwkv-*.npz: the reference's logits, so that comparing with it needs no torch.
+"""Makes tests/golden/*.npz: the reference's logits, so that comparing with it needs no torch.
 
     PYTHONPATH=tests python tests/oracle/make_golden.py
 
-One file per version and head count. Its keys:
+rwkv-<version>-<heads>x<head size>.npz, one per version and head count, of random weights. Keys:
 
     version    str, one of twin.synth.VERSIONS
     n_layer, n_embd, head_size, n_vocab, seed
@@ -12,6 +12,9 @@ One file per version and head count. Its keys:
                by token, RWKV-5 with its group-norm epsilon of 64e-5
     state      float32, the flat state after the last token; only in the files of the narrower
                models, to keep the folder small
+
+rwkv7-pydoc.npz, of the trained checkpoint in examples/. Keys: tokens int64 (64,), the first bytes of
+heldout_a.txt; logits float32 (64, 256), as above.
 
 In a test:
 
@@ -27,7 +30,9 @@ import numpy as np
 from oracle.reference_rwkv import reference
 from twin.synth import VERSIONS, checkpoint
 
-FOLDER = Path(__file__).resolve().parent.parent / "golden"
+TESTS = Path(__file__).resolve().parent.parent
+FOLDER = TESTS / "golden"
+EXAMPLES = TESTS.parent / "examples"
 N_TOKENS = 64
 N_VOCAB = 64
 HEADS = ((2, 64), (3, 32))  # number of heads, head size; v4 has the same widths, without heads
@@ -54,6 +59,10 @@ def main() -> None:
             np.savez_compressed(path, version=version, **config, **arrays)
             difference = np.abs(logits - results["seq"][0]).max()
             print(f"{path.name}: {path.stat().st_size} bytes, modes differ by {difference:.1e}")
+
+    tokens = list((EXAMPLES / "heldout_a.txt").read_bytes()[:N_TOKENS])
+    logits, _ = reference(EXAMPLES / "rwkv7-pydoc-L6-D256.pth", tokens)["one"]
+    np.savez_compressed(FOLDER / "rwkv7-pydoc.npz", tokens=tokens, logits=logits)
 
 
 if __name__ == "__main__":

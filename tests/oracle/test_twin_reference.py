@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from oracle.reference_rwkv import MODES, reference
 from twin import ggmf, synth
-from twin.golden import GOLDEN, load_golden
+from twin.golden import FOLDER, GOLDEN, load_golden
 from twin.model import load
 
 TOLERANCE = 5e-5
@@ -66,7 +66,10 @@ def test_reference_trained_checkpoint(examples: Path, tmp_path: Path) -> None:
     tensors = torch.load(examples / "rwkv7-pydoc-L6-D256.pth", weights_only=True)
     tokens = list((examples / "heldout_a.txt").read_bytes()[:N_TOKENS])
     checkpoint = {name: tensor.float().numpy() for name, tensor in tensors.items()}
-    compare_twin_with_reference(checkpoint, tokens, tmp_path)
+    results = compare_twin_with_reference(checkpoint, tokens, tmp_path)
+    with np.load(FOLDER / "rwkv7-pydoc.npz") as golden:
+        assert golden["tokens"].tolist() == tokens
+        np.testing.assert_allclose(golden["logits"], results["one"], rtol=0, atol=3e-5)
 
 
 def test_reference_expected_logits_heldout(shared: Path, tmp_path: Path) -> None:

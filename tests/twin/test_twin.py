@@ -1,5 +1,6 @@
 """The twin against rwkv.cpp's expected logits and against the reference's golden ones."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from twin.block_types import (
     quantize_activations,
     unpack,
 )
-from twin.golden import GOLDEN, Golden, load_golden
+from twin.golden import FOLDER, GOLDEN, Golden, load_golden
 from twin.model import Model, load
 
 # name, the tolerance of its expected logits, ln_x_eps (rwkv.cpp has 1e-5 for v5)
@@ -85,6 +86,16 @@ def test_model_golden_logits(golden: Golden, dtype: type[np.floating], tmp_path:
     np.testing.assert_allclose(logits, golden.logits, rtol=0, atol=3e-5)
     if golden.state is not None:
         np.testing.assert_allclose(state, golden.state, rtol=1e-5, atol=3e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_model_trained_checkpoint(
+    converted: Callable[[str], Path], dtype: type[np.floating]
+) -> None:
+    """The shipped checkpoint, as rwkv-convert writes it, gives the reference's logits."""
+    with np.load(FOLDER / "rwkv7-pydoc.npz") as golden:
+        logits = load(converted("fp32"), dtype=dtype).forward(golden["tokens"].tolist())
+        np.testing.assert_allclose(logits, golden["logits"], rtol=0, atol=5e-5)
 
 
 def test_model_golden_ln_x_eps_matters(golden: Golden) -> None:
