@@ -13,8 +13,8 @@ rwkv-<version>-<heads>x<head size>.npz, one per version and head count, of rando
     state      float32, the flat state after the last token; only in the files of the narrower
                models, to keep the folder small
 
-rwkv7-pydoc.npz, of the trained checkpoint in examples/. Keys: tokens int64 (64,), the first bytes of
-heldout_a.txt; logits float32 (64, 256), as above.
+rwkv7-pydoc.npz, of the trained checkpoint in examples/. Keys: tokens int64 (64,), the first bytes
+of heldout_a.txt; logits float32 (64, 256), as above.
 
 In a test:
 
