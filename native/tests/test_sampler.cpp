@@ -1,0 +1,329 @@
+// The sampler against a plain twin that sorts, and its promises: range checks, repeatability.
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <numeric>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "check.h"
+#include "sampler.h"
+#include "status.h"
+
+using rwkv::Failure;
+using rwkv::Sampler;
+
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+using Change = std::function<void(rwkv_sampler_options&)>;
+
+rwkv_sampler_options options_with(const Change& change) {
+    rwkv_sampler_options options = rwkv_sampler_options_default();
+    change(options);
+    return options;
+}
+
+std::vector<float> random_logits(size_t n, float spread, unsigned seed) {
+    std::mt19937 random(seed);
+    std::normal_distribution<float> normal(0, spread);
+    std::vector<float> logits(n);
+    for (float& x : logits) x = normal(random);
+    return logits;
+}
+
+// The distribution after steps 3 to 7 of rwkv_sampler_options, in double, by sorting.
+std::vector<double> twin(const std::vector<float>& logits, const rwkv_sampler_options& o) {
+    const size_t n = logits.size();
+    std::vector<double> p(n);
+    const double top = *std::max_element(logits.begin(), logits.end());
+    for (size_t i = 0; i < n; ++i) p[i] = std::exp(logits[i] - top);
+    const auto normalise = [&p] {
+        const double sum = std::accumulate(p.begin(), p.end(), 0.0);
+        for (double& x : p) x /= sum;
+    };
+    const auto sorted_by = [n](const std::vector<double>& key) {
+        std::vector<size_t> order(n);
+        std::iota(order.begin(), order.end(), size_t{0});
+        std::stable_sort(order.begin(), order.end(),
+                         [&key](size_t a, size_t b) { return key[a] < key[b]; });
+        return order;
+    };
+    // Keeps those that come no later than where the sum reaches `share`, and their equals.
+    const auto keep_share = [&](const std::vector<double>& key, double share) {
+        double sum = 0, last = 0;
+        for (const size_t i : sorted_by(key)) {
+            sum += p[i];
+            last = key[i];
+            if (sum >= share) break;
+        }
+        for (size_t i = 0; i < n; ++i) {
+            if (key[i] > last) p[i] = 0;
+        }
+        normalise();
+    };
+    const auto negative = [&p] {
+        std::vector<double> key;
+        for (const double x : p) key.push_back(-x);
+        return key;
+    };
+    normalise();
+    if (o.top_p < 1) keep_share(negative(), o.top_p);
+    if (o.top_k > 0) {
+        const std::vector<size_t> order = sorted_by(negative());
+        for (size_t i = static_cast<size_t>(o.top_k); i < n; ++i) p[order[i]] = 0;
+        normalise();
+    }
+    const double largest = *std::max_element(p.begin(), p.end());
+    for (double& x : p) x = x < o.min_p * largest ? 0 : x;
+    normalise();
+    if (o.typical_p < 1) {
+        double entropy = 0;
+        for (const double x : p) entropy -= x > 0 ? x * std::log(x) : 0;
+        std::vector<double> key;
+        for (const double x : p) {
+            key.push_back(x > 0 ? std::fabs(-std::log(x) - entropy) : HUGE_VAL);
+        }
+        keep_share(key, o.typical_p);
+    }
+    for (double& x : p) x = x > 0 ? std::pow(x, 1 / o.temperature) : 0;
+    normalise();
+    return p;
+}
+
+// Draws often and compares the frequencies with the twin's distribution.
+void check_distribution(const std::vector<float>& logits, const rwkv_sampler_options& options) {
+    constexpr int kDraws = 5000;
+    const std::vector<double> expected = twin(logits, options);
+    Sampler sampler(logits.size(), options);
+    std::vector<int> counts(logits.size());
+    for (int i = 0; i < kDraws; ++i) ++counts[static_cast<size_t>(sampler.sample(logits.data()))];
+    for (size_t i = 0; i < logits.size(); ++i) {
+        if (expected[i] == 0) CHECK(counts[i] == 0);
+        // Six standard deviations of a binomial count.
+        const double deviation = std::sqrt(kDraws * expected[i] * (1 - expected[i]));
+        CHECK_NEAR(counts[i], kDraws * expected[i], 6 * deviation + 1);
+    }
+}
+
+void test_distributions() {
+    const Change changes[] = {
+        [](rwkv_sampler_options& o) { o.top_p = 1; },
+        [](rwkv_sampler_options& o) { o.top_p = 0.85; },
+        [](rwkv_sampler_options& o) { o.top_p = 0.3, o.temperature = 2; },
+        [](rwkv_sampler_options& o) { o.top_p = 0.9, o.temperature = 0.7; },
+        [](rwkv_sampler_options& o) { o.top_p = 1, o.top_k = 1; },
+        [](rwkv_sampler_options& o) { o.top_p = 1, o.top_k = 7; },
+        [](rwkv_sampler_options& o) { o.top_p = 0.8, o.top_k = 5, o.temperature = 1.5; },
+        [](rwkv_sampler_options& o) { o.top_p = 1, o.min_p = 0.2; },
+        [](rwkv_sampler_options& o) { o.top_p = 1, o.typical_p = 0.5; },
+        [](rwkv_sampler_options& o) { o.top_p = 0.95, o.typical_p = 0.7, o.min_p = 0.01; },
+    };
+    unsigned seed = 0;
+    for (const Change& change : changes) {
+        for (const float spread : {0.1F, 1.0F, 4.0F}) {
+            check_distribution(random_logits(50, spread, ++seed), options_with(change));
+        }
+    }
+    // More than one block of tokens, and not a multiple of anything.
+    check_distribution(random_logits(1237, 5, 99), options_with(changes[1]));
+}
+
+void test_greedy() {
+    const std::vector<float> logits{1, 5, -2, 5, 4};
+    for (const Change& change :
+         {Change([](rwkv_sampler_options& o) { o.temperature = 0; }),
+          Change([](rwkv_sampler_options& o) { o.top_k = 1, o.top_p = 1; })}) {
+        Sampler sampler(5, options_with(change));
+        for (int i = 0; i < 20; ++i) CHECK(sampler.sample(logits.data()) == 1);
+    }
+}
+
+void test_ties() {
+    const std::vector<float> logits(1000, 0.25F);
+    Sampler top_k(1000, options_with([](rwkv_sampler_options& o) { o.top_k = 3, o.top_p = 1; }));
+    Sampler top_p(1000, options_with([](rwkv_sampler_options& o) { o.top_p = 0; }));
+    int32_t largest = 0;
+    for (int i = 0; i < 500; ++i) {
+        CHECK(top_k.sample(logits.data()) < 3);
+        largest = std::max(largest, top_p.sample(logits.data()));
+    }
+    CHECK(largest > 900);  // all are as probable as the first, so all stay
+}
+
+// The tokens written down here were computed apart from this code, in Python, from the definitions
+// of the steps and of SplitMix64.
+void test_repeatable() {
+    const std::vector<float> logits = random_logits(300, 2, 3);
+    const auto draws = [&logits](Sampler& sampler) {
+        std::vector<int32_t> tokens;
+        for (int i = 0; i < 50; ++i) tokens.push_back(sampler.sample(logits.data()));
+        return tokens;
+    };
+    Sampler a(300, options_with([](rwkv_sampler_options& o) { o.seed = 42; }));
+    Sampler b(300, options_with([](rwkv_sampler_options& o) { o.seed = 43; }));
+    const std::vector<int32_t> first = draws(a);
+    CHECK(first != draws(b));
+    CHECK(first != draws(a));
+    a.reset(42);
+    CHECK(first == draws(a));
+
+    std::vector<float> line(1000);
+    for (size_t i = 0; i < line.size(); ++i) line[i] = static_cast<float>(i % 97) * 0.0625F;
+    Sampler fixed(1000, options_with([](rwkv_sampler_options& o) {
+                      o.seed = 1, o.top_p = 0.9, o.temperature = 1.25;
+                  }));
+    const int32_t expected[] = {575, 763, 964, 472, 472, 768, 868, 561, 288, 774, 452, 647,
+                                475, 564, 469, 187, 666, 848, 675, 870, 90,  93,  484, 173};
+    for (const int32_t token : expected) CHECK(fixed.sample(line.data()) == token);
+}
+
+void test_biases() {
+    const std::vector<float> logits{0, 3, 2, 1};
+    Sampler sampler(4, options_with([](rwkv_sampler_options& o) { o.temperature = 0; }));
+    sampler.bias(1, -kInfinity);
+    CHECK(sampler.sample(logits.data()) == 2);
+    sampler.bias(0, 2.5F);
+    CHECK(sampler.sample(logits.data()) == 0);
+    sampler.bias(0, 1.5F);
+    sampler.bias(1, 0);
+    CHECK(sampler.sample(logits.data()) == 1);
+    sampler.reset(0);
+    sampler.bias(1, -kInfinity);
+    sampler.bias(2, -kInfinity);
+    CHECK(sampler.sample(logits.data()) == 0);  // 1.5 against 1: biases outlive a reset
+}
+
+void test_penalties() {
+    const auto options = options_with([](rwkv_sampler_options& o) {
+        o.temperature = 0;
+        o.presence_penalty = 0.5;
+        o.frequency_penalty = 1;
+        o.penalty_decay = 0.5;
+    });
+    Sampler sampler(3, options);
+    // Token 0 accepted once: 0.5 + 1 * 1 = 1.5. What remains is compared by a second token.
+    const auto penalty_of_0_above = [&sampler](float penalty) {
+        const float logits[] = {0, -penalty, -100};
+        return sampler.sample(logits) == 1;
+    };
+    CHECK(!penalty_of_0_above(0.001F));
+    sampler.accept(0);
+    CHECK(penalty_of_0_above(1.499F) && !penalty_of_0_above(1.501F));
+    sampler.accept(2);  // the count fades to 1/2: 0.5 + 0.5
+    CHECK(penalty_of_0_above(0.999F) && !penalty_of_0_above(1.001F));
+    sampler.accept(0);  // 1/4 + 1: 0.5 + 1.25
+    CHECK(penalty_of_0_above(1.749F) && !penalty_of_0_above(1.751F));
+    sampler.weigh(0, 0);
+    sampler.accept(0);  // 5/8 + 0
+    CHECK(penalty_of_0_above(1.124F) && !penalty_of_0_above(1.126F));
+    sampler.reset(0);
+    CHECK(!penalty_of_0_above(0.001F));
+    sampler.accept(0);  // weight 0, yet present
+    CHECK(penalty_of_0_above(0.499F) && !penalty_of_0_above(0.501F));
+}
+
+void test_repetition_penalty() {
+    Sampler sampler(3, options_with([](rwkv_sampler_options& o) {
+                        o.temperature = 0, o.repetition_penalty = 2;
+                    }));
+    const float positive[] = {4, 2.5F, 0}, negative[] = {-1, -1.5F, -9};
+    CHECK(sampler.sample(positive) == 0 && sampler.sample(negative) == 0);
+    sampler.accept(0);
+    CHECK(sampler.sample(positive) == 1 && sampler.sample(negative) == 1);
+}
+
+// The mean surprise of what is drawn settles at tau.
+void test_mirostat() {
+    const std::vector<float> logits = random_logits(2000, 2, 11);
+    for (const double tau : {2.0, 4.0, 6.0}) {
+        Sampler sampler(2000, options_with([tau](rwkv_sampler_options& o) {
+                            o.mirostat_tau = tau, o.mirostat_eta = 0.05, o.top_p = 0.01;
+                        }));
+        std::vector<bool> seen(2000);
+        for (int i = 0; i < 3000; ++i)
+            seen[static_cast<size_t>(sampler.sample(logits.data()))] = true;
+        // A uniform choice among 2^tau tokens has surprise tau: more are needed, as p is uneven.
+        const auto n_seen = std::count(seen.begin(), seen.end(), true);
+        CHECK(static_cast<double>(n_seen) >= std::exp2(tau) && n_seen < 2000);
+    }
+}
+
+void test_refusals() {
+    const auto check_refused = [](const Change& change, const std::string& name) {
+        try {
+            Sampler sampler(10, options_with(change));
+            CHECK(false);
+        } catch (const Failure& failure) {
+            CHECK(failure.status() == RWKV_STATUS_INVALID_ARGUMENT);
+            CHECK(std::string(failure.what()).rfind(name + ": expected", 0) == 0);
+        }
+    };
+    check_refused([](rwkv_sampler_options& o) { o.temperature = -1; }, "temperature");
+    check_refused([](rwkv_sampler_options& o) { o.temperature = NAN; }, "temperature");
+    check_refused([](rwkv_sampler_options& o) { o.top_p = 1.5; }, "top_p");
+    check_refused([](rwkv_sampler_options& o) { o.top_p = NAN; }, "top_p");
+    check_refused([](rwkv_sampler_options& o) { o.top_k = -1; }, "top_k");
+    check_refused([](rwkv_sampler_options& o) { o.min_p = -0.1; }, "min_p");
+    check_refused([](rwkv_sampler_options& o) { o.typical_p = 2; }, "typical_p");
+    check_refused([](rwkv_sampler_options& o) { o.repetition_penalty = 0; }, "repetition_penalty");
+    check_refused([](rwkv_sampler_options& o) { o.presence_penalty = INFINITY; },
+                  "presence_penalty");
+    check_refused([](rwkv_sampler_options& o) { o.frequency_penalty = NAN; }, "frequency_penalty");
+    check_refused([](rwkv_sampler_options& o) { o.penalty_decay = 1.01; }, "penalty_decay");
+    check_refused([](rwkv_sampler_options& o) { o.mirostat_tau = -1; }, "mirostat_tau");
+    check_refused([](rwkv_sampler_options& o) { o.mirostat_eta = INFINITY; }, "mirostat_eta");
+}
+
+void test_c_api() {
+    rwkv_sampler* sampler = nullptr;
+    CHECK(rwkv_sampler_create(0, nullptr, &sampler) == RWKV_STATUS_INVALID_ARGUMENT);
+    rwkv_sampler_options options{};
+    CHECK(rwkv_sampler_create(4, &options, &sampler) == RWKV_STATUS_INVALID_ARGUMENT);
+    CHECK(rwkv_sampler_create(4, nullptr, nullptr) == RWKV_STATUS_INVALID_ARGUMENT);
+    CHECK(sampler == nullptr);
+    CHECK(rwkv_sampler_create(4, nullptr, &sampler) == RWKV_STATUS_OK);
+
+    int32_t token = -7;
+    const float not_a_number[] = {0, NAN, 0, 0}, infinite[] = {0, kInfinity, 0, 0};
+    const float none[] = {-kInfinity, -kInfinity, -kInfinity, -kInfinity};
+    for (const float* logits : {not_a_number, infinite, none}) {
+        CHECK(rwkv_sampler_sample(sampler, logits, &token) == RWKV_STATUS_INVALID_ARGUMENT);
+    }
+    CHECK(rwkv_sampler_sample(sampler, nullptr, &token) == RWKV_STATUS_INVALID_ARGUMENT);
+    CHECK(token == -7);
+    const float one[] = {-kInfinity, -kInfinity, 1, -kInfinity};
+    CHECK(rwkv_sampler_sample(sampler, one, &token) == RWKV_STATUS_OK && token == 2);
+
+    for (const int32_t bad : {-1, 4}) {
+        CHECK(rwkv_sampler_accept(sampler, bad) == RWKV_STATUS_TOKEN_OUT_OF_RANGE);
+        CHECK(rwkv_sampler_bias(sampler, bad, 1) == RWKV_STATUS_TOKEN_OUT_OF_RANGE);
+        CHECK(rwkv_sampler_weigh(sampler, bad, 1) == RWKV_STATUS_TOKEN_OUT_OF_RANGE);
+    }
+    CHECK(rwkv_sampler_bias(sampler, 0, NAN) == RWKV_STATUS_INVALID_ARGUMENT);
+    CHECK(rwkv_sampler_bias(sampler, 0, kInfinity) == RWKV_STATUS_INVALID_ARGUMENT);
+    CHECK(rwkv_sampler_weigh(sampler, 0, NAN) == RWKV_STATUS_INVALID_ARGUMENT);
+    CHECK(rwkv_sampler_accept(sampler, 3) == RWKV_STATUS_OK);
+    rwkv_sampler_reset(sampler, 1);
+    rwkv_sampler_free(sampler);
+    rwkv_sampler_free(nullptr);
+}
+
+}  // namespace
+
+int main() {
+    test_distributions();
+    test_greedy();
+    test_ties();
+    test_repeatable();
+    test_biases();
+    test_penalties();
+    test_repetition_penalty();
+    test_mirostat();
+    test_refusals();
+    test_c_api();
+    return 0;
+}
