@@ -1,0 +1,364 @@
+"""From a checkpoint to a model file, piece by piece.
+
+Every byte of the output has its place before the first is written, so the pieces are independent:
+a few threads each take the next piece, read it, convert it in buffers that they keep, and write it
+to its place. Memory does not depend on the size of the model or of a tensor.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .checkpoint import Checkpoint, PieceReader, TensorView, open_checkpoint
+from .element_types import (
+    FP16,
+    FP32,
+    QK,
+    SOURCE_TYPES,
+    ElementType,
+    parse_output_type,
+    to_fp16_bits,
+    to_fp32,
+)
+from .errors import ModelError, OptionError, OutputError, quote
+from .model_info import ModelInfo, TypeUse, count_types, describe
+from .quantize import MAX_BLOCKS, BlockQuantizer
+from .tensor_table import ROLE_TYPES, Change, FileTensor, TypeChoice, identify
+from .write_ggmf import (
+    FilePlan,
+    PlacedTensor,
+    check_destination,
+    plan_file,
+    reason,
+    temporary_output,
+    write_at,
+    write_headers,
+)
+
+Layout = Literal["default", "rwkv.cpp"]
+LAYOUTS: tuple[Layout, ...] = ("default", "rwkv.cpp")
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes read so far and the bytes to read, from the thread that called convert."""
+
+PIECE = QK * MAX_BLOCKS
+"""Elements that a thread works on at a time; its buffers together fit into a second-level cache."""
+
+MAX_THREADS = 16
+PROGRESS_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What `convert` did.
+
+    Attributes:
+        source: what the input holds.
+        path: the file that was written.
+        file_bytes: its size.
+        types: what it holds in which type, by the type's name.
+        warnings: one sentence each, naming the tensor.
+        seconds: how long it took.
+    """
+
+    source: ModelInfo
+    path: str
+    file_bytes: int
+    types: dict[str, TypeUse]
+    warnings: tuple[str, ...]
+    seconds: float
+
+
+def convert(
+    src: str | os.PathLike[str],
+    dst: str | os.PathLike[str],
+    *,
+    dtype: str = "fp16",
+    head_dtype: str | None = None,
+    emb_dtype: str | None = None,
+    lowrank_dtype: str | None = None,
+    layout: Layout = "default",
+    force: bool = False,
+    progress: Progress | None = None,
+    threads: int | None = None,
+) -> Summary:
+    """Converts an RWKV checkpoint to a ggmf model file.
+
+    The output appears under its name when it is complete; if anything fails, nothing is left.
+
+    Args:
+        src: a `.pth`, `.safetensors` or ggmf `.bin` file (fp32 or fp16); its content decides.
+        dst: the file to write.
+        dtype: type of the layers' matrices: fp32, fp16, q4_0, q4_1, q5_0, q5_1 or q8_0.
+        head_dtype: type of `head.weight`; by default q8_0 in a quantised file.
+        emb_dtype: type of `emb.weight`; by default q8_0 in a quantised file.
+        lowrank_dtype: type of the low-rank matrices of RWKV-6 and 7; by default q8_0 in a
+            quantised file.
+        layout: `rwkv.cpp` chooses every type as rwkv.cpp's converter to FP16 and its quantiser do.
+        force: replace `dst` if it exists.
+        progress: called as `progress(bytes_done, bytes_total)` now and then.
+        threads: how many to use; by default one per processor.
+
+    Returns:
+        what was read and written, and the warnings.
+
+    Raises:
+        OptionError: there is no such type or layout.
+        CheckpointError: `src` cannot be read.
+        ModelError: `src` is no RWKV model of a known version.
+        OutputError: `dst` exists or cannot be written.
+
+    Example:
+        >>> import rwkv_convert
+        >>> summary = rwkv_convert.convert("model.pth", "model.bin", dtype="q4_0")
+        >>> summary.source.version, summary.file_bytes
+    """
+    started = time.monotonic()
+    options = {"head_dtype": head_dtype, "emb_dtype": emb_dtype, "lowrank_dtype": lowrank_dtype}
+    overrides = {key: parse_output_type(text) for key, text in options.items() if text is not None}
+    if layout not in LAYOUTS:
+        raise OptionError(f"layout: expected one of {', '.join(LAYOUTS)}, got {quote(layout)}")
+    if layout == "rwkv.cpp" and overrides:
+        raise OptionError(
+            f"layout: rwkv.cpp makes its own choice of every type, got {', '.join(overrides)} too"
+        )
+    if threads is not None and threads < 1:
+        raise OptionError(f"threads: expected at least 1, got {threads}")
+    choice = TypeChoice(parse_output_type(dtype), overrides, rwkv_cpp=layout == "rwkv.cpp")
+
+    destination = Path(dst)
+    check_destination(destination, force=force)
+    checkpoint = open_checkpoint(src)
+    if destination.exists() and destination.samefile(checkpoint.path):
+        raise OutputError(f"{destination}: is the input. Try another name")
+    model = identify(checkpoint)
+    _check_types(checkpoint, model.tensors)
+
+    warnings = [
+        f"{checkpoint.path}: tensor {quote(name)} is not used by RWKV-{model.version} and left out"
+        for name in (*model.unused, *checkpoint.other_entries)
+    ]
+    plan = plan_file(
+        model,
+        choice.dtype,
+        lambda tensor: _choose_type(tensor, choice, checkpoint, warnings),
+        lambda tensor: _through_fp16(tensor, choice, checkpoint),
+    )
+    with temporary_output(destination, force=force) as temporary:
+        try:
+            found = _Job(checkpoint, plan, temporary, progress).run(threads or _processors())
+        except OSError as error:
+            raise OutputError(f"{destination}: cannot be written: {reason(error)}") from error
+    for placed in plan.tensors:
+        warnings.extend(
+            f"{checkpoint.path}: tensor {quote(placed.tensor.name)} {problem}"
+            for problem in sorted(found.get(placed.tensor.name, ()))
+        )
+    return Summary(
+        source=describe(checkpoint, model),
+        path=str(destination),
+        file_bytes=plan.file_bytes,
+        types=count_types((placed.type, math.prod(placed.tensor.shape)) for placed in plan.tensors),
+        warnings=tuple(warnings),
+        seconds=time.monotonic() - started,
+    )
+
+
+def _check_types(checkpoint: Checkpoint, tensors: tuple[FileTensor, ...]) -> None:
+    for tensor in tensors:
+        for part in tensor.parts:
+            where = f"{checkpoint.path}: type of tensor {quote(tensor.name)}"
+            if part.type.is_quantized:
+                raise ModelError(
+                    f"{where}, expected fp32 or fp16, got {part.type}: quantising twice loses more "
+                    "than once. Try the checkpoint, or a file of type fp16"
+                )
+            if part.type not in SOURCE_TYPES:
+                raise ModelError(f"{where}, expected bf16, fp16 or fp32, got {part.type}")
+
+
+def _choose_type(
+    tensor: FileTensor, choice: TypeChoice, checkpoint: Checkpoint, warnings: list[str]
+) -> ElementType:
+    """The type from the table, but for rows that no block fits into."""
+    type = choice.type_of(tensor.role)
+    if type.is_quantized and tensor.shape[-1] % type.block:
+        warnings.append(
+            f"{checkpoint.path}: tensor {quote(tensor.name)} is written as fp16: its rows of "
+            f"{tensor.shape[-1]} are no multiple of {type.block}, which {type} needs"
+        )
+        return FP16
+    requantizes = choice.rwkv_cpp and choice.dtype.is_quantized and checkpoint.is_model_file
+    if requantizes and not type.is_quantized:
+        return tensor.parts[0].type  # rwkv.cpp's quantiser copies what it does not quantise
+    return type
+
+
+def _through_fp16(tensor: FileTensor, choice: TypeChoice, checkpoint: Checkpoint) -> bool:
+    """Whether rwkv.cpp's way to the tensor's type leads through an FP16 file that rounds it."""
+    return (
+        choice.rwkv_cpp and not checkpoint.is_model_file and ROLE_TYPES[tensor.role].fp16 == "fp16"
+    )
+
+
+def _processors() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return min(MAX_THREADS, len(os.sched_getaffinity(0)))
+    return min(MAX_THREADS, os.cpu_count() or 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Some elements of a tensor: where they are read, and where they are written."""
+
+    placed: PlacedTensor
+    view: TensorView
+    offset: int
+
+
+class _Job:
+    """Writes the data of a planned file with several threads."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, plan: FilePlan, output: Path, progress: Progress | None
+    ) -> None:
+        self._checkpoint = checkpoint
+        self._plan = plan
+        self._output = output
+        self._progress = progress
+        self._lock = threading.Lock()
+        self._stop = False
+        self._pieces = self._cut()
+        self._done_bytes = 0
+        self._total_bytes = sum(
+            part.count * part.type.size for placed in plan.tensors for part in placed.tensor.parts
+        )
+        self._problems: dict[str, set[str]] = {}
+
+    def run(self, threads: int) -> dict[str, set[str]]:
+        """Does it all; returns what was odd about tensors, by name.
+
+        Raises:
+            CheckpointError: the input ended or failed.
+            OSError: the output failed.
+        """
+        with self._output.open("rb+", buffering=0) as file:
+            write_headers(file, self._plan)
+        with ThreadPoolExecutor(threads, thread_name_prefix="rwkv-convert") as pool:
+            try:
+                workers = [pool.submit(self._work) for _ in range(threads)]
+                pending: set[Future[None]] = set(workers)
+                while pending:
+                    done, pending = wait(pending, PROGRESS_SECONDS, FIRST_EXCEPTION)
+                    for worker in done:
+                        worker.result()
+                    if self._progress is not None:
+                        self._progress(self._done_bytes, self._total_bytes)
+            finally:  # also on Ctrl-C: the threads end after the piece at hand
+                self._stop = True
+        return self._problems
+
+    def _cut(self) -> Iterator[_Piece]:
+        for placed in self._plan.tensors:
+            offset = placed.offset
+            for part in placed.tensor.parts:
+                if part.is_contiguous:
+                    part = replace(part, shape=(part.count,), strides=(1,))
+                for view in part.split(PIECE, QK):
+                    yield _Piece(placed, view, offset)
+                    offset += placed.type.bytes_of(view.count)
+
+    def _work(self) -> None:
+        """What each thread does: piece after piece."""
+        encoder = _Encoder()
+        source_buffer = np.empty(PIECE * FP32.size, np.uint8)
+        with (
+            PieceReader(self._checkpoint.path) as reader,
+            self._output.open("rb+", buffering=0) as output,
+        ):
+            while True:
+                with self._lock:
+                    piece = None if self._stop else next(self._pieces, None)
+                if piece is None:
+                    return
+                raw = reader.read(piece.view, source_buffer)
+                encoded, problems = encoder.encode(raw, piece.view.type, piece.placed)
+                write_at(output, piece.offset, encoded.data)
+                with self._lock:
+                    self._done_bytes += len(raw)
+                    if problems:
+                        name = piece.placed.tensor.name
+                        self._problems.setdefault(name, set()).update(problems)
+
+
+class _Encoder:
+    """Turns numbers as read into bytes as written; holds buffers, so one per thread."""
+
+    def __init__(self) -> None:
+        self._values = np.empty(PIECE, np.float32)
+        self._encoded = np.empty(PIECE * FP32.size, np.uint8)
+        self._quantizers: dict[ElementType, BlockQuantizer] = {}
+
+    def encode(
+        self, raw: NDArray[np.uint8], source: ElementType, placed: PlacedTensor
+    ) -> tuple[NDArray[np.uint8], list[str]]:
+        """Converts one piece.
+
+        Args:
+            raw: the numbers' bytes.
+            source: their type.
+            placed: says what to do with them.
+
+        Returns:
+            the bytes to write, valid until the next call, and what was odd.
+        """
+        count = len(raw) // source.size
+        values = self._values[:count]
+        encoded = self._encoded[: placed.type.bytes_of(count)]
+        with np.errstate(all="ignore"):
+            to_fp32(raw, source, values)
+            finite = bool(np.isfinite(values).all())
+            _apply(placed.tensor.change, values)
+            overflow = False
+            if placed.through_fp16 or placed.type is FP16:
+                half = to_fp16_bits(values)
+                overflow = finite and bool(((half & 0x7FFF) == 0x7C00).any())
+                if placed.type is not FP16:
+                    to_fp32(half.astype("<u2").view(np.uint8), FP16, values)
+            if placed.type is FP16:
+                encoded.view("<u2")[:] = half
+            elif placed.type is FP32:
+                overflow = finite and not bool(np.isfinite(values).all())
+                encoded.view("<f4")[:] = values
+            else:
+                if placed.type not in self._quantizers:
+                    self._quantizers[placed.type] = BlockQuantizer(placed.type)
+                overflow |= self._quantizers[placed.type].quantize(values, encoded)
+        problems = [] if finite else ["holds NaN or infinite values"]
+        if overflow:
+            problems.append(f"holds values too large for {placed.type}, which became infinite")
+        return encoded, problems
+
+
+def _apply(change: Change, values: NDArray[np.float32]) -> None:
+    """Computes the exponentials in float64, so that files are the same on every machine."""
+    if change is Change.RESHAPE:
+        return
+    x = np.exp(values.astype(np.float64))
+    if change is Change.NEG_EXP:
+        x = -x
+    elif change is Change.EXP_NEG_EXP:
+        x = np.exp(-x)
+    values[:] = x

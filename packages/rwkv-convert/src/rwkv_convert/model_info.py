@@ -1,0 +1,107 @@
+"""What a file holds: the answer to `rwkv-convert --info FILE`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from .checkpoint import Checkpoint, open_checkpoint
+from .element_types import ElementType
+from .tensor_table import Model, identify
+
+
+@dataclass(frozen=True, slots=True)
+class TypeUse:
+    """How much of a file is stored in one type.
+
+    Attributes:
+        tensors: number of tensors.
+        parameters: numbers in them.
+        bytes: their size.
+    """
+
+    tensors: int
+    parameters: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What a file holds.
+
+    Attributes:
+        path: the file.
+        container: `pth (zip)`, `pth (legacy)`, `safetensors` or `ggmf`.
+        version: RWKV version: "4", "5.1", "5.2", "6" or "7".
+        n_layer: number of layers.
+        n_embd: width.
+        n_ffn: width of the channel mix.
+        n_head: number of heads; None for RWKV-4.
+        head_size: width of a head; None for RWKV-4.
+        n_vocab: size of the vocabulary.
+        parameters: numbers in all tensors together.
+        file_bytes: size of the file.
+        types: what is stored in which type, by the type's name.
+        unused: names of tensors that this version does not use.
+    """
+
+    path: str
+    container: str
+    version: str
+    n_layer: int
+    n_embd: int
+    n_ffn: int
+    n_head: int | None
+    head_size: int | None
+    n_vocab: int
+    parameters: int
+    file_bytes: int
+    types: dict[str, TypeUse]
+    unused: tuple[str, ...]
+
+
+def info(path: str | os.PathLike[str]) -> ModelInfo:
+    """Describes a checkpoint or model file without reading its weights.
+
+    Args:
+        path: a `.pth`, `.safetensors` or ggmf `.bin` file.
+
+    Raises:
+        CheckpointError: it cannot be read.
+        ModelError: it is no RWKV model.
+    """
+    checkpoint = open_checkpoint(Path(path))
+    return describe(checkpoint, identify(checkpoint))
+
+
+def describe(checkpoint: Checkpoint, model: Model) -> ModelInfo:
+    """Puts together what was found out about a file."""
+    tensors = checkpoint.tensors.values()
+    return ModelInfo(
+        path=str(checkpoint.path),
+        container=checkpoint.container,
+        version=model.version,
+        n_layer=model.n_layer,
+        n_embd=model.n_embd,
+        n_ffn=model.n_ffn,
+        n_head=model.n_head,
+        head_size=model.n_embd // model.n_head if model.n_head else None,
+        n_vocab=model.n_vocab,
+        parameters=sum(view.count for view in tensors),
+        file_bytes=checkpoint.file_bytes,
+        types=count_types((view.type, view.count) for view in tensors),
+        unused=(*model.unused, *checkpoint.other_entries),
+    )
+
+
+def count_types(tensors: Iterable[tuple[ElementType, int]]) -> dict[str, TypeUse]:
+    """Adds up tensors, given as type and number of elements, by type."""
+    result: dict[str, TypeUse] = {}
+    for type, count in tensors:
+        use = result.get(type.name, TypeUse(0, 0, 0))
+        result[type.name] = TypeUse(
+            use.tensors + 1, use.parameters + count, use.bytes + type.bytes_of(count)
+        )
+    return result

@@ -1,0 +1,141 @@
+"""ggmf `.bin` files (rwkv.cpp's own container): the table of contents."""
+
+from __future__ import annotations
+
+import math
+import struct
+from pathlib import Path
+from typing import BinaryIO
+
+from .checkpoint import Checkpoint, TensorView, read_exactly
+from .element_types import OUTPUT_TYPES, QK
+from .errors import CheckpointError, listing, quote
+
+GGMF_MAGIC = struct.pack("<i", 0x67676D66)
+GGMF_VERSION = 101
+"""What we write. 100 is read when it holds no quantised blocks, whose layout was another."""
+
+HEADER = struct.Struct("<6i")  # magic, version, n_vocab, n_embed, n_layer, data_type
+TENSOR_HEADER = struct.Struct("<3i")  # number of dimensions, length of the name, data_type
+
+TYPES = {t.ggmf: t for t in OUTPUT_TYPES.values()}
+UNSUPPORTED_TYPES = {
+    4: "q4_1_o (retired)",
+    5: "q4_2 (retired)",
+    6: "q4_3 (retired)",
+    10: "q8_1",
+    11: "q2_K",
+    12: "q3_K",
+    13: "q4_K",
+    14: "q5_K",
+    15: "q6_K",
+    16: "q8_K",
+}
+
+MAX_DIMENSIONS = 3
+MAX_NAME_BYTES = 1024
+MAX_TENSORS = 100_000
+
+
+def read_ggmf(path: Path, file: BinaryIO, file_bytes: int) -> Checkpoint:
+    """Reads the headers of a ggmf file and checks that every tensor lies inside it.
+
+    Raises:
+        CheckpointError: a damaged file, or one of a type or version that we do not read.
+    """
+    at = 0
+
+    def read(size: int, what: str) -> bytes:
+        nonlocal at
+        if at + size > file_bytes:
+            raise CheckpointError(
+                f"{path}: truncated, expected {size} bytes for {what} at offset {at}, "
+                f"got {file_bytes - at}. Try to download it again"
+            )
+        data = bytearray(size)
+        read_exactly(file, at, memoryview(data), path)
+        at += size
+        return bytes(data)
+
+    _, version, n_vocab, n_embed, n_layer, data_type = HEADER.unpack(
+        read(HEADER.size, "the file header")
+    )
+    if version not in (100, GGMF_VERSION):
+        raise CheckpointError(
+            f"{path}: ggmf version, expected 100 or {GGMF_VERSION}, got {version}"
+        )
+    if data_type not in TYPES:
+        raise CheckpointError(f"{path}: data type of the file, {_type_problem(data_type)}")
+
+    tensors: dict[str, TensorView] = {}
+    while at < file_bytes:
+        where = f"{path}: tensor {len(tensors)} at offset {at}"
+        if len(tensors) == MAX_TENSORS:
+            raise CheckpointError(f"{path}: expected at most {MAX_TENSORS} tensors, got more")
+        dims, name_bytes, number = TENSOR_HEADER.unpack(
+            read(TENSOR_HEADER.size, "a tensor's header")
+        )
+        if not 1 <= dims <= MAX_DIMENSIONS:
+            raise CheckpointError(f"{where}: expected 1 to {MAX_DIMENSIONS} dimensions, got {dims}")
+        if not 1 <= name_bytes <= MAX_NAME_BYTES:
+            raise CheckpointError(
+                f"{where}: expected a name of 1 to {MAX_NAME_BYTES} bytes, got {name_bytes}"
+            )
+        shape = struct.unpack(f"<{dims}i", read(4 * dims, "a tensor's dimensions"))[::-1]
+        try:
+            name = read(name_bytes, "a tensor's name").decode()
+        except UnicodeDecodeError:
+            raise CheckpointError(f"{where}: expected a name in UTF-8, got other bytes") from None
+        where = f"{path}: tensor {quote(name)}"
+        if name in tensors:
+            raise CheckpointError(f"{where} occurs twice")
+        if number not in TYPES:
+            raise CheckpointError(f"{where}: data type, {_type_problem(number)}")
+        type = TYPES[number]
+        if version == 100 and type.is_quantized:
+            raise CheckpointError(
+                f"{where}: {type} blocks of ggmf version 100 had another layout. "
+                f"Try to convert the checkpoint again"
+            )
+        if min(shape) < 1:
+            raise CheckpointError(f"{where}: expected dimensions of at least 1, got {shape}")
+        if type.is_quantized and shape[-1] % QK:
+            raise CheckpointError(
+                f"{where}: rows of {type} values, expected a multiple of {QK}, got {shape[-1]}"
+            )
+        size = type.bytes_of(math.prod(shape))
+        if at + size > file_bytes:
+            raise CheckpointError(
+                f"{where}: truncated, expected {size} bytes at offset {at}, "
+                f"got {file_bytes - at}. Try to download it again"
+            )
+        tensors[name] = TensorView.contiguous(type, at, shape)
+        at += size
+
+    emb = tensors.get("emb.weight")
+    if emb is None:
+        raise CheckpointError(
+            f"{path}: tensor 'emb.weight' is missing, got {listing(list(tensors))}"
+        )
+    if emb.shape != (n_vocab, n_embed):
+        raise CheckpointError(
+            f"{path}: shape of tensor 'emb.weight', expected the header's ({n_vocab}, {n_embed}), "
+            f"got {emb.shape}"
+        )
+    layers = 1 + max((layer_of(name) for name in tensors), default=-1)
+    if layers != n_layer:
+        raise CheckpointError(f"{path}: expected the header's {n_layer} layers, got {layers}")
+    return Checkpoint(path, "ggmf", file_bytes, tensors)
+
+
+def layer_of(name: str) -> int:
+    """The N of `blocks.N.rest`, -1 for other names."""
+    parts = name.split(".", 2)
+    if len(parts) == 3 and parts[0] == "blocks" and parts[1].isascii() and parts[1].isdigit():
+        return int(parts[1]) if len(parts[1]) < 10 else -1
+    return -1
+
+
+def _type_problem(number: int) -> str:
+    known = ", ".join(OUTPUT_TYPES)
+    return f"expected one of {known}, got {UNSUPPORTED_TYPES.get(number, f'number {number}')}"
