@@ -1,0 +1,205 @@
+// The C API of models, sessions, states and batches: check arguments, call, turn failures into a
+// status; no logic.
+#include <memory>
+
+#include "api_guard.h"
+#include "block_types.h"
+#include "kernels/registry.h"
+#include "session.h"
+#include "status.h"
+
+using rwkv::guard;
+using rwkv::require;
+
+struct rwkv_model {
+    std::shared_ptr<const rwkv::Model> shared;
+};
+
+struct rwkv_session {
+    rwkv::Session session;
+};
+
+struct rwkv_batch {
+    rwkv::StepBatch batch;
+};
+
+extern "C" {
+
+const char* rwkv_version_string(void) { return RWKV_VERSION_STRING; }
+
+int32_t rwkv_version_abi(void) { return RWKV_ABI_VERSION; }
+
+const char* rwkv_status_sentence(rwkv_status status) { return rwkv::sentence(status); }
+
+const char* rwkv_error_message(void) { return rwkv::last_message(); }
+
+// ---- model
+
+rwkv_model_options rwkv_model_options_default(void) {
+    return {sizeof(rwkv_model_options), 0, 0.0f};
+}
+
+rwkv_status rwkv_model_open(const char* path, const rwkv_model_options* options,
+                            rwkv_model** model_out) {
+    return guard([&] {
+        require(path != nullptr, "path: it is NULL, expected the path of a model file.");
+        require(model_out != nullptr, "model_out: it is NULL, expected where to put the model.");
+        rwkv::ModelOptions chosen;
+        if (options != nullptr) {
+            require(options->struct_size == sizeof *options,
+                    "options: struct_size is wrong. Start from rwkv_model_options_default().");
+            chosen = {options->n_threads, options->ln_x_eps};
+        }
+        auto model = std::make_unique<rwkv_model>();
+        model->shared = std::make_shared<const rwkv::Model>(path, chosen);
+        *model_out = model.release();
+    });
+}
+
+void rwkv_model_free(rwkv_model* model) { delete model; }
+
+rwkv_model_info rwkv_model_info_of(const rwkv_model* model) {
+    const rwkv::Model& m = *model->shared;
+    const rwkv::Config& c = m.config;
+    rwkv_model_info info = {};
+    info.struct_size = sizeof info;
+    info.version = rwkv::version_name(c.version);
+    info.n_vocab = c.n_vocab;
+    info.n_embd = c.n_embd;
+    info.n_layer = c.n_layer;
+    info.n_head = c.n_head;
+    info.head_size = c.head_size;
+    info.n_ffn = c.n_ffn;
+    info.state_size = c.state_size();
+    info.data_type = rwkv::type_name(m.data_type);
+    info.n_parameters = m.n_parameters;
+    info.file_bytes = m.file_bytes;
+    info.weight_bytes = m.weight_bytes();
+    info.n_threads = m.pool.size();
+    info.kernels = m.kernels.name;
+    info.ln_x_eps = c.ln_x_eps;
+    return info;
+}
+
+const char* const* rwkv_kernels_all(void) { return rwkv::kernel_names(); }
+
+int32_t rwkv_kernels_supported(const char* name) {
+    return name != nullptr && rwkv::kernels_supported(name) ? 1 : 0;
+}
+
+// ---- session
+
+rwkv_status rwkv_session_create(rwkv_model* model, rwkv_session** session_out) {
+    return guard([&] {
+        require(model != nullptr, "model: it is NULL.");
+        require(session_out != nullptr, "session_out: it is NULL.");
+        *session_out = new rwkv_session{rwkv::Session(model->shared)};
+    });
+}
+
+void rwkv_session_free(rwkv_session* session) { delete session; }
+
+rwkv_status rwkv_session_feed(rwkv_session* session, const int32_t* tokens, size_t n_tokens,
+                              float* logits_out) {
+    return guard([&] {
+        require(session != nullptr, "session: it is NULL.");
+        require(tokens != nullptr && n_tokens > 0, "tokens: there are none, expected at least one.");
+        session->session.feed(tokens, n_tokens, logits_out);
+    });
+}
+
+void rwkv_session_reset(rwkv_session* session) {
+    if (session != nullptr) session->session.state.reset();
+}
+
+rwkv_status rwkv_session_fork(const rwkv_session* session, rwkv_session** session_out) {
+    return guard([&] {
+        require(session != nullptr, "session: it is NULL.");
+        require(session_out != nullptr, "session_out: it is NULL.");
+        *session_out = new rwkv_session(*session);
+    });
+}
+
+// ---- state
+
+namespace {
+
+void require_state_size(const rwkv_session* session, size_t n) {
+    const size_t expected = session->session.model->config.state_size();
+    if (n != expected) {
+        throw rwkv::Failure(RWKV_STATUS_STATE_MISMATCH,
+                            rwkv::format("state: it has %zu floats, expected %zu for this model.", n,
+                                         expected));
+    }
+}
+
+}  // namespace
+
+rwkv_status rwkv_state_read(const rwkv_session* session, float* state_out, size_t n) {
+    return guard([&] {
+        require(session != nullptr, "session: it is NULL.");
+        require(state_out != nullptr, "state_out: it is NULL.");
+        require_state_size(session, n);
+        session->session.state.read(state_out);
+    });
+}
+
+rwkv_status rwkv_state_write(rwkv_session* session, const float* state, size_t n) {
+    return guard([&] {
+        require(session != nullptr, "session: it is NULL.");
+        require(state != nullptr, "state: it is NULL.");
+        require_state_size(session, n);
+        session->session.state.write(state);
+    });
+}
+
+rwkv_status rwkv_state_copy(rwkv_session* to, const rwkv_session* from) {
+    return guard([&] {
+        require(to != nullptr && from != nullptr, "to, from: one is NULL.");
+        if (to->session.model != from->session.model) {
+            throw rwkv::Failure(RWKV_STATUS_STATE_MISMATCH,
+                                "from: its state is of another model, expected sessions of one.");
+        }
+        to->session.state = from->session.state;
+    });
+}
+
+// ---- batch
+
+rwkv_status rwkv_batch_create(rwkv_model* model, rwkv_batch** batch_out) {
+    return guard([&] {
+        require(model != nullptr, "model: it is NULL.");
+        require(batch_out != nullptr, "batch_out: it is NULL.");
+        *batch_out = new rwkv_batch{rwkv::StepBatch(model->shared)};
+    });
+}
+
+void rwkv_batch_free(rwkv_batch* batch) { delete batch; }
+
+rwkv_status rwkv_batch_add(rwkv_batch* batch, rwkv_session* session, const int32_t* tokens,
+                           size_t n_tokens, rwkv_logits wanted, float* logits_out) {
+    return guard([&] {
+        require(batch != nullptr, "batch: it is NULL.");
+        require(session != nullptr, "session: it is NULL.");
+        require(tokens != nullptr && n_tokens > 0, "tokens: there are none, expected at least one.");
+        require(wanted == RWKV_LOGITS_NONE || wanted == RWKV_LOGITS_LAST ||
+                    wanted == RWKV_LOGITS_ALL,
+                "wanted: it is none of RWKV_LOGITS_NONE, RWKV_LOGITS_LAST, RWKV_LOGITS_ALL.");
+        require(wanted == RWKV_LOGITS_NONE || logits_out != nullptr,
+                "logits_out: it is NULL, but logits are wanted.");
+        batch->batch.add(session->session, tokens, n_tokens, wanted, logits_out);
+    });
+}
+
+rwkv_status rwkv_batch_run(rwkv_batch* batch) {
+    return guard([&] {
+        require(batch != nullptr, "batch: it is NULL.");
+        batch->batch.run();
+    });
+}
+
+void rwkv_batch_clear(rwkv_batch* batch) {
+    if (batch != nullptr) batch->batch.clear();
+}
+
+}  // extern "C"

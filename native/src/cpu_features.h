@@ -1,0 +1,20 @@
+// What this processor can do and this operating system lets programs use.
+#pragma once
+
+#include <cstdint>
+
+namespace rwkv {
+
+enum CpuFeature : uint32_t {
+    kAvx2 = 1u << 0,
+    kFma = 1u << 1,
+    kF16c = 1u << 2,
+    kAvx512 = 1u << 3,  // F, BW, DQ and VL together
+    kAvx512Vnni = 1u << 4,
+};
+
+// The set of features, asked of the processor (cpuid) and of the operating system (xgetbv: whether it
+// saves the wider registers).
+uint32_t cpu_features() noexcept;
+
+}  // namespace rwkv

@@ -1,0 +1,72 @@
+// RWKV-4 (Peng et al. 2023, arXiv:2305.13048).
+//
+// Time mix, for each channel, with the row before in place of x' and mix m:
+//     r = sigmoid(R lerp(x, x', m_r)),  k = K lerp(x, x', m_k),  v = V lerp(x, x', m_v)
+//     y = wkv4(k, v): a weighted mean of all v so far, whose weights exp(k) fade by exp(w) with every
+//         token, the present one counting exp(u + k)
+//     x += O (r y)
+#include "forward.h"
+#include "stages.h"
+
+namespace rwkv {
+
+void forward_v4(const Model& model, const Batch& batch) {
+    const Config& c = model.config;
+    const rwkv_kernels& k = model.kernels;
+    const size_t n = batch.n_rows();
+    const size_t C = c.n_embd;
+    const auto& layers = std::get<std::vector<LayerV4>>(model.layers);
+
+    Scratch& scratch = model.scratch;
+    scratch.reset();
+    float* x = scratch.floats(n * C);
+    const ShiftedRows xx(scratch, batch, C);
+    const rwkv_rows xr = scratch.rows(n, C);
+    const rwkv_rows xk = scratch.rows(n, C);
+    const rwkv_rows xv = scratch.rows(n, C);
+    float* r = scratch.floats(n * C);
+    float* key = scratch.floats(n * C);
+    float* value = scratch.floats(n * C);
+    const rwkv_rows y = scratch.rows(n, C);
+    float* out = scratch.floats(n * C);
+    const ChannelMixBuffers ffn(scratch, c, n);
+    const HeadBuffers head_buffers(scratch, c, batch);
+
+    model.pool.run([&](Team& team) {
+        Pass pass{model, batch, team};
+        embed(pass, x);
+        for (size_t i = 0; i < layers.size(); ++i) {
+            const LayerV4& l = layers[i];
+
+            norm_and_shift(pass, l.ln1, x, xx, &State::att_shift, i);
+            mix_rows(pass, xx,
+                     {{l.mix_r, xr, quantised(l.receptance)}, {l.mix_k, xk, quantised(l.key)}, {l.mix_v, xv, quantised(l.value)}});
+            products(pass, n,
+                     {{l.receptance, xr, r, k.sigmoid}, {l.key, xk, key}, {l.value, xv, value}});
+            // Channels are independent: pieces of 64 of each sequence.
+            constexpr size_t kPiece = 64;
+            const size_t pieces = (C + kPiece - 1) / kPiece;
+            team.for_each(batch.sequences.size() * pieces, 1, [&](size_t piece, size_t) {
+                const Sequence& s = batch.sequences[piece / pieces];
+                const size_t channel = piece % pieces * kPiece;
+                const size_t width = C - channel < kPiece ? C - channel : kPiece;
+                const size_t at = s.first_row * C + channel;
+                float* aa = s.state->wkv(i) + channel;
+                k.wkv4(s.n_rows, C, width, l.time_first + channel, l.time_decay + channel, key + at,
+                       value + at, aa, aa + C, aa + 2 * C, y.x + at);
+                for (size_t t = 0; t < s.n_rows; ++t) {
+                    float* row = y.x + at + t * C;
+                    k.mul(row, r + at + t * C, width, row);
+                }
+            });
+            quantize_rows(pass, {{y, quantised(l.output)}});
+            products(pass, n, {{l.output, y, out, nullptr, nullptr, x}});
+
+            norm_and_shift(pass, l.ln2, x, xx, &State::ffn_shift, i);
+            channel_mix(pass, l.ffn, xx, ffn, x);
+        }
+        head(pass, x, head_buffers);
+    });
+}
+
+}  // namespace rwkv

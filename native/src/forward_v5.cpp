@@ -1,0 +1,81 @@
+// RWKV-5.1 and 5.2, "Eagle" (Peng et al. 2024, arXiv:2404.05892).
+//
+// Time mix, for each head, with the row before in place of x' and mix m:
+//     r, k, v = R lerp(x, x', m_r), K lerp(x, x', m_k), V lerp(x, x', m_v)
+//     y = wkv5(r, k, v): y = r (diag(u) k^T v + S),  S = diag(w) S + k^T v
+//     x += O (ln_x(y) g),  g = silu(G lerp(x, x', m_g)); version 5.1 has no g
+// u (time_first) and w (time_decay) do not depend on the token; in 5.1 they are one value a head.
+#include "forward.h"
+#include "stages.h"
+
+namespace rwkv {
+
+void forward_v5(const Model& model, const Batch& batch) {
+    const Config& c = model.config;
+    const rwkv_kernels& k = model.kernels;
+    const size_t n = batch.n_rows();
+    const size_t C = c.n_embd;
+    const size_t N = c.head_size;
+    const bool gated = c.version == Version::v5_2;
+    const auto& layers = std::get<std::vector<LayerV5>>(model.layers);
+
+    Scratch& scratch = model.scratch;
+    scratch.reset();
+    float* x = scratch.floats(n * C);
+    const ShiftedRows xx(scratch, batch, C);
+    const rwkv_rows xr = scratch.rows(n, C);
+    const rwkv_rows xk = scratch.rows(n, C);
+    const rwkv_rows xv = scratch.rows(n, C);
+    const rwkv_rows xg = scratch.rows(n, C);
+    float* r = scratch.floats(n * C);
+    float* key = scratch.floats(n * C);
+    float* value = scratch.floats(n * C);
+    float* g = scratch.floats(n * C);
+    const rwkv_rows y = scratch.rows(n, C);
+    float* out = scratch.floats(n * C);
+    const ChannelMixBuffers ffn(scratch, c, n);
+    const HeadBuffers head_buffers(scratch, c, batch);
+
+    model.pool.run([&](Team& team) {
+        Pass pass{model, batch, team};
+        embed(pass, x);
+        for (size_t i = 0; i < layers.size(); ++i) {
+            const LayerV5& l = layers[i];
+
+            norm_and_shift(pass, l.ln1, x, xx, &State::att_shift, i);
+            if (gated) {
+                mix_rows(pass, xx, {{l.mix_r, xr, quantised(l.receptance)},
+                                    {l.mix_k, xk, quantised(l.key)},
+                                    {l.mix_v, xv, quantised(l.value)},
+                                    {l.mix_g, xg, quantised(l.gate)}});
+                products(pass, n, {{l.receptance, xr, r},
+                                   {l.key, xk, key},
+                                   {l.value, xv, value},
+                                   {l.gate, xg, g, k.silu}});
+            } else {
+                mix_rows(pass, xx,
+                         {{l.mix_r, xr, quantised(l.receptance)}, {l.mix_k, xk, quantised(l.key)}, {l.mix_v, xv, quantised(l.value)}});
+                products(pass, n, {{l.receptance, xr, r}, {l.key, xk, key}, {l.value, xv, value}});
+            }
+            for_each_head(pass, [&](const Sequence& s, size_t head) {
+                const size_t h = head * N;
+                const size_t at = s.first_row * C + h;
+                k.wkv5(s.n_rows, C, N, r + at, key + at, value + at, l.time_first + h,
+                       l.time_decay + h, 0, s.state->wkv(i) + h * N, y.x + at);
+                for (size_t row = at; row < at + s.n_rows * C; row += C) {
+                    k.layer_norm(y.x + row, l.ln_x.weight + h, l.ln_x.bias + h, c.ln_x_eps, N,
+                                 y.x + row);
+                    if (gated) k.mul(y.x + row, g + row, N, y.x + row);
+                }
+            });
+            quantize_rows(pass, {{y, quantised(l.output)}});
+            products(pass, n, {{l.output, y, out, nullptr, nullptr, x}});
+
+            norm_and_shift(pass, l.ln2, x, xx, &State::ffn_shift, i);
+            channel_mix(pass, l.ffn, xx, ffn, x);
+        }
+        head(pass, x, head_buffers);
+    });
+}
+
+}  // namespace rwkv

@@ -1,0 +1,131 @@
+// RWKV-6, "Finch" (Peng et al. 2024, arXiv:2404.05892).
+//
+// Time mix, with the row before in place of x':
+//     (d_w, d_k, d_v, d_r, d_g) = maa_w2 tanh(maa_w1 lerp(x, x', maa_x))    each in its own fifth
+//     x_c = lerp(x, x', maa_c + d_c)                                        for c in w k v r g
+//     r, k, v = R x_r, K x_k, V x_v,   g = silu(G x_g)
+//     w = exp(-exp(time_decay + decay_w2 tanh(decay_w1 x_w)))
+//     y = wkv5(r, k, v), with w of the token:  y = r (diag(u) k^T v + S),  S = diag(w) S + k^T v
+//     x += O (ln_x(y) g)
+#include <algorithm>
+
+#include "forward.h"
+#include "stages.h"
+
+namespace rwkv {
+
+void forward_v6(const Model& model, const Batch& batch) {
+    const Config& c = model.config;
+    const rwkv_kernels& k = model.kernels;
+    const size_t n = batch.n_rows();
+    const size_t C = c.n_embd;
+    const size_t N = c.head_size;
+    const auto& layers = std::get<std::vector<LayerV6>>(model.layers);
+    size_t maa_rank = 0;
+    size_t decay_rank = 0;
+    for (const LayerV6& l : layers) {  // ranks may differ from layer to layer
+        maa_rank = std::max(maa_rank, l.maa_w2[0].n_in);
+        decay_rank = std::max(decay_rank, l.decay_w2.n_in);
+    }
+
+    Scratch& scratch = model.scratch;
+    scratch.reset();
+    float* x = scratch.floats(n * C);
+    const ShiftedRows xx(scratch, batch, C);
+    const rwkv_rows xxx = scratch.rows(n, C);
+    float* maa_hidden = scratch.floats(n * 5 * maa_rank);
+    rwkv_rows maa_parts[5];  // the fifths of maa_hidden, each to be quantised by itself
+    float* maa[5];           // maa_c + d_c
+    rwkv_rows xs[5];
+    for (size_t p = 0; p < 5; ++p) {
+        maa_parts[p] = scratch.rows(n, maa_rank);
+        maa[p] = scratch.floats(n * C);
+        xs[p] = scratch.rows(n, C);
+    }
+    const rwkv_rows &xw = xs[0], &xk = xs[1], &xv = xs[2], &xr = xs[3], &xg = xs[4];
+    rwkv_rows decay_hidden = scratch.rows(n, decay_rank);
+    float* w = scratch.floats(n * C);
+    float* r = scratch.floats(n * C);
+    float* key = scratch.floats(n * C);
+    float* value = scratch.floats(n * C);
+    float* g = scratch.floats(n * C);
+    const rwkv_rows y = scratch.rows(n, C);
+    float* out = scratch.floats(n * C);
+    const ChannelMixBuffers ffn(scratch, c, n);
+    const HeadBuffers head_buffers(scratch, c, batch);
+
+    model.pool.run([&](Team& team) {
+        Pass pass{model, batch, team};
+        embed(pass, x);
+        for (size_t i = 0; i < layers.size(); ++i) {
+            const LayerV6& l = layers[i];
+            const size_t rank = l.maa_w2[0].n_in;
+            rwkv_rows parts[5];
+            for (size_t p = 0; p < 5; ++p) {
+                parts[p] = maa_parts[p];
+                parts[p].x = maa_hidden + p * rank;
+                parts[p].ld = 5 * rank;
+                parts[p].n_cols = rank;
+            }
+            rwkv_rows decay = decay_hidden;
+            decay.n_cols = decay.ld = l.decay_w2.n_in;
+
+            norm_and_shift(pass, l.ln1, x, xx, &State::att_shift, i);
+            mix_rows(pass, xx, {{l.maa_x, xxx, quantised(l.maa_w1)}});
+            products(pass, n, {{l.maa_w1, xxx, maa_hidden, k.tanh}});
+            quantize_rows(pass, {{parts[0], quantised(l.maa_w2[0])},
+                                 {parts[1], quantised(l.maa_w2[1])},
+                                 {parts[2], quantised(l.maa_w2[2])},
+                                 {parts[3], quantised(l.maa_w2[3])},
+                                 {parts[4], quantised(l.maa_w2[4])}});
+            products(pass, n, {{l.maa_w2[0], parts[0], maa[0]},
+                               {l.maa_w2[1], parts[1], maa[1]},
+                               {l.maa_w2[2], parts[2], maa[2]},
+                               {l.maa_w2[3], parts[3], maa[3]},
+                               {l.maa_w2[4], parts[4], maa[4]}});
+            for_each_span(pass, n, C, [&](size_t row, size_t column, size_t width) {
+                for (size_t p = 0; p < 5; ++p) {
+                    float* mix = maa[p] + row * C + column;
+                    k.add(mix, l.maa[p] + column, width, mix);
+                    k.lerp(xx.row(row) + column, xx.before(row) + column, mix, width,
+                           xs[p].x + row * C + column);
+                }
+            });
+            quantize_rows(pass, {{xw, quantised(l.decay_w1)},
+                                 {xk, quantised(l.key)},
+                                 {xv, quantised(l.value)},
+                                 {xr, quantised(l.receptance)},
+                                 {xg, quantised(l.gate)}});
+            products(pass, n, {{l.receptance, xr, r},
+                               {l.key, xk, key},
+                               {l.value, xv, value},
+                               {l.gate, xg, g, k.silu},
+                               {l.decay_w1, xw, decay.x, k.tanh}});
+            quantize_rows(pass, {{decay, quantised(l.decay_w2)}});
+            products(pass, n, {{l.decay_w2, decay, w}});
+            for_each_head(pass, [&](const Sequence& s, size_t head) {
+                const size_t h = head * N;
+                const size_t at = s.first_row * C + h;
+                for (size_t row = at; row < at + s.n_rows * C; row += C) {
+                    k.add(w + row, l.time_decay + h, N, w + row);
+                    k.decay_v6(w + row, N, w + row);
+                }
+                k.wkv5(s.n_rows, C, N, r + at, key + at, value + at, l.time_faaaa + h, w + at, C,
+                       s.state->wkv(i) + h * N, y.x + at);
+                for (size_t row = at; row < at + s.n_rows * C; row += C) {
+                    k.layer_norm(y.x + row, l.ln_x.weight + h, l.ln_x.bias + h, c.ln_x_eps, N,
+                                 y.x + row);
+                    k.mul(y.x + row, g + row, N, y.x + row);
+                }
+            });
+            quantize_rows(pass, {{y, quantised(l.output)}});
+            products(pass, n, {{l.output, y, out, nullptr, nullptr, x}});
+
+            norm_and_shift(pass, l.ln2, x, xx, &State::ffn_shift, i);
+            channel_mix(pass, l.ffn, xx, ffn, x);
+        }
+        head(pass, x, head_buffers);
+    });
+}
+
+}  // namespace rwkv

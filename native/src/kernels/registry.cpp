@@ -1,0 +1,103 @@
+#include "kernels/registry.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+#include "cpu_features.h"
+#include "status.h"
+
+namespace rwkv {
+
+namespace {
+
+// THE list. Each level overrides entries of the table that the levels before it left.
+struct Level {
+    const char* name;
+    uint32_t needs;  // CpuFeature bits
+    void (*override_table)(rwkv_kernels*);
+};
+
+constexpr Level kLevels[] = {
+    {"reference", 0, rwkv_kernels_reference},
+#if defined(RWKV_X86)
+    {"avx2", kAvx2 | kFma | kF16c, rwkv_kernels_avx2},
+#endif
+};
+
+constexpr size_t kLevelCount = sizeof kLevels / sizeof *kLevels;
+
+bool supported(const Level& level) noexcept {
+    return (cpu_features() & level.needs) == level.needs;
+}
+
+const Level* find(const char* name) noexcept {
+    for (const Level& level : kLevels) {
+        if (std::strcmp(level.name, name) == 0) return &level;
+    }
+    return nullptr;
+}
+
+std::string names_of(bool only_supported) {
+    std::string names;
+    for (const Level& level : kLevels) {
+        if (only_supported && !supported(level)) continue;
+        names += names.empty() ? "" : ", ";
+        names += level.name;
+    }
+    return names;
+}
+
+// The table after climbing to `top`, skipping levels that this machine lacks.
+rwkv_kernels climb(const Level& top) {
+    rwkv_kernels kernels = {};
+    for (const Level& level : kLevels) {
+        if (supported(level)) {
+            level.override_table(&kernels);
+            kernels.name = level.name;
+        }
+        if (&level == &top) break;
+    }
+    return kernels;
+}
+
+}  // namespace
+
+rwkv_kernels kernels_of(const char* name) {
+    const Level* level = find(name);
+    if (level == nullptr) {
+        throw Failure(RWKV_STATUS_KERNELS_UNKNOWN,
+                      format("RWKV_KERNELS: unknown level '%s', expected one of: %s.", name,
+                             names_of(false).c_str()));
+    }
+    if (!supported(*level)) {
+        throw Failure(RWKV_STATUS_KERNELS_UNSUPPORTED,
+                      format("RWKV_KERNELS: this processor or operating system does not support "
+                             "level '%s'; supported here: %s.",
+                             name, names_of(true).c_str()));
+    }
+    return climb(*level);
+}
+
+rwkv_kernels choose_kernels() {
+    const char* name = std::getenv("RWKV_KERNELS");
+    if (name != nullptr && *name != '\0') return kernels_of(name);
+    return climb(kLevels[kLevelCount - 1]);
+}
+
+const char* const* kernel_names() noexcept {
+    static const char* names[kLevelCount + 1] = {};
+    static const bool filled = [] {
+        for (size_t i = 0; i < kLevelCount; ++i) names[i] = kLevels[i].name;
+        return true;
+    }();
+    (void)filled;
+    return names;
+}
+
+bool kernels_supported(const char* name) noexcept {
+    const Level* level = find(name);
+    return level != nullptr && supported(*level);
+}
+
+}  // namespace rwkv

@@ -1,0 +1,421 @@
+#include "model.h"
+
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+
+#include "block_types.h"
+#include "kernels/registry.h"
+#include "status.h"
+
+namespace rwkv {
+
+const char* version_name(Version version) noexcept {
+    switch (version) {
+        case Version::v4: return "4";
+        case Version::v5_1: return "5.1";
+        case Version::v5_2: return "5.2";
+        case Version::v6: return "6";
+        case Version::v7: return "7";
+    }
+    return "unknown";
+}
+
+size_t Config::layer_state_size() const noexcept {
+    return version == Version::v4 ? 5 * n_embd : n_embd * (2 + head_size);
+}
+
+namespace {
+
+using Shape = std::vector<size_t>;
+
+// Dimensions of size 1 carry no meaning: official vectors are (1, 1, C), (C,) or (H, N, 1).
+Shape squeezed(const Shape& shape) {
+    Shape kept;
+    for (const size_t d : shape) {
+        if (d != 1) kept.push_back(d);
+    }
+    return kept;
+}
+
+std::string text_of(const Shape& shape) { return Tensor{"", {}, shape, nullptr, 0}.shape_text(); }
+
+// Options say 0: the environment variable RWKV_THREADS, else the cores that this process may use.
+size_t thread_count(size_t wanted) {
+    constexpr size_t kMaxThreads = 1024;
+    if (wanted == 0) {
+        const char* text = std::getenv("RWKV_THREADS");
+        if (text == nullptr || *text == '\0') return usable_cores();
+        char* end = nullptr;
+        const unsigned long n = std::strtoul(text, &end, 10);
+        if (*end != '\0' || *text == '-' || n < 1 || n > kMaxThreads) {
+            throw Failure(RWKV_STATUS_INVALID_ARGUMENT,
+                          format("RWKV_THREADS: '%s' is not a number of threads, expected 1 to %zu.",
+                                 text, kMaxThreads));
+        }
+        return n;
+    }
+    if (wanted > kMaxThreads) {
+        throw Failure(RWKV_STATUS_INVALID_ARGUMENT,
+                      format("n_threads: %zu is too many, expected 1 to %zu (or 0 for as many as "
+                             "there are cores).",
+                             wanted, kMaxThreads));
+    }
+    return wanted;
+}
+
+}  // namespace
+
+// Fills a Model from a file: first every tensor that the version needs is checked, then the matrices
+// are packed, in all threads.
+class ModelLoader {
+   public:
+    ModelLoader(Model& model, const ModelFile& file) : model_(model), file_(file) {}
+
+    void load(float ln_x_eps) {
+        Config& c = model_.config;
+        c.n_vocab = file_.n_vocab();
+        c.n_embd = file_.n_embd();
+        c.n_layer = file_.n_layer();
+        c.version = detect_version();
+        c.n_ffn = shape_of("blocks.0.ffn.key.weight", 2)[0];
+        set_heads();
+        set_ln_x_eps(ln_x_eps);
+
+        embedding();
+        norm(model_.ln0, "blocks.0.ln0");
+        switch (c.version) {
+            case Version::v4: layers<LayerV4>(); break;
+            case Version::v5_1:
+            case Version::v5_2: layers<LayerV5>(); break;
+            case Version::v6: layers<LayerV6>(); break;
+            case Version::v7: layers<LayerV7>(); break;
+        }
+        norm(model_.ln_out, "ln_out");
+        matrix(model_.head, "head.weight", c.n_vocab, c.n_embd);
+        pack_matrices();
+
+        for (const Tensor& t : file_.tensors()) model_.n_parameters += t.n_elements();
+        model_.data_type = file_.data_type();
+        model_.file_bytes = file_.size();
+    }
+
+   private:
+    // A matrix to pack: where from, where to.
+    struct Packing {
+        Matrix* matrix;
+        const uint8_t* src;
+        size_t offset;  // in model_.matrices_
+    };
+
+    [[noreturn]] void fail(rwkv_status status, const std::string& what) const {
+        throw Failure(status, file_.path() + ": " + what);
+    }
+
+    // ---- what the file holds
+
+    const Tensor& need(const std::string& name) const {
+        const Tensor* tensor = file_.find(name);
+        if (tensor == nullptr) {
+            fail(RWKV_STATUS_TENSOR_MISSING,
+                 format("tensor '%s' is missing from this RWKV-%s model of %zu layers. Convert the "
+                        "checkpoint again with rwkv-convert.",
+                        name.c_str(), version_name(model_.config.version), model_.config.n_layer));
+        }
+        return *tensor;
+    }
+
+    [[noreturn]] void wrong_shape(const Tensor& tensor, const std::string& expected) const {
+        fail(RWKV_STATUS_TENSOR_SHAPE,
+             format("tensor '%s' has shape %s, expected %s. Convert the checkpoint again with "
+                    "rwkv-convert.",
+                    tensor.name.c_str(), tensor.shape_text().c_str(), expected.c_str()));
+    }
+
+    // The shape of a tensor that must have n_dims dimensions.
+    const Shape& shape_of(const std::string& name, size_t n_dims) const {
+        const Tensor& tensor = need(name);
+        if (tensor.shape.size() != n_dims) {
+            wrong_shape(tensor, std::to_string(n_dims) + " dimensions");
+        }
+        return tensor.shape;
+    }
+
+    Version detect_version() const {
+        const auto has = [&](const char* name) { return file_.find(name) != nullptr; };
+        if (has("blocks.0.att.r_k") || has("blocks.0.att.x_rwkvag")) return Version::v7;
+        if (has("blocks.0.att.time_maa_x")) return Version::v6;
+        if (has("blocks.0.att.ln_x.weight")) {
+            return has("blocks.0.att.gate.weight") ? Version::v5_2 : Version::v5_1;
+        }
+        if (has("blocks.0.att.time_first") && has("blocks.0.att.time_decay")) return Version::v4;
+        fail(RWKV_STATUS_MODEL_VERSION,
+             format("the %zu tensors are not those of RWKV 4, 5.1, 5.2, 6 or 7 (no "
+                    "'blocks.0.att.time_decay', 'time_maa_x' or 'r_k').",
+                    file_.tensors().size()));
+    }
+
+    void set_heads() {
+        Config& c = model_.config;
+        switch (c.version) {
+            case Version::v4: return;
+            case Version::v5_1:
+            case Version::v5_2: c.n_head = need("blocks.0.att.time_decay").shape[0]; break;
+            case Version::v6: c.n_head = need("blocks.0.att.time_faaaa").shape[0]; break;
+            case Version::v7: c.n_head = need("blocks.0.att.r_k").shape[0]; break;
+        }
+        if (c.n_head == 0 || c.n_embd % c.n_head != 0) {
+            fail(RWKV_STATUS_TENSOR_SHAPE, format("%zu heads do not divide the width of %zu.",
+                                                  c.n_head, c.n_embd));
+        }
+        c.head_size = c.n_embd / c.n_head;
+    }
+
+    void set_ln_x_eps(float wanted) {
+        Config& c = model_.config;
+        if (!(wanted >= 0.0f) || std::isinf(wanted)) {
+            throw Failure(RWKV_STATUS_INVALID_ARGUMENT,
+                          format("ln_x_eps: %g is not a positive number.", wanted));
+        }
+        if (c.version == Version::v4) {
+            if (wanted != 0.0f) {
+                fail(RWKV_STATUS_MODEL_OPTION,
+                     "ln_x_eps was given, but RWKV-4 has no group norm after WKV. Open the model "
+                     "without it.");
+            }
+            return;
+        }
+        c.ln_x_eps = wanted == 0.0f ? kDefaultLnXEps : wanted;
+    }
+
+    // ---- one tensor each
+
+    // A tensor as floats; `shape` may differ from the file's in dimensions of size 1.
+    float* values(const std::string& name, const Shape& shape) {
+        const Tensor& tensor = need(name);
+        if (squeezed(tensor.shape) != squeezed(shape)) wrong_shape(tensor, text_of(shape));
+        const size_t n = tensor.n_elements();
+        model_.vectors_.push_back(std::make_unique<float[]>(n));
+        float* out = model_.vectors_.back().get();
+        const size_t row = tensor.shape.back();
+        for (size_t i = 0; i < n / row; ++i) {
+            dequantize_row(tensor.type, tensor.data + i * rwkv_row_bytes(tensor.type, row), row,
+                           out + i * row);
+        }
+        return out;
+    }
+
+    void vector(Vector& out, const std::string& name, const Shape& shape) {
+        out = values(name, shape);
+    }
+
+    void vector(Vector& out, const std::string& name) { vector(out, name, {model_.config.n_embd}); }
+
+    // The mix of v4 and v5: see the note in model.h.
+    void mix(Vector& out, const std::string& name) {
+        const size_t n = model_.config.n_embd;
+        float* m = values(name, {n});
+        for (size_t i = 0; i < n; ++i) m[i] = 1.0f - m[i];
+        out = m;
+    }
+
+    // v5.1 has one value a head: repeated for each channel of the head.
+    void per_head(Vector& out, const std::string& name) {
+        const Config& c = model_.config;
+        if (c.version != Version::v5_1) return vector(out, name, {c.n_head, c.head_size});
+        const float* one = values(name, {c.n_head});
+        model_.vectors_.push_back(std::make_unique<float[]>(c.n_embd));
+        float* all = model_.vectors_.back().get();
+        for (size_t i = 0; i < c.n_embd; ++i) all[i] = one[i / c.head_size];
+        out = all;
+    }
+
+    void norm(Norm& out, const std::string& name) {
+        vector(out.weight, name + ".weight");
+        vector(out.bias, name + ".bias");
+    }
+
+    void matrix(Matrix& out, const std::string& name, size_t n_out, size_t n_in) {
+        const Tensor& tensor = need(name);
+        if (tensor.shape != Shape{n_out, n_in}) wrong_shape(tensor, text_of({n_out, n_in}));
+        add_packing(out, tensor, tensor.data, n_out, n_in);
+    }
+
+    // Matrices stacked in one tensor of shape (count, n_out, n_in).
+    void stacked(Matrix* out, size_t count, const std::string& name, size_t n_out, size_t n_in) {
+        const Tensor& tensor = need(name);
+        if (tensor.shape != Shape{count, n_out, n_in}) {
+            wrong_shape(tensor, text_of({count, n_out, n_in}));
+        }
+        for (size_t i = 0; i < count; ++i) {
+            const uint8_t* src = tensor.data + i * n_out * rwkv_row_bytes(tensor.type, n_in);
+            add_packing(out[i], tensor, src, n_out, n_in);
+        }
+    }
+
+    // A pair y = W2 f(W1 x) through a small rank, which only the file knows.
+    void low_rank(Matrix& w1, const std::string& name1, Matrix& w2, const std::string& name2) {
+        const size_t C = model_.config.n_embd;
+        const size_t rank = shape_of(name1, 2)[0];
+        matrix(w1, name1, rank, C);
+        matrix(w2, name2, C, rank);
+    }
+
+    void add_packing(Matrix& out, const Tensor& tensor, const uint8_t* src, size_t n_out,
+                     size_t n_in) {
+        out.n_out = n_out;
+        out.n_in = n_in;
+        out.type = tensor.type;
+        packings_.push_back({&out, src, packed_bytes_});
+        packed_bytes_ +=
+            round_up_64(model_.kernels.matrix[out.type].packed_size(out.type, n_out, n_in));
+    }
+
+    void embedding() {
+        const Config& c = model_.config;
+        const Tensor& tensor = need("emb.weight");
+        if (tensor.shape != Shape{c.n_vocab, c.n_embd}) {
+            wrong_shape(tensor, text_of({c.n_vocab, c.n_embd}) + " as the header says");
+        }
+        model_.embedding.type = tensor.type;
+        model_.embedding.rows = Memory(tensor.n_bytes);
+        std::memcpy(model_.embedding.rows.data(), tensor.data, tensor.n_bytes);
+    }
+
+    void pack_matrices() {
+        model_.matrices_ = Memory(packed_bytes_);
+        uint8_t* base = model_.matrices_.data();
+        model_.pool.run([&](Team& team) {
+            for (const Packing& p : packings_) {
+                const Matrix& m = *p.matrix;
+                const auto pack = model_.kernels.matrix[m.type].pack;
+                const size_t n_panels = (m.n_out + RWKV_PANEL - 1) / RWKV_PANEL;
+                team.for_each(n_panels, 16, [&](size_t begin, size_t end) {
+                    pack(m.type, p.src, m.n_out, m.n_in, begin, end, base + p.offset);
+                });
+            }
+        });
+        for (const Packing& p : packings_) p.matrix->data = base + p.offset;
+    }
+
+    // ---- one layer each
+
+    template <class Layer>
+    void layers() {
+        // Before memory for all of them is asked for: is the last one there?
+        need("blocks." + std::to_string(model_.config.n_layer - 1) + ".ln1.weight");
+        auto& all = model_.layers.emplace<std::vector<Layer>>(model_.config.n_layer);
+        for (size_t i = 0; i < all.size(); ++i) {
+            const std::string block = "blocks." + std::to_string(i) + ".";
+            norm(all[i].ln1, block + "ln1");
+            norm(all[i].ln2, block + "ln2");
+            layer(all[i], block + "att.", block + "ffn.", i);
+        }
+    }
+
+    void channel_mix(ChannelMix& m, const std::string& ffn, bool is_v6) {
+        const Config& c = model_.config;
+        if (is_v6) {
+            vector(m.mix_k, ffn + "time_maa_k");
+            vector(m.mix_r, ffn + "time_maa_r");
+        } else {
+            mix(m.mix_k, ffn + "time_mix_k");
+            mix(m.mix_r, ffn + "time_mix_r");
+        }
+        matrix(m.key, ffn + "key.weight", c.n_ffn, c.n_embd);
+        matrix(m.receptance, ffn + "receptance.weight", c.n_embd, c.n_embd);
+        matrix(m.value, ffn + "value.weight", c.n_embd, c.n_ffn);
+    }
+
+    template <class Layer>
+    void time_mix_matrices(Layer& l, const std::string& att) {
+        const size_t C = model_.config.n_embd;
+        matrix(l.receptance, att + "receptance.weight", C, C);
+        matrix(l.key, att + "key.weight", C, C);
+        matrix(l.value, att + "value.weight", C, C);
+        matrix(l.output, att + "output.weight", C, C);
+    }
+
+    void layer(LayerV4& l, const std::string& att, const std::string& ffn, size_t) {
+        mix(l.mix_k, att + "time_mix_k");
+        mix(l.mix_v, att + "time_mix_v");
+        mix(l.mix_r, att + "time_mix_r");
+        vector(l.time_first, att + "time_first");
+        vector(l.time_decay, att + "time_decay");
+        time_mix_matrices(l, att);
+        channel_mix(l.ffn, ffn, false);
+    }
+
+    void layer(LayerV5& l, const std::string& att, const std::string& ffn, size_t) {
+        const Config& c = model_.config;
+        const bool gated = c.version == Version::v5_2;
+        mix(l.mix_k, att + "time_mix_k");
+        mix(l.mix_v, att + "time_mix_v");
+        mix(l.mix_r, att + "time_mix_r");
+        per_head(l.time_first, att + (gated ? "time_faaaa" : "time_first"));
+        per_head(l.time_decay, att + "time_decay");
+        time_mix_matrices(l, att);
+        if (gated) {
+            mix(l.mix_g, att + "time_mix_g");
+            matrix(l.gate, att + "gate.weight", c.n_embd, c.n_embd);
+        }
+        norm(l.ln_x, att + "ln_x");
+        channel_mix(l.ffn, ffn, false);
+    }
+
+    void layer(LayerV6& l, const std::string& att, const std::string& ffn, size_t) {
+        const Config& c = model_.config;
+        vector(l.maa_x, att + "time_maa_x");
+        for (size_t i = 0; i < 5; ++i) vector(l.maa[i], att + "time_maa_" + "wkvrg"[i]);
+        const size_t rank = shape_of(att + "time_maa_w2", 3)[2];
+        matrix(l.maa_w1, att + "time_maa_w1", 5 * rank, c.n_embd);
+        stacked(l.maa_w2, 5, att + "time_maa_w2", c.n_embd, rank);
+        vector(l.time_decay, att + "time_decay", {c.n_head, c.head_size});
+        low_rank(l.decay_w1, att + "time_decay_w1", l.decay_w2, att + "time_decay_w2");
+        vector(l.time_faaaa, att + "time_faaaa", {c.n_head, c.head_size});
+        time_mix_matrices(l, att);
+        matrix(l.gate, att + "gate.weight", c.n_embd, c.n_embd);
+        norm(l.ln_x, att + "ln_x");
+        channel_mix(l.ffn, ffn, true);
+    }
+
+    void layer(LayerV7& l, const std::string& att, const std::string& ffn, size_t i) {
+        const Config& c = model_.config;
+        const float* x = values(att + "x_rwkvag", {6, c.n_embd});
+        Vector* const mixes[] = {&l.x_r, &l.x_w, &l.x_k, &l.x_v, &l.x_a, &l.x_g};
+        for (size_t j = 0; j < 6; ++j) *mixes[j] = x + j * c.n_embd;
+        vector(l.w0, att + "w0");
+        vector(l.a0, att + "a0");
+        low_rank(l.w1, att + "w1", l.w2, att + "w2");
+        low_rank(l.a1, att + "a1", l.a2, att + "a2");
+        low_rank(l.g1, att + "g1", l.g2, att + "g2");
+        if (i > 0) {
+            vector(l.v0, att + "v0");
+            low_rank(l.v1, att + "v1", l.v2, att + "v2");
+        }
+        vector(l.k_k, att + "k_k");
+        vector(l.k_a, att + "k_a");
+        vector(l.r_k, att + "r_k", {c.n_head, c.head_size});
+        time_mix_matrices(l, att);
+        norm(l.ln_x, att + "ln_x");
+        vector(l.ffn_x_k, ffn + "x_k");
+        matrix(l.ffn_key, ffn + "key.weight", c.n_ffn, c.n_embd);
+        matrix(l.ffn_value, ffn + "value.weight", c.n_embd, c.n_ffn);
+    }
+
+    Model& model_;
+    const ModelFile& file_;
+    std::vector<Packing> packings_;
+    size_t packed_bytes_ = 0;
+};
+
+Model::Model(const std::string& file_path, const ModelOptions& options)
+    : kernels(choose_kernels()), path(file_path), pool(thread_count(options.n_threads)) {
+    // The mapping of the file ends with this scope: what stays is packed.
+    const ModelFile file(file_path);
+    ModelLoader(*this, file).load(options.ln_x_eps);
+}
+
+uint64_t Model::weight_bytes() const noexcept { return matrices_.size() + embedding.rows.size(); }
+
+}  // namespace rwkv

@@ -1,0 +1,154 @@
+// A model: its shape (Config), one struct of weights per RWKV version, packed for the kernels in use.
+// Immutable after it is opened, but for the thread pool and the scratch memory that steps take turns
+// to use.
+//
+// Shapes are given in comments: C = n_embd, H = n_head, N = head_size, F = n_ffn, V = n_vocab,
+// R = the rank of a low-rank matrix pair. A matrix (out, in) computes y = W x.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "kernels/kernels.h"
+#include "memory.h"
+#include "model_file.h"
+#include "scratch.h"
+#include "thread_pool.h"
+
+namespace rwkv {
+
+enum class Version { v4, v5_1, v5_2, v6, v7 };
+
+const char* version_name(Version version) noexcept;  // "4", "5.1", ...
+
+struct Config {
+    Version version = Version::v4;
+    size_t n_vocab = 0;
+    size_t n_embd = 0;
+    size_t n_layer = 0;
+    size_t n_head = 0;     // 0 for v4
+    size_t head_size = 0;  // 0 for v4; n_head * head_size = n_embd
+    size_t n_ffn = 0;
+    float ln_x_eps = 0.0f;  // 0 for v4
+
+    size_t layer_state_size() const noexcept;  // floats
+    size_t state_size() const noexcept { return n_layer * layer_state_size(); }
+};
+
+constexpr float kLayerNormEps = 1e-5f;
+constexpr float kDefaultLnXEps = 64e-5f;
+
+using Vector = const float*;
+using Matrix = rwkv_matrix;
+
+struct Norm {
+    Vector weight;  // (C)
+    Vector bias;    // (C)
+};
+
+// The token shift of v4 and v5 mixes x * m + prev * (1 - m). Weights hold 1 - m, so that every version
+// computes x + (prev - x) * mix.
+
+// Channel mix of v4, v5 and v6.
+struct ChannelMix {
+    Vector mix_k;       // (C)
+    Vector mix_r;       // (C)
+    Matrix key;         // (F, C)
+    Matrix receptance;  // (C, C)
+    Matrix value;       // (C, F)
+};
+
+struct LayerV4 {
+    Norm ln1, ln2;
+    Vector mix_k, mix_v, mix_r;             // (C)
+    Vector time_first;                      // (C)
+    Vector time_decay;                      // (C), = -exp(.) of the checkpoint's
+    Matrix receptance, key, value, output;  // (C, C)
+    ChannelMix ffn;
+};
+
+struct LayerV5 {
+    Norm ln1, ln2, ln_x;
+    Vector mix_k, mix_v, mix_r, mix_g;      // (C); mix_g in v5.2 only
+    Vector time_first;                      // (H, N); in v5.1 the same for all of a head
+    Vector time_decay;                      // (H, N); likewise; = exp(-exp(.)) of the checkpoint's
+    Matrix receptance, key, value, output;  // (C, C)
+    Matrix gate;                            // (C, C), v5.2 only
+    ChannelMix ffn;
+};
+
+struct LayerV6 {
+    Norm ln1, ln2, ln_x;
+    Vector maa_x;                                 // (C)
+    Vector maa[5];                                // w k v r g: (C)
+    Matrix maa_w1;                                // (5 R, C)
+    Matrix maa_w2[5];                             // w k v r g: (C, R)
+    Vector time_decay;                            // (C)
+    Matrix decay_w1;                              // (R, C)
+    Matrix decay_w2;                              // (C, R)
+    Vector time_faaaa;                            // (H, N)
+    Matrix receptance, key, value, gate, output;  // (C, C)
+    ChannelMix ffn;
+};
+
+struct LayerV7 {
+    Norm ln1, ln2, ln_x;
+    Vector x_r, x_w, x_k, x_v, x_a, x_g;    // (C)
+    Vector w0, a0, v0;                      // (C); v0, v1, v2 are not there in layer 0
+    Matrix w1, a1, v1, g1;                  // (R, C)
+    Matrix w2, a2, v2, g2;                  // (C, R)
+    Vector k_k, k_a;                        // (C)
+    Vector r_k;                             // (H, N)
+    Matrix receptance, key, value, output;  // (C, C)
+    Vector ffn_x_k;                         // (C)
+    Matrix ffn_key;                         // (F, C)
+    Matrix ffn_value;                       // (C, F)
+};
+
+// Rows as they lie in the file: a token needs one of them.
+struct Embedding {
+    Memory rows;  // (V, C)
+    rwkv_type type = RWKV_TYPE_FP32;
+};
+
+struct ModelOptions {
+    size_t n_threads = 0;   // 0: RWKV_THREADS, else the cores this process may use
+    float ln_x_eps = 0.0f;  // 0: the official value
+};
+
+class Model {
+   public:
+    // Fails with the FILE, TENSOR, MODEL and KERNELS statuses.
+    Model(const std::string& path, const ModelOptions& options);
+
+    Config config;
+    rwkv_kernels kernels;
+    Embedding embedding;
+    Norm ln0;
+    std::variant<std::vector<LayerV4>, std::vector<LayerV5>, std::vector<LayerV6>,
+                 std::vector<LayerV7>>
+        layers;
+    Norm ln_out;
+    Matrix head;  // (V, C)
+
+    std::string path;
+    rwkv_type data_type = RWKV_TYPE_FP32;
+    uint64_t n_parameters = 0;
+    uint64_t file_bytes = 0;
+    uint64_t weight_bytes() const noexcept;
+
+    // What steps share. A step holds `stepping` while it runs.
+    mutable std::mutex stepping;
+    mutable ThreadPool pool;
+    mutable Scratch scratch;
+
+   private:
+    friend class ModelLoader;
+    std::vector<std::unique_ptr<float[]>> vectors_;
+    Memory matrices_;
+};
+
+}  // namespace rwkv

@@ -1,0 +1,60 @@
+#include "state.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace rwkv {
+
+namespace {
+
+// pp of version 4 is the logarithm of a maximum over nothing yet.
+constexpr float kFreshPp = -1e30f;
+
+// Copies all layers; transposes the heads of version 7 (which is its own inverse).
+void convert(const Config& c, const float* from, float* to) noexcept {
+    if (c.version != Version::v7) {
+        std::memcpy(to, from, c.state_size() * sizeof *to);
+        return;
+    }
+    const size_t N = c.head_size;
+    for (size_t layer = 0; layer < c.n_layer; ++layer) {
+        std::memcpy(to, from, 2 * c.n_embd * sizeof *to);
+        from += 2 * c.n_embd;
+        to += 2 * c.n_embd;
+        for (size_t head = 0; head < c.n_head; ++head, from += N * N, to += N * N) {
+            for (size_t i = 0; i < N; ++i) {
+                for (size_t j = 0; j < N; ++j) to[j * N + i] = from[i * N + j];
+            }
+        }
+    }
+}
+
+}  // namespace
+
+State::State(const Config& config)
+    : config_(config), memory_(config.state_size() * sizeof(float)) {
+    reset();
+}
+
+State::State(const State& other) : config_(other.config_), memory_(other.memory_.size()) {
+    *this = other;
+}
+
+State& State::operator=(const State& other) {
+    if (this != &other) std::memcpy(memory_.data(), other.memory_.data(), memory_.size());
+    return *this;
+}
+
+void State::reset() noexcept {
+    std::memset(memory_.data(), 0, memory_.size());
+    if (config_.version != Version::v4) return;
+    for (size_t i = 0; i < config_.n_layer; ++i) {
+        std::fill_n(wkv(i) + 2 * config_.n_embd, config_.n_embd, kFreshPp);
+    }
+}
+
+void State::read(float* out) const noexcept { convert(config_, values(), out); }
+
+void State::write(const float* in) noexcept { convert(config_, in, values()); }
+
+}  // namespace rwkv

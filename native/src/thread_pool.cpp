@@ -1,0 +1,163 @@
+#include "thread_pool.h"
+
+#if defined(__x86_64__) || defined(__i386__)
+#include <immintrin.h>
+#endif
+#if defined(__linux__)
+#include <sched.h>
+
+#include <cstdio>
+#include <set>
+#include <string>
+#include <utility>
+#endif
+
+namespace rwkv {
+
+namespace {
+
+void pause_briefly() noexcept {
+#if defined(__x86_64__) || defined(__i386__)
+    _mm_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+// Some tens of microseconds: longer than the gap between two regions of a step, shorter than what a
+// neighbour on the same core would notice.
+constexpr int kSpins = 2000;
+
+}  // namespace
+
+#if defined(__linux__)
+
+namespace {
+
+// A whole number from a file of sysfs or cgroupfs, or -1.
+long read_number(const std::string& path) noexcept {
+    long value = -1;
+    if (std::FILE* file = std::fopen(path.c_str(), "re")) {
+        if (std::fscanf(file, "%ld", &value) != 1) value = -1;
+        std::fclose(file);
+    }
+    return value;
+}
+
+// The cgroup's limit in whole cores, rounded up, or 0 if it sets none. Version 2, then version 1.
+size_t quota_cores() noexcept {
+    long quota = -1;
+    long period = -1;
+    if (std::FILE* file = std::fopen("/sys/fs/cgroup/cpu.max", "re")) {
+        if (std::fscanf(file, "%ld %ld", &quota, &period) != 2) quota = -1;  // "max 100000"
+        std::fclose(file);
+    } else {
+        quota = read_number("/sys/fs/cgroup/cpu/cpu.cfs_quota_us");
+        period = read_number("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
+    }
+    if (quota <= 0 || period <= 0) return 0;
+    return static_cast<size_t>((quota + period - 1) / period);
+}
+
+}  // namespace
+
+size_t usable_cores() noexcept {
+    try {
+        cpu_set_t allowed;
+        if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return 1;
+        std::set<std::pair<long, long>> cores;  // (package, core): hardware threads share theirs
+        size_t unknown = 0;
+        for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+            if (!CPU_ISSET(cpu, &allowed)) continue;
+            const std::string topology =
+                "/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/";
+            const long package = read_number(topology + "physical_package_id");
+            const long core = read_number(topology + "core_id");
+            if (core < 0) {
+                ++unknown;
+            } else {
+                cores.emplace(package, core);
+            }
+        }
+        size_t n = std::max<size_t>(1, cores.size() + unknown);
+        if (const size_t quota = quota_cores()) n = std::min(n, quota);
+        return n;
+    } catch (...) {
+        return 1;
+    }
+}
+
+#else
+
+size_t usable_cores() noexcept { return std::max(1u, std::thread::hardware_concurrency()); }
+
+#endif
+
+void ThreadPool::Signal::advance() noexcept {
+    // Sequentially consistent against wait_past: either the sleeper sees the new value before it
+    // sleeps, or we see the sleeper.
+    value_.fetch_add(1, std::memory_order_seq_cst);
+    if (sleepers_.load(std::memory_order_seq_cst) > 0) {
+        { const std::lock_guard<std::mutex> lock(mutex_); }
+        condition_.notify_all();
+    }
+}
+
+void ThreadPool::Signal::wait_past(uint32_t value) noexcept {
+    for (int i = 0; i < kSpins; ++i) {
+        if (value_.load(std::memory_order_acquire) != value) return;
+        pause_briefly();
+    }
+    std::unique_lock<std::mutex> lock(mutex_);
+    sleepers_.fetch_add(1, std::memory_order_seq_cst);
+    condition_.wait(lock, [&] { return value_.load(std::memory_order_seq_cst) != value; });
+    sleepers_.fetch_sub(1, std::memory_order_seq_cst);
+}
+
+ThreadPool::ThreadPool(size_t n_threads) : n_threads_(std::max<size_t>(1, n_threads)) {
+    try {
+        while (threads_.size() + 1 < n_threads_) threads_.emplace_back([this] { work(); });
+    } catch (...) {  // the destructor of a half-built object does not run
+        stopping_ = true;
+        started_.advance();
+        for (std::thread& thread : threads_) thread.join();
+        throw;
+    }
+}
+
+ThreadPool::~ThreadPool() {
+    stopping_ = true;
+    started_.advance();
+    for (std::thread& thread : threads_) thread.join();
+}
+
+void ThreadPool::run(const std::function<void(Team&)>& body) {
+    body_ = &body;
+    started_.advance();
+    Team team(*this);
+    body(team);
+    barrier();  // nobody is inside `body` any more
+}
+
+void ThreadPool::work() {
+    Team team(*this);
+    for (uint32_t seen = 0;; ++seen) {
+        started_.wait_past(seen);
+        if (stopping_) return;
+        (*body_)(team);
+        barrier();
+    }
+}
+
+void ThreadPool::barrier() noexcept {
+    const uint32_t now = passed_.now();
+    if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == n_threads_) {
+        arrived_.store(0, std::memory_order_relaxed);
+        next_.store(0, std::memory_order_relaxed);  // nobody takes pieces now
+        passed_.advance();
+    } else {
+        passed_.wait_past(now);
+    }
+}
+
+}  // namespace rwkv
