@@ -2,23 +2,23 @@
  *
  *     main_rwkv MODEL TOKEN STATE_IN STATE_OUT LOGITS_OUT
  *
- * The files are raw float32: a state has the layout of section 4 of rwkv.h, logits are n_vocab floats.
- * Where STATE_IN is absent or empty, the token is the first of its sequence. */
+ * The files are raw float32: a state has the layout of section 4 of rwkv.h, logits are n_vocab
+ * floats. Where STATE_IN is absent or empty, the token is the first of its sequence. */
 #include <errno.h>
 #include <rwkv/rwkv.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static int fail(const char *what, const char *why) {
+static int fail(const char* what, const char* why) {
     fprintf(stderr, "main_rwkv: %s: %s\n", what, why);
     return 1;
 }
 
 /* Reads exactly n floats. Returns 1 if it did, 0 if the file is absent or empty, -1 if it holds
  * something else. */
-static int read_floats(const char *path, float *out, size_t n) {
-    FILE *file = fopen(path, "rb");
+static int read_floats(const char* path, float* out, size_t n) {
+    FILE* file = fopen(path, "rb");
     if (file == NULL) return errno == ENOENT || *path == '\0' ? 0 : -1;
     const size_t got = fread(out, sizeof *out, n, file);
     const int more = fgetc(file) != EOF;
@@ -28,17 +28,17 @@ static int read_floats(const char *path, float *out, size_t n) {
     return got == n ? 1 : got == 0 ? 0 : -1;
 }
 
-static int write_floats(const char *path, const float *values, size_t n) {
-    FILE *file = fopen(path, "wb");
+static int write_floats(const char* path, const float* values, size_t n) {
+    FILE* file = fopen(path, "wb");
     if (file == NULL) return 0;
     const int written = fwrite(values, sizeof *values, n, file) == n;
     return fclose(file) == 0 && written;
 }
 
-static int run(const char *const *arg, rwkv_session *session, size_t n_state, size_t n_vocab) {
-    float *state = malloc(n_state * sizeof *state);
-    float *logits = malloc(n_vocab * sizeof *logits);
-    char *end = NULL;
+static int run(const char* const* arg, rwkv_session* session, size_t n_state, size_t n_vocab) {
+    float* state = malloc(n_state * sizeof *state);
+    float* logits = malloc(n_vocab * sizeof *logits);
+    char* end = NULL;
     const long token = strtol(arg[2], &end, 10);
     int status = 1;
     if (state == NULL || logits == NULL) {
@@ -67,19 +67,19 @@ static int run(const char *const *arg, rwkv_session *session, size_t n_state, si
     return status;
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char** argv) {
     if (argc != 6) {
         fprintf(stderr, "usage: main_rwkv MODEL TOKEN STATE_IN STATE_OUT LOGITS_OUT\n");
         return 2;
     }
-    rwkv_model *model = NULL;
-    rwkv_session *session = NULL;
+    rwkv_model* model = NULL;
+    rwkv_session* session = NULL;
     int status = 1;
     if (rwkv_model_open(argv[1], NULL, &model) || rwkv_session_create(model, &session)) {
         fprintf(stderr, "main_rwkv: %s\n", rwkv_error_message());
     } else {
         const rwkv_model_info info = rwkv_model_info_of(model);
-        status = run((const char *const *)argv, session, info.state_size, info.n_vocab);
+        status = run((const char* const*)argv, session, info.state_size, info.n_vocab);
     }
     rwkv_session_free(session);
     rwkv_model_free(model);

@@ -103,7 +103,8 @@ rwkv_status rwkv_session_feed(rwkv_session* session, const int32_t* tokens, size
                               float* logits_out) {
     return guard([&] {
         require(session != nullptr, "session: it is NULL.");
-        require(tokens != nullptr && n_tokens > 0, "tokens: there are none, expected at least one.");
+        require(tokens != nullptr && n_tokens > 0,
+                "tokens: there are none, expected at least one.");
         session->session.feed(tokens, n_tokens, logits_out);
     });
 }
@@ -127,9 +128,9 @@ namespace {
 void require_state_size(const rwkv_session* session, size_t n) {
     const size_t expected = session->session.model->config.state_size();
     if (n != expected) {
-        throw rwkv::Failure(RWKV_STATUS_STATE_MISMATCH,
-                            rwkv::format("state: it has %zu floats, expected %zu for this model.", n,
-                                         expected));
+        throw rwkv::Failure(
+            RWKV_STATUS_STATE_MISMATCH,
+            rwkv::format("state: it has %zu floats, expected %zu for this model.", n, expected));
     }
 }
 
@@ -181,10 +182,11 @@ rwkv_status rwkv_batch_add(rwkv_batch* batch, rwkv_session* session, const int32
     return guard([&] {
         require(batch != nullptr, "batch: it is NULL.");
         require(session != nullptr, "session: it is NULL.");
-        require(tokens != nullptr && n_tokens > 0, "tokens: there are none, expected at least one.");
-        require(wanted == RWKV_LOGITS_NONE || wanted == RWKV_LOGITS_LAST ||
-                    wanted == RWKV_LOGITS_ALL,
-                "wanted: it is none of RWKV_LOGITS_NONE, RWKV_LOGITS_LAST, RWKV_LOGITS_ALL.");
+        require(tokens != nullptr && n_tokens > 0,
+                "tokens: there are none, expected at least one.");
+        require(
+            wanted == RWKV_LOGITS_NONE || wanted == RWKV_LOGITS_LAST || wanted == RWKV_LOGITS_ALL,
+            "wanted: it is none of RWKV_LOGITS_NONE, RWKV_LOGITS_LAST, RWKV_LOGITS_ALL.");
         require(wanted == RWKV_LOGITS_NONE || logits_out != nullptr,
                 "logits_out: it is NULL, but logits are wanted.");
         batch->batch.add(session->session, tokens, n_tokens, wanted, logits_out);

@@ -124,14 +124,22 @@ void quantize_q8_0(const float* x, uint8_t*& p) noexcept {
 
 const char* type_name(rwkv_type type) noexcept {
     switch (type) {
-        case RWKV_TYPE_FP32: return "fp32";
-        case RWKV_TYPE_FP16: return "fp16";
-        case RWKV_TYPE_Q4_0: return "q4_0";
-        case RWKV_TYPE_Q4_1: return "q4_1";
-        case RWKV_TYPE_Q5_0: return "q5_0";
-        case RWKV_TYPE_Q5_1: return "q5_1";
-        case RWKV_TYPE_Q8_0: return "q8_0";
-        case RWKV_TYPE_COUNT: break;
+        case RWKV_TYPE_FP32:
+            return "fp32";
+        case RWKV_TYPE_FP16:
+            return "fp16";
+        case RWKV_TYPE_Q4_0:
+            return "q4_0";
+        case RWKV_TYPE_Q4_1:
+            return "q4_1";
+        case RWKV_TYPE_Q5_0:
+            return "q5_0";
+        case RWKV_TYPE_Q5_1:
+            return "q5_1";
+        case RWKV_TYPE_Q8_0:
+            return "q8_0";
+        case RWKV_TYPE_COUNT:
+            break;
     }
     return "unknown";
 }
@@ -185,11 +193,21 @@ void quantize_row(rwkv_type type, const float* x, size_t n, uint8_t* row) noexce
     }
     for (; n > 0; n -= RWKV_BLOCK, x += RWKV_BLOCK) {
         switch (type) {
-            case RWKV_TYPE_Q4_0: quantize_symmetric(x, false, row); break;
-            case RWKV_TYPE_Q5_0: quantize_symmetric(x, true, row); break;
-            case RWKV_TYPE_Q4_1: quantize_with_minimum(x, false, row); break;
-            case RWKV_TYPE_Q5_1: quantize_with_minimum(x, true, row); break;
-            default: quantize_q8_0(x, row); break;
+            case RWKV_TYPE_Q4_0:
+                quantize_symmetric(x, false, row);
+                break;
+            case RWKV_TYPE_Q5_0:
+                quantize_symmetric(x, true, row);
+                break;
+            case RWKV_TYPE_Q4_1:
+                quantize_with_minimum(x, false, row);
+                break;
+            case RWKV_TYPE_Q5_1:
+                quantize_with_minimum(x, true, row);
+                break;
+            default:
+                quantize_q8_0(x, row);
+                break;
         }
     }
 }

@@ -34,7 +34,7 @@ uint32_t cpu_features() noexcept {
     const bool f16c = bit(c, 29);
     if (!osxsave || !avx) return 0;
     const uint64_t states = saved_states();
-    constexpr uint64_t kYmm = 0x6;      // XMM and YMM
+    constexpr uint64_t kYmm = 0x6;          // XMM and YMM
     constexpr uint64_t kZmm = kYmm | 0xe0;  // and the masks and ZMM
     if ((states & kYmm) != kYmm) return 0;
     uint32_t features = 0;

@@ -13,8 +13,8 @@ enum CpuFeature : uint32_t {
     kAvx512Vnni = 1u << 4,
 };
 
-// The set of features, asked of the processor (cpuid) and of the operating system (xgetbv: whether it
-// saves the wider registers).
+// The set of features, asked of the processor (cpuid) and of the operating system (xgetbv: whether
+// it saves the wider registers).
 uint32_t cpu_features() noexcept;
 
 }  // namespace rwkv

@@ -14,11 +14,15 @@ void forward_v7(const Model& model, const Batch& batch);
 
 inline void forward(const Model& model, const Batch& batch) {
     switch (model.config.version) {
-        case Version::v4: return forward_v4(model, batch);
+        case Version::v4:
+            return forward_v4(model, batch);
         case Version::v5_1:
-        case Version::v5_2: return forward_v5(model, batch);
-        case Version::v6: return forward_v6(model, batch);
-        case Version::v7: return forward_v7(model, batch);
+        case Version::v5_2:
+            return forward_v5(model, batch);
+        case Version::v6:
+            return forward_v6(model, batch);
+        case Version::v7:
+            return forward_v7(model, batch);
     }
 }
 

@@ -2,7 +2,8 @@
 //
 // Time mix, for each channel, with the row before in place of x' and mix m:
 //     r = sigmoid(R lerp(x, x', m_r)),  k = K lerp(x, x', m_k),  v = V lerp(x, x', m_v)
-//     y = wkv4(k, v): a weighted mean of all v so far, whose weights exp(k) fade by exp(w) with every
+//     y = wkv4(k, v): a weighted mean of all v so far, whose weights exp(k) fade by exp(w) with
+//     every
 //         token, the present one counting exp(u + k)
 //     x += O (r y)
 #include "forward.h"
@@ -40,7 +41,9 @@ void forward_v4(const Model& model, const Batch& batch) {
 
             norm_and_shift(pass, l.ln1, x, xx, &State::att_shift, i);
             mix_rows(pass, xx,
-                     {{l.mix_r, xr, quantised(l.receptance)}, {l.mix_k, xk, quantised(l.key)}, {l.mix_v, xv, quantised(l.value)}});
+                     {{l.mix_r, xr, quantised(l.receptance)},
+                      {l.mix_k, xk, quantised(l.key)},
+                      {l.mix_v, xv, quantised(l.value)}});
             products(pass, n,
                      {{l.receptance, xr, r, k.sigmoid}, {l.key, xk, key}, {l.value, xv, value}});
             // Channels are independent: pieces of 64 of each sequence.

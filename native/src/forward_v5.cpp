@@ -44,17 +44,21 @@ void forward_v5(const Model& model, const Batch& batch) {
 
             norm_and_shift(pass, l.ln1, x, xx, &State::att_shift, i);
             if (gated) {
-                mix_rows(pass, xx, {{l.mix_r, xr, quantised(l.receptance)},
-                                    {l.mix_k, xk, quantised(l.key)},
-                                    {l.mix_v, xv, quantised(l.value)},
-                                    {l.mix_g, xg, quantised(l.gate)}});
-                products(pass, n, {{l.receptance, xr, r},
-                                   {l.key, xk, key},
-                                   {l.value, xv, value},
-                                   {l.gate, xg, g, k.silu}});
+                mix_rows(pass, xx,
+                         {{l.mix_r, xr, quantised(l.receptance)},
+                          {l.mix_k, xk, quantised(l.key)},
+                          {l.mix_v, xv, quantised(l.value)},
+                          {l.mix_g, xg, quantised(l.gate)}});
+                products(pass, n,
+                         {{l.receptance, xr, r},
+                          {l.key, xk, key},
+                          {l.value, xv, value},
+                          {l.gate, xg, g, k.silu}});
             } else {
                 mix_rows(pass, xx,
-                         {{l.mix_r, xr, quantised(l.receptance)}, {l.mix_k, xk, quantised(l.key)}, {l.mix_v, xv, quantised(l.value)}});
+                         {{l.mix_r, xr, quantised(l.receptance)},
+                          {l.mix_k, xk, quantised(l.key)},
+                          {l.mix_v, xv, quantised(l.value)}});
                 products(pass, n, {{l.receptance, xr, r}, {l.key, xk, key}, {l.value, xv, value}});
             }
             for_each_head(pass, [&](const Sequence& s, size_t head) {

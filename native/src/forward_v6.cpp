@@ -78,11 +78,12 @@ void forward_v6(const Model& model, const Batch& batch) {
                                  {parts[2], quantised(l.maa_w2[2])},
                                  {parts[3], quantised(l.maa_w2[3])},
                                  {parts[4], quantised(l.maa_w2[4])}});
-            products(pass, n, {{l.maa_w2[0], parts[0], maa[0]},
-                               {l.maa_w2[1], parts[1], maa[1]},
-                               {l.maa_w2[2], parts[2], maa[2]},
-                               {l.maa_w2[3], parts[3], maa[3]},
-                               {l.maa_w2[4], parts[4], maa[4]}});
+            products(pass, n,
+                     {{l.maa_w2[0], parts[0], maa[0]},
+                      {l.maa_w2[1], parts[1], maa[1]},
+                      {l.maa_w2[2], parts[2], maa[2]},
+                      {l.maa_w2[3], parts[3], maa[3]},
+                      {l.maa_w2[4], parts[4], maa[4]}});
             for_each_span(pass, n, C, [&](size_t row, size_t column, size_t width) {
                 for (size_t p = 0; p < 5; ++p) {
                     float* mix = maa[p] + row * C + column;
@@ -96,11 +97,12 @@ void forward_v6(const Model& model, const Batch& batch) {
                                  {xv, quantised(l.value)},
                                  {xr, quantised(l.receptance)},
                                  {xg, quantised(l.gate)}});
-            products(pass, n, {{l.receptance, xr, r},
-                               {l.key, xk, key},
-                               {l.value, xv, value},
-                               {l.gate, xg, g, k.silu},
-                               {l.decay_w1, xw, decay.x, k.tanh}});
+            products(pass, n,
+                     {{l.receptance, xr, r},
+                      {l.key, xk, key},
+                      {l.value, xv, value},
+                      {l.gate, xg, g, k.silu},
+                      {l.decay_w1, xw, decay.x, k.tanh}});
             quantize_rows(pass, {{decay, quantised(l.decay_w2)}});
             products(pass, n, {{l.decay_w2, decay, w}});
             for_each_head(pass, [&](const Sequence& s, size_t head) {

@@ -127,23 +127,28 @@ void forward_v7(const Model& model, const Batch& batch) {
             const rwkv_rows g1 = middle(g_widest, l.g2);
 
             norm_and_shift(pass, l.ln1, x, xx, &State::att_shift, i);
-            mix_rows(pass, xx, {{l.x_r, xr, quantised(l.receptance)},
-                                {l.x_w, xw, quantised(l.w1)},
-                                {l.x_k, xk, quantised(l.key)},
-                                {l.x_v, xv, quantised(l.value) || quantised(l.v1)},
-                                {l.x_a, xa, quantised(l.a1)},
-                                {l.x_g, xg, quantised(l.g1)}});
+            mix_rows(pass, xx,
+                     {{l.x_r, xr, quantised(l.receptance)},
+                      {l.x_w, xw, quantised(l.w1)},
+                      {l.x_k, xk, quantised(l.key)},
+                      {l.x_v, xv, quantised(l.value) || quantised(l.v1)},
+                      {l.x_a, xa, quantised(l.a1)},
+                      {l.x_g, xg, quantised(l.g1)}});
             // In layer 0, v1 and v2 are empty matrices: their products do nothing.
-            products(pass, n, {{l.receptance, xr, b.r},
-                               {l.key, xk, b.k},
-                               {l.value, xv, b.v},
-                               {l.w1, xw, w1.x, k.tanh},
-                               {l.a1, xa, a1.x},
-                               {l.v1, xv, v1.x},
-                               {l.g1, xg, g1.x, k.sigmoid}});
-            quantize_rows(pass, {{w1, quantised(l.w2)}, {a1, quantised(l.a2)}, {v1, quantised(l.v2)}, {g1, quantised(l.g2)}});
-            products(pass, n, {{l.w2, w1, b.w}, {l.a2, a1, b.a}, {l.v2, v1, b.v_mix},
-                               {l.g2, g1, b.g}});
+            products(pass, n,
+                     {{l.receptance, xr, b.r},
+                      {l.key, xk, b.k},
+                      {l.value, xv, b.v},
+                      {l.w1, xw, w1.x, k.tanh},
+                      {l.a1, xa, a1.x},
+                      {l.v1, xv, v1.x},
+                      {l.g1, xg, g1.x, k.sigmoid}});
+            quantize_rows(pass, {{w1, quantised(l.w2)},
+                                 {a1, quantised(l.a2)},
+                                 {v1, quantised(l.v2)},
+                                 {g1, quantised(l.g2)}});
+            products(pass, n,
+                     {{l.w2, w1, b.w}, {l.a2, a1, b.a}, {l.v2, v1, b.v_mix}, {l.g2, g1, b.g}});
             for_each_head(pass, [&](const Sequence& s, size_t head) {
                 float* S = s.state->wkv(i) + head * c.head_size * c.head_size;
                 time_mix_head(model, l, i == 0, s, head, b, S);

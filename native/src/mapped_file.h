@@ -8,7 +8,7 @@
 namespace rwkv {
 
 class MappedFile {
-   public:
+  public:
     // Fails with FILE_UNREADABLE.
     explicit MappedFile(const std::string& path);
     ~MappedFile();
@@ -19,7 +19,7 @@ class MappedFile {
     size_t size() const noexcept { return size_; }
     const std::string& path() const noexcept { return path_; }
 
-   private:
+  private:
     std::string path_;
     const uint8_t* data_ = nullptr;
     size_t size_ = 0;

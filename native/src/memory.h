@@ -10,7 +10,7 @@ namespace rwkv {
 // Bytes from the operating system, zeroed, aligned to 64 at least; in huge pages where it has them,
 // which makes reading weights in order cheaper. Throws std::bad_alloc.
 class Memory {
-   public:
+  public:
     Memory() = default;
     explicit Memory(size_t n_bytes);
     ~Memory();
@@ -23,7 +23,7 @@ class Memory {
     uint8_t* data() const noexcept { return data_; }
     size_t size() const noexcept { return size_; }
 
-   private:
+  private:
     void swap(Memory& other) noexcept {
         std::swap(data_, other.data_);
         std::swap(size_, other.size_);

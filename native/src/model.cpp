@@ -12,11 +12,16 @@ namespace rwkv {
 
 const char* version_name(Version version) noexcept {
     switch (version) {
-        case Version::v4: return "4";
-        case Version::v5_1: return "5.1";
-        case Version::v5_2: return "5.2";
-        case Version::v6: return "6";
-        case Version::v7: return "7";
+        case Version::v4:
+            return "4";
+        case Version::v5_1:
+            return "5.1";
+        case Version::v5_2:
+            return "5.2";
+        case Version::v6:
+            return "6";
+        case Version::v7:
+            return "7";
     }
     return "unknown";
 }
@@ -49,9 +54,10 @@ size_t thread_count(size_t wanted) {
         char* end = nullptr;
         const unsigned long n = std::strtoul(text, &end, 10);
         if (*end != '\0' || *text == '-' || n < 1 || n > kMaxThreads) {
-            throw Failure(RWKV_STATUS_INVALID_ARGUMENT,
-                          format("RWKV_THREADS: '%s' is not a number of threads, expected 1 to %zu.",
-                                 text, kMaxThreads));
+            throw Failure(
+                RWKV_STATUS_INVALID_ARGUMENT,
+                format("RWKV_THREADS: '%s' is not a number of threads, expected 1 to %zu.", text,
+                       kMaxThreads));
         }
         return n;
     }
@@ -66,10 +72,10 @@ size_t thread_count(size_t wanted) {
 
 }  // namespace
 
-// Fills a Model from a file: first every tensor that the version needs is checked, then the matrices
-// are packed, in all threads.
+// Fills a Model from a file: first every tensor that the version needs is checked, then the
+// matrices are packed, in all threads.
 class ModelLoader {
-   public:
+  public:
     ModelLoader(Model& model, const ModelFile& file) : model_(model), file_(file) {}
 
     void load(float ln_x_eps) {
@@ -85,11 +91,19 @@ class ModelLoader {
         embedding();
         norm(model_.ln0, "blocks.0.ln0");
         switch (c.version) {
-            case Version::v4: layers<LayerV4>(); break;
+            case Version::v4:
+                layers<LayerV4>();
+                break;
             case Version::v5_1:
-            case Version::v5_2: layers<LayerV5>(); break;
-            case Version::v6: layers<LayerV6>(); break;
-            case Version::v7: layers<LayerV7>(); break;
+            case Version::v5_2:
+                layers<LayerV5>();
+                break;
+            case Version::v6:
+                layers<LayerV6>();
+                break;
+            case Version::v7:
+                layers<LayerV7>();
+                break;
         }
         norm(model_.ln_out, "ln_out");
         matrix(model_.head, "head.weight", c.n_vocab, c.n_embd);
@@ -100,7 +114,7 @@ class ModelLoader {
         model_.file_bytes = file_.size();
     }
 
-   private:
+  private:
     // A matrix to pack: where from, where to.
     struct Packing {
         Matrix* matrix;
@@ -158,15 +172,22 @@ class ModelLoader {
     void set_heads() {
         Config& c = model_.config;
         switch (c.version) {
-            case Version::v4: return;
+            case Version::v4:
+                return;
             case Version::v5_1:
-            case Version::v5_2: c.n_head = need("blocks.0.att.time_decay").shape[0]; break;
-            case Version::v6: c.n_head = need("blocks.0.att.time_faaaa").shape[0]; break;
-            case Version::v7: c.n_head = need("blocks.0.att.r_k").shape[0]; break;
+            case Version::v5_2:
+                c.n_head = need("blocks.0.att.time_decay").shape[0];
+                break;
+            case Version::v6:
+                c.n_head = need("blocks.0.att.time_faaaa").shape[0];
+                break;
+            case Version::v7:
+                c.n_head = need("blocks.0.att.r_k").shape[0];
+                break;
         }
         if (c.n_head == 0 || c.n_embd % c.n_head != 0) {
-            fail(RWKV_STATUS_TENSOR_SHAPE, format("%zu heads do not divide the width of %zu.",
-                                                  c.n_head, c.n_embd));
+            fail(RWKV_STATUS_TENSOR_SHAPE,
+                 format("%zu heads do not divide the width of %zu.", c.n_head, c.n_embd));
         }
         c.head_size = c.n_embd / c.n_head;
     }

@@ -1,6 +1,6 @@
-// A model: its shape (Config), one struct of weights per RWKV version, packed for the kernels in use.
-// Immutable after it is opened, but for the thread pool and the scratch memory that steps take turns
-// to use.
+// A model: its shape (Config), one struct of weights per RWKV version, packed for the kernels in
+// use. Immutable after it is opened, but for the thread pool and the scratch memory that steps take
+// turns to use.
 //
 // Shapes are given in comments: C = n_embd, H = n_head, N = head_size, F = n_ffn, V = n_vocab,
 // R = the rank of a low-rank matrix pair. A matrix (out, in) computes y = W x.
@@ -49,8 +49,8 @@ struct Norm {
     Vector bias;    // (C)
 };
 
-// The token shift of v4 and v5 mixes x * m + prev * (1 - m). Weights hold 1 - m, so that every version
-// computes x + (prev - x) * mix.
+// The token shift of v4 and v5 mixes x * m + prev * (1 - m). Weights hold 1 - m, so that every
+// version computes x + (prev - x) * mix.
 
 // Channel mix of v4, v5 and v6.
 struct ChannelMix {
@@ -120,7 +120,7 @@ struct ModelOptions {
 };
 
 class Model {
-   public:
+  public:
     // Fails with the FILE, TENSOR, MODEL and KERNELS statuses.
     Model(const std::string& path, const ModelOptions& options);
 
@@ -145,7 +145,7 @@ class Model {
     mutable ThreadPool pool;
     mutable Scratch scratch;
 
-   private:
+  private:
     friend class ModelLoader;
     std::vector<std::unique_ptr<float[]>> vectors_;
     Memory matrices_;

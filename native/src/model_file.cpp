@@ -61,7 +61,7 @@ bool multiply(size_t a, size_t b, size_t* product) {
 
 // Takes values from the file in order; never reads past its end.
 class ByteReader {
-   public:
+  public:
     explicit ByteReader(const MappedFile& file)
         : path_(file.path()), begin_(file.data()), size_(file.size()) {}
 
@@ -86,7 +86,7 @@ class ByteReader {
         return value;
     }
 
-   private:
+  private:
     const std::string& path_;
     const uint8_t* begin_;
     size_t size_;
@@ -184,10 +184,11 @@ void ModelFile::read_tensor(ByteReader& reader, int32_t version) {
     tensor.type = type_of(data_type, where);
     const bool quantised = tensor.type != RWKV_TYPE_FP32 && tensor.type != RWKV_TYPE_FP16;
     if (version == 100 && quantised) {
-        throw Failure(RWKV_STATUS_FILE_VERSION,
-                      format("%s is %s in a file of version 100, whose quantised blocks had another "
-                             "layout. Convert the original checkpoint again with rwkv-convert.",
-                             where.c_str(), type_name(tensor.type)));
+        throw Failure(
+            RWKV_STATUS_FILE_VERSION,
+            format("%s is %s in a file of version 100, whose quantised blocks had another "
+                   "layout. Convert the original checkpoint again with rwkv-convert.",
+                   where.c_str(), type_name(tensor.type)));
     }
     if (!row_fits(tensor.type, tensor.shape.back())) {
         throw Failure(RWKV_STATUS_TENSOR_SHAPE,

@@ -23,10 +23,10 @@ struct Tensor {
     std::string shape_text() const;  // "(768, 3072)"
 };
 
-// The layout is described in docs/formats.md. Everything that the header and the tensors' own headers
-// promise is checked against the size of the file before it is used.
+// The layout is described in docs/formats.md. Everything that the header and the tensors' own
+// headers promise is checked against the size of the file before it is used.
 class ModelFile {
-   public:
+  public:
     // Fails with any of the FILE statuses, TENSOR_TYPE or TENSOR_SHAPE.
     explicit ModelFile(const std::string& path);
 
@@ -41,7 +41,7 @@ class ModelFile {
     const std::string& path() const noexcept { return file_.path(); }
     size_t size() const noexcept { return file_.size(); }
 
-   private:
+  private:
     void read_header(class ByteReader& reader);
     void read_tensor(class ByteReader& reader, int32_t version);
 

@@ -1,4 +1,5 @@
-// Activation buffers: taken one after another during a pass, all given back at once before the next.
+// Activation buffers: taken one after another during a pass, all given back at once before the
+// next.
 #pragma once
 
 #include <cstddef>
@@ -10,7 +11,7 @@
 namespace rwkv {
 
 class Scratch {
-   public:
+  public:
     // Gives back all buffers. If the last pass needed more than there was, the memory grows to fit.
     void reset() {
         if (!extra_.empty()) {
@@ -47,7 +48,7 @@ class Scratch {
         return rows;
     }
 
-   private:
+  private:
     Memory memory_;
     std::vector<Memory> extra_;
     size_t used_ = 0;

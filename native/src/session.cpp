@@ -19,8 +19,7 @@ constexpr size_t kPassRows = 256;
 
 }  // namespace
 
-Session::Session(std::shared_ptr<const Model> of)
-    : model(std::move(of)), state(model->config) {}
+Session::Session(std::shared_ptr<const Model> of) : model(std::move(of)), state(model->config) {}
 
 void Session::feed(const int32_t* tokens, size_t n_tokens, float* logits_out) {
     check_tokens(*model, tokens, n_tokens);

@@ -11,7 +11,7 @@
 namespace rwkv {
 
 class Session {
-   public:
+  public:
     explicit Session(std::shared_ptr<const Model> model);
 
     // rwkv_session_feed.
@@ -30,8 +30,9 @@ struct Work {
     float* logits;
 };
 
-// Computes all of it. A sequence's tokens are cut into pieces of kPieceRows from its start, whatever
-// its company, and each piece goes through the model whole, together with pieces of other sequences.
+// Computes all of it. A sequence's tokens are cut into pieces of kPieceRows from its start,
+// whatever its company, and each piece goes through the model whole, together with pieces of other
+// sequences.
 void step(const Model& model, const std::vector<Work>& work);
 
 // Fails with TOKEN_OUT_OF_RANGE, naming the first token that is not in the vocabulary.
@@ -39,7 +40,7 @@ void check_tokens(const Model& model, const int32_t* tokens, size_t n_tokens);
 
 // rwkv_batch.
 class StepBatch {
-   public:
+  public:
     explicit StepBatch(std::shared_ptr<const Model> model) : model_(std::move(model)) {}
 
     void add(Session& session, const int32_t* tokens, size_t n_tokens, rwkv_logits wanted,
@@ -47,7 +48,7 @@ class StepBatch {
     void run();
     void clear() noexcept { entries_.clear(); }
 
-   private:
+  private:
     struct Entry {
         Session* session;
         std::vector<int32_t> tokens;

@@ -116,11 +116,12 @@ ChannelMixBuffers::ChannelMixBuffers(Scratch& scratch, const Config& c, size_t n
       r(scratch.floats(n * c.n_embd)),
       v(scratch.floats(n * c.n_embd)) {}
 
-void channel_mix(Pass& pass, const ChannelMix& w, const ShiftedRows& xx,
-                 const ChannelMixBuffers& b, float* x) {
+void channel_mix(Pass& pass, const ChannelMix& w, const ShiftedRows& xx, const ChannelMixBuffers& b,
+                 float* x) {
     const rwkv_kernels& k = pass.kernels();
     const size_t n = pass.n_rows();
-    mix_rows(pass, xx, {{w.mix_k, b.xk, quantised(w.key)}, {w.mix_r, b.xr, quantised(w.receptance)}});
+    mix_rows(pass, xx,
+             {{w.mix_k, b.xk, quantised(w.key)}, {w.mix_r, b.xr, quantised(w.receptance)}});
     products(pass, n, {{w.key, b.xk, b.k.x, k.relu2}, {w.receptance, b.xr, b.r, k.sigmoid}});
     quantize_rows(pass, {{b.k, quantised(w.value)}});
     products(pass, n, {{w.value, b.k, b.v, nullptr, b.r, x}});

@@ -30,19 +30,21 @@ inline bool quantised(const Matrix& m) noexcept {
 void embed(Pass& pass, float* x);
 
 // Layer-normed rows with the token before each at hand: before the rows of each sequence stands one
-// more, its shift (the normed last row of the step before), so that "the previous row" is always the
-// row above.
+// more, its shift (the normed last row of the step before), so that "the previous row" is always
+// the row above.
 class ShiftedRows {
-   public:
+  public:
     ShiftedRows(Scratch& scratch, const Batch& batch, size_t n_cols)
         : batch_(batch),
           n_cols_(n_cols),
           rows_(scratch.floats((batch.n_rows() + batch.sequences.size()) * n_cols)) {}
 
-    float* row(size_t i) const noexcept { return rows_ + (i + batch_.sequence_of[i] + 1) * n_cols_; }
+    float* row(size_t i) const noexcept {
+        return rows_ + (i + batch_.sequence_of[i] + 1) * n_cols_;
+    }
     float* before(size_t i) const noexcept { return row(i) - n_cols_; }
 
-   private:
+  private:
     const Batch& batch_;
     size_t n_cols_;
     float* rows_;

@@ -31,8 +31,7 @@ void convert(const Config& c, const float* from, float* to) noexcept {
 
 }  // namespace
 
-State::State(const Config& config)
-    : config_(config), memory_(config.state_size() * sizeof(float)) {
+State::State(const Config& config) : config_(config), memory_(config.state_size() * sizeof(float)) {
     reset();
 }
 

@@ -12,21 +12,21 @@ namespace rwkv {
 // kept transposed (row = key, column = value, like those of versions 5 and 6), as the kernels want
 // them; read and write convert.
 class State {
-   public:
+  public:
     explicit State(const Config& config);  // fresh
     State(const State& other);
     State& operator=(const State& other);  // both of one shape
 
     void reset() noexcept;
-    void read(float* out) const noexcept;   // (config.state_size())
+    void read(float* out) const noexcept;  // (config.state_size())
     void write(const float* in) noexcept;
 
-    float* ffn_shift(size_t layer) noexcept { return layer_begin(layer); }               // (C)
+    float* ffn_shift(size_t layer) noexcept { return layer_begin(layer); }                   // (C)
     float* att_shift(size_t layer) noexcept { return layer_begin(layer) + config_.n_embd; }  // (C)
     // v4: aa, bb, pp (3, C); later versions: (H, N, N), row = key, column = value.
     float* wkv(size_t layer) noexcept { return layer_begin(layer) + 2 * config_.n_embd; }
 
-   private:
+  private:
     float* values() const noexcept { return reinterpret_cast<float*>(memory_.data()); }
     float* layer_begin(size_t i) noexcept { return values() + i * config_.layer_state_size(); }
 

@@ -17,26 +17,46 @@ thread_local LastMessage last;
 
 const char* sentence(rwkv_status status) noexcept {
     switch (status) {
-        case RWKV_STATUS_OK: return "no error";
-        case RWKV_STATUS_INVALID_ARGUMENT: return "an argument is invalid";
-        case RWKV_STATUS_OUT_OF_MEMORY: return "not enough memory";
-        case RWKV_STATUS_TOKEN_OUT_OF_RANGE: return "a token is outside the vocabulary";
-        case RWKV_STATUS_BUFFER_TOO_SMALL: return "the buffer is too small";
-        case RWKV_STATUS_INTERNAL: return "internal fault of the library; please report it";
-        case RWKV_STATUS_FILE_UNREADABLE: return "the file cannot be read";
-        case RWKV_STATUS_FILE_TRUNCATED: return "the file is truncated";
-        case RWKV_STATUS_FILE_FORMAT: return "the file is not of the expected format";
-        case RWKV_STATUS_FILE_VERSION: return "the file's version is not supported";
-        case RWKV_STATUS_FILE_UNWRITABLE: return "the file cannot be written";
-        case RWKV_STATUS_TENSOR_MISSING: return "a tensor is missing";
-        case RWKV_STATUS_TENSOR_SHAPE: return "a tensor has the wrong shape";
-        case RWKV_STATUS_TENSOR_TYPE: return "a tensor has an unsupported type";
-        case RWKV_STATUS_MODEL_VERSION: return "the model is of no known RWKV version";
-        case RWKV_STATUS_MODEL_OPTION: return "the option does not apply to this model";
-        case RWKV_STATUS_KERNELS_UNKNOWN: return "the kernel level is unknown";
-        case RWKV_STATUS_KERNELS_UNSUPPORTED: return "the kernel level is not supported here";
-        case RWKV_STATUS_STATE_MISMATCH: return "the state belongs to another model";
-        case RWKV_STATUS_VOCABULARY: return "the vocabulary cannot be understood";
+        case RWKV_STATUS_OK:
+            return "no error";
+        case RWKV_STATUS_INVALID_ARGUMENT:
+            return "an argument is invalid";
+        case RWKV_STATUS_OUT_OF_MEMORY:
+            return "not enough memory";
+        case RWKV_STATUS_TOKEN_OUT_OF_RANGE:
+            return "a token is outside the vocabulary";
+        case RWKV_STATUS_BUFFER_TOO_SMALL:
+            return "the buffer is too small";
+        case RWKV_STATUS_INTERNAL:
+            return "internal fault of the library; please report it";
+        case RWKV_STATUS_FILE_UNREADABLE:
+            return "the file cannot be read";
+        case RWKV_STATUS_FILE_TRUNCATED:
+            return "the file is truncated";
+        case RWKV_STATUS_FILE_FORMAT:
+            return "the file is not of the expected format";
+        case RWKV_STATUS_FILE_VERSION:
+            return "the file's version is not supported";
+        case RWKV_STATUS_FILE_UNWRITABLE:
+            return "the file cannot be written";
+        case RWKV_STATUS_TENSOR_MISSING:
+            return "a tensor is missing";
+        case RWKV_STATUS_TENSOR_SHAPE:
+            return "a tensor has the wrong shape";
+        case RWKV_STATUS_TENSOR_TYPE:
+            return "a tensor has an unsupported type";
+        case RWKV_STATUS_MODEL_VERSION:
+            return "the model is of no known RWKV version";
+        case RWKV_STATUS_MODEL_OPTION:
+            return "the option does not apply to this model";
+        case RWKV_STATUS_KERNELS_UNKNOWN:
+            return "the kernel level is unknown";
+        case RWKV_STATUS_KERNELS_UNSUPPORTED:
+            return "the kernel level is not supported here";
+        case RWKV_STATUS_STATE_MISMATCH:
+            return "the state belongs to another model";
+        case RWKV_STATUS_VOCABULARY:
+            return "the vocabulary cannot be understood";
     }
     return "unknown status";
 }

@@ -1,4 +1,5 @@
-// Failures inside the library: thrown as Failure, turned into a status by api.cpp, never seen outside.
+// Failures inside the library: thrown as Failure, turned into a status by api.cpp, never seen
+// outside.
 #pragma once
 
 #include <exception>
@@ -8,15 +9,16 @@
 
 namespace rwkv {
 
-// A failed call: what kind, and the one sentence for the user (where, what, expected, got, what to do).
+// A failed call: what kind, and the one sentence for the user (where, what, expected, got, what to
+// do).
 class Failure : public std::exception {
-   public:
+  public:
     Failure(rwkv_status status, std::string message)
         : status_(status), message_(std::move(message)) {}
     rwkv_status status() const noexcept { return status_; }
     const char* what() const noexcept override { return message_.c_str(); }
 
-   private:
+  private:
     rwkv_status status_;
     std::string message_;
 };

@@ -98,7 +98,9 @@ void ThreadPool::Signal::advance() noexcept {
     // sleeps, or we see the sleeper.
     value_.fetch_add(1, std::memory_order_seq_cst);
     if (sleepers_.load(std::memory_order_seq_cst) > 0) {
-        { const std::lock_guard<std::mutex> lock(mutex_); }
+        {
+            const std::lock_guard<std::mutex> lock(mutex_);
+        }
         condition_.notify_all();
     }
 }

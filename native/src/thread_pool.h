@@ -1,5 +1,5 @@
-// The threads of a model. A step runs the same function on all of them ("a team"); inside it, work is
-// shared out by for_each, after which all threads wait for each other.
+// The threads of a model. A step runs the same function on all of them ("a team"); inside it, work
+// is shared out by for_each, after which all threads wait for each other.
 #pragma once
 
 #include <algorithm>
@@ -22,21 +22,22 @@ class ThreadPool;
 
 // One thread's view of the pool while a function runs on all threads.
 class Team {
-   public:
-    // Calls body(begin, end) for pieces of [0, n) of at most `grain`, each on one thread; returns when
-    // all threads are done with all pieces. Every thread must make the same calls in the same order.
-    // Pieces begin at multiples of grain, whatever the number of threads. body must not throw.
+  public:
+    // Calls body(begin, end) for pieces of [0, n) of at most `grain`, each on one thread; returns
+    // when all threads are done with all pieces. Every thread must make the same calls in the same
+    // order. Pieces begin at multiples of grain, whatever the number of threads. body must not
+    // throw.
     template <class Body>
     void for_each(size_t n, size_t grain, Body&& body);
 
-   private:
+  private:
     friend class ThreadPool;
     explicit Team(ThreadPool& pool) : pool_(pool) {}
     ThreadPool& pool_;
 };
 
 class ThreadPool {
-   public:
+  public:
     // `n_threads` counts the calling thread, which works too.
     explicit ThreadPool(size_t n_threads);
     ~ThreadPool();
@@ -45,22 +46,22 @@ class ThreadPool {
 
     size_t size() const noexcept { return n_threads_; }
 
-    // Runs `body` on all threads and returns when all are done. One caller at a time. `body` must not
-    // throw.
+    // Runs `body` on all threads and returns when all are done. One caller at a time. `body` must
+    // not throw.
     void run(const std::function<void(Team&)>& body);
 
-   private:
+  private:
     friend class Team;
 
-    // A number that only grows; threads wait until it has moved on. They spin for a short while, since
-    // most waits last about a microsecond, then sleep.
+    // A number that only grows; threads wait until it has moved on. They spin for a short while,
+    // since most waits last about a microsecond, then sleep.
     class Signal {
-       public:
+      public:
         uint32_t now() const noexcept { return value_.load(std::memory_order_acquire); }
         void advance() noexcept;
         void wait_past(uint32_t value) noexcept;
 
-       private:
+      private:
         std::atomic<uint32_t> value_{0};
         std::atomic<uint32_t> sleepers_{0};
         std::mutex mutex_;

@@ -46,13 +46,13 @@
 #include <stdint.h>
 
 #if defined(_WIN32)
-#  if defined(RWKV_BUILDING_LIBRARY)
-#    define RWKV_API __declspec(dllexport)
-#  else
-#    define RWKV_API __declspec(dllimport)
-#  endif
+#if defined(RWKV_BUILDING_LIBRARY)
+#define RWKV_API __declspec(dllexport)
 #else
-#  define RWKV_API __attribute__((visibility("default")))
+#define RWKV_API __declspec(dllimport)
+#endif
+#else
+#define RWKV_API __attribute__((visibility("default")))
 #endif
 
 #ifdef __cplusplus
@@ -70,7 +70,7 @@ extern "C" {
 #define RWKV_ABI_VERSION 1
 
 /* Returns the version of the library that is loaded, such as "0.1.0". */
-RWKV_API const char *rwkv_version_string(void);
+RWKV_API const char* rwkv_version_string(void);
 
 /* Returns RWKV_ABI_VERSION of the library that is loaded; compare it with your header's. */
 RWKV_API int32_t rwkv_version_abi(void);
@@ -80,39 +80,39 @@ RWKV_API int32_t rwkv_version_abi(void);
 typedef enum rwkv_status {
     RWKV_STATUS_OK = 0,
 
-    RWKV_STATUS_INVALID_ARGUMENT = 1,   /* an argument breaks the function's contract */
+    RWKV_STATUS_INVALID_ARGUMENT = 1, /* an argument breaks the function's contract */
     RWKV_STATUS_OUT_OF_MEMORY = 2,
     RWKV_STATUS_TOKEN_OUT_OF_RANGE = 3, /* a token is negative or not below n_vocab */
     RWKV_STATUS_BUFFER_TOO_SMALL = 4,   /* the caller's buffer; the size needed is reported */
     RWKV_STATUS_INTERNAL = 9,           /* a fault of the library: please report it */
 
-    RWKV_STATUS_FILE_UNREADABLE = 20,   /* missing, no permission, a folder, read error */
-    RWKV_STATUS_FILE_TRUNCATED = 21,    /* ends before what its header promises */
-    RWKV_STATUS_FILE_FORMAT = 22,       /* not a file of the expected kind, or a corrupt one */
-    RWKV_STATUS_FILE_VERSION = 23,      /* the right kind, of a version this library cannot read */
+    RWKV_STATUS_FILE_UNREADABLE = 20, /* missing, no permission, a folder, read error */
+    RWKV_STATUS_FILE_TRUNCATED = 21,  /* ends before what its header promises */
+    RWKV_STATUS_FILE_FORMAT = 22,     /* not a file of the expected kind, or a corrupt one */
+    RWKV_STATUS_FILE_VERSION = 23,    /* the right kind, of a version this library cannot read */
     RWKV_STATUS_FILE_UNWRITABLE = 24,
 
     RWKV_STATUS_TENSOR_MISSING = 30,
     RWKV_STATUS_TENSOR_SHAPE = 31,
     RWKV_STATUS_TENSOR_TYPE = 32,
-    RWKV_STATUS_MODEL_VERSION = 33,     /* the tensors are not those of any RWKV version we know */
-    RWKV_STATUS_MODEL_OPTION = 34,      /* an option that this model does not have */
+    RWKV_STATUS_MODEL_VERSION = 33, /* the tensors are not those of any RWKV version we know */
+    RWKV_STATUS_MODEL_OPTION = 34,  /* an option that this model does not have */
 
     RWKV_STATUS_KERNELS_UNKNOWN = 40,     /* RWKV_KERNELS names no level */
     RWKV_STATUS_KERNELS_UNSUPPORTED = 41, /* this processor or operating system lacks the level */
 
-    RWKV_STATUS_STATE_MISMATCH = 50,    /* a state of another model */
+    RWKV_STATUS_STATE_MISMATCH = 50, /* a state of another model */
 
-    RWKV_STATUS_VOCABULARY = 60         /* a vocabulary file that cannot be understood */
+    RWKV_STATUS_VOCABULARY = 60 /* a vocabulary file that cannot be understood */
 } rwkv_status;
 
 /* Returns a short general sentence for a status, never NULL. */
-RWKV_API const char *rwkv_status_sentence(rwkv_status status);
+RWKV_API const char* rwkv_status_sentence(rwkv_status status);
 
 /* Returns the message of the last call of this thread that failed: one sentence that says where,
  * what was expected, what was found and what to do. Valid until the next failing call of this
  * thread; "" if none failed yet. */
-RWKV_API const char *rwkv_error_message(void);
+RWKV_API const char* rwkv_error_message(void);
 
 /* -------------------------------------------------------------------------------- 2. model --- */
 
@@ -127,65 +127,66 @@ typedef struct rwkv_model_options {
 
 RWKV_API rwkv_model_options rwkv_model_options_default(void);
 
-/* Opens a ggmf file (`.bin`, version 100 or 101) made by rwkv-convert or rwkv.cpp, checks all of it,
- * and packs its weights for this processor. `options` may be NULL. `path` is UTF-8.
- * Returns any of the FILE, TENSOR, MODEL and KERNELS statuses, INVALID_ARGUMENT, OUT_OF_MEMORY. */
-RWKV_API rwkv_status rwkv_model_open(const char *path, const rwkv_model_options *options,
-                                     rwkv_model **model_out);
+/* Opens a ggmf file (`.bin`, version 100 or 101) made by rwkv-convert or rwkv.cpp, checks all of
+ * it, and packs its weights for this processor. `options` may be NULL. `path` is UTF-8. Returns any
+ * of the FILE, TENSOR, MODEL and KERNELS statuses, INVALID_ARGUMENT, OUT_OF_MEMORY. */
+RWKV_API rwkv_status rwkv_model_open(const char* path, const rwkv_model_options* options,
+                                     rwkv_model** model_out);
 
-RWKV_API void rwkv_model_free(rwkv_model *model);
+RWKV_API void rwkv_model_free(rwkv_model* model);
 
 /* What a model is. The strings live as long as the model. */
 typedef struct rwkv_model_info {
     size_t struct_size;
-    const char *version;   /* "4", "5.1", "5.2", "6" or "7" */
-    size_t n_vocab;        /* tokens are 0 .. n_vocab - 1 */
-    size_t n_embd;         /* width of the residual stream */
+    const char* version; /* "4", "5.1", "5.2", "6" or "7" */
+    size_t n_vocab;      /* tokens are 0 .. n_vocab - 1 */
+    size_t n_embd;       /* width of the residual stream */
     size_t n_layer;
     size_t n_head;         /* 0 for version 4, which has no heads */
     size_t head_size;      /* 0 for version 4 */
     size_t n_ffn;          /* width of the channel mix */
     size_t state_size;     /* floats in a state, see section 4 */
-    const char *data_type; /* the type in the file's header: "fp32", "fp16", "q4_0" ... */
+    const char* data_type; /* the type in the file's header: "fp32", "fp16", "q4_0" ... */
     uint64_t n_parameters; /* numbers in all tensors of the file */
     uint64_t file_bytes;
     uint64_t weight_bytes; /* resident bytes of packed weights */
     size_t n_threads;
-    const char *kernels;   /* the instruction-set level in use: "reference", "avx2" ... */
-    float ln_x_eps;        /* 0 for version 4 */
+    const char* kernels; /* the instruction-set level in use: "reference", "avx2" ... */
+    float ln_x_eps;      /* 0 for version 4 */
 } rwkv_model_info;
 
 /* Returns what `model` is; `model` must not be NULL. */
-RWKV_API rwkv_model_info rwkv_model_info_of(const rwkv_model *model);
+RWKV_API rwkv_model_info rwkv_model_info_of(const rwkv_model* model);
 
 /* Returns the names of the levels this build has, lowest first, ending with NULL. */
-RWKV_API const char *const *rwkv_kernels_all(void);
+RWKV_API const char* const* rwkv_kernels_all(void);
 
 /* Returns 1 if the processor and the operating system support the level `name`, else 0. */
-RWKV_API int32_t rwkv_kernels_supported(const char *name);
+RWKV_API int32_t rwkv_kernels_supported(const char* name);
 
 /* ------------------------------------------------------------------------------ 3. session --- */
 
 typedef struct rwkv_session rwkv_session;
 
 /* A session begins with the model's fresh state. */
-RWKV_API rwkv_status rwkv_session_create(rwkv_model *model, rwkv_session **session_out);
+RWKV_API rwkv_status rwkv_session_create(rwkv_model* model, rwkv_session** session_out);
 
-RWKV_API void rwkv_session_free(rwkv_session *session);
+RWKV_API void rwkv_session_free(rwkv_session* session);
 
 /* Feeds `n_tokens` tokens, in order, and writes the logits after the last of them to `logits_out`,
  * float (n_vocab), or nowhere if it is NULL (which saves the work of the head).
  * All tokens are checked before any is fed: after an error the session is as it was.
  * `n_tokens` may be any number from 1 on: long prompts are computed many tokens at a time.
  * Returns INVALID_ARGUMENT, TOKEN_OUT_OF_RANGE, OUT_OF_MEMORY. */
-RWKV_API rwkv_status rwkv_session_feed(rwkv_session *session, const int32_t *tokens,
-                                       size_t n_tokens, float *logits_out);
+RWKV_API rwkv_status rwkv_session_feed(rwkv_session* session, const int32_t* tokens,
+                                       size_t n_tokens, float* logits_out);
 
 /* Returns to the fresh state. */
-RWKV_API void rwkv_session_reset(rwkv_session *session);
+RWKV_API void rwkv_session_reset(rwkv_session* session);
 
-/* Makes a second session that goes on from where `session` is, in time proportional to the state. */
-RWKV_API rwkv_status rwkv_session_fork(const rwkv_session *session, rwkv_session **session_out);
+/* Makes a second session that goes on from where `session` is, in time proportional to the state.
+ */
+RWKV_API rwkv_status rwkv_session_fork(const rwkv_session* session, rwkv_session** session_out);
 
 /* -------------------------------------------------------------------------------- 4. state --- */
 
@@ -197,17 +198,17 @@ RWKV_API rwkv_status rwkv_session_fork(const rwkv_session *session, rwkv_session
  * It is the layout of rwkv.cpp's state buffers. A fresh state is all zeros but for pp.
  * `n` is the number of floats in the caller's array and must be the model's state_size, else
  * RWKV_STATUS_STATE_MISMATCH. */
-RWKV_API rwkv_status rwkv_state_read(const rwkv_session *session, float *state_out, size_t n);
-RWKV_API rwkv_status rwkv_state_write(rwkv_session *session, const float *state, size_t n);
+RWKV_API rwkv_status rwkv_state_read(const rwkv_session* session, float* state_out, size_t n);
+RWKV_API rwkv_status rwkv_state_write(rwkv_session* session, const float* state, size_t n);
 
 /* Gives `to` the state of `from`; both must be of the same model. */
-RWKV_API rwkv_status rwkv_state_copy(rwkv_session *to, const rwkv_session *from);
+RWKV_API rwkv_status rwkv_state_copy(rwkv_session* to, const rwkv_session* from);
 
 /* -------------------------------------------------------------------------------- 5. batch --- */
 
 /* A batch is one step over many sequences: each contributes any number of tokens, and every matrix
- * of the model is read once for all of them. What a sequence gets does not depend on its neighbours:
- * a sequence of fewer than 32 tokens gets bit for bit what it would get alone. */
+ * of the model is read once for all of them. What a sequence gets does not depend on its
+ * neighbours: a sequence of fewer than 32 tokens gets bit for bit what it would get alone. */
 typedef struct rwkv_batch rwkv_batch;
 
 typedef enum rwkv_logits {
@@ -216,21 +217,22 @@ typedef enum rwkv_logits {
     RWKV_LOGITS_ALL = 2   /* logits_out: float (n_tokens, n_vocab), after each token */
 } rwkv_logits;
 
-RWKV_API rwkv_status rwkv_batch_create(rwkv_model *model, rwkv_batch **batch_out);
+RWKV_API rwkv_status rwkv_batch_create(rwkv_model* model, rwkv_batch** batch_out);
 
-RWKV_API void rwkv_batch_free(rwkv_batch *batch);
+RWKV_API void rwkv_batch_free(rwkv_batch* batch);
 
 /* Adds `n_tokens` (>= 1) tokens of `session`, which must be of the batch's model and not be in the
  * batch already. The tokens are copied; `session` and `logits_out` must stay valid until
- * rwkv_batch_run or rwkv_batch_clear. Returns INVALID_ARGUMENT, TOKEN_OUT_OF_RANGE, OUT_OF_MEMORY. */
-RWKV_API rwkv_status rwkv_batch_add(rwkv_batch *batch, rwkv_session *session, const int32_t *tokens,
-                                    size_t n_tokens, rwkv_logits wanted, float *logits_out);
+ * rwkv_batch_run or rwkv_batch_clear. Returns INVALID_ARGUMENT, TOKEN_OUT_OF_RANGE, OUT_OF_MEMORY.
+ */
+RWKV_API rwkv_status rwkv_batch_add(rwkv_batch* batch, rwkv_session* session, const int32_t* tokens,
+                                    size_t n_tokens, rwkv_logits wanted, float* logits_out);
 
 /* Computes the batch and clears it. An empty batch is fine. */
-RWKV_API rwkv_status rwkv_batch_run(rwkv_batch *batch);
+RWKV_API rwkv_status rwkv_batch_run(rwkv_batch* batch);
 
 /* Forgets what was added. */
-RWKV_API void rwkv_batch_clear(rwkv_batch *batch);
+RWKV_API void rwkv_batch_clear(rwkv_batch* batch);
 
 /* ---------------------------------------------------------------------------- 6. tokenizer --- */
 
@@ -243,32 +245,32 @@ typedef struct rwkv_tokenizer rwkv_tokenizer;
  * place the longest token. The World vocabulary itself is installed with the library, as
  * share/rwkv/rwkv_vocab_v20230424.txt.
  * Returns FILE_UNREADABLE, VOCABULARY (naming the line), OUT_OF_MEMORY. */
-RWKV_API rwkv_status rwkv_tokenizer_open(const char *path, rwkv_tokenizer **tokenizer_out);
+RWKV_API rwkv_status rwkv_tokenizer_open(const char* path, rwkv_tokenizer** tokenizer_out);
 
 /* A tokenizer with one token for each byte: 0 .. 255. */
-RWKV_API rwkv_status rwkv_tokenizer_create_bytes(rwkv_tokenizer **tokenizer_out);
+RWKV_API rwkv_status rwkv_tokenizer_create_bytes(rwkv_tokenizer** tokenizer_out);
 
-RWKV_API void rwkv_tokenizer_free(rwkv_tokenizer *tokenizer);
+RWKV_API void rwkv_tokenizer_free(rwkv_tokenizer* tokenizer);
 
 /* Returns the largest token id plus one. */
-RWKV_API size_t rwkv_tokenizer_n_vocab(const rwkv_tokenizer *tokenizer);
+RWKV_API size_t rwkv_tokenizer_n_vocab(const rwkv_tokenizer* tokenizer);
 
 /* Returns 1 if `token` is of the vocabulary, else 0: ids may have gaps. */
-RWKV_API int32_t rwkv_tokenizer_has(const rwkv_tokenizer *tokenizer, int32_t token);
+RWKV_API int32_t rwkv_tokenizer_has(const rwkv_tokenizer* tokenizer, int32_t token);
 
 /* Writes the tokens of `text` (any bytes, UTF-8 or not, zeros too) to `tokens_out` and their number
  * to `n_tokens_out`. There are never more tokens than bytes.
  * Returns BUFFER_TOO_SMALL (with the number needed in `n_tokens_out`; nothing else is written),
  * INVALID_ARGUMENT if a byte begins no token of the vocabulary. */
-RWKV_API rwkv_status rwkv_tokenizer_encode(const rwkv_tokenizer *tokenizer, const char *text,
-                                           size_t n_bytes, int32_t *tokens_out, size_t capacity,
-                                           size_t *n_tokens_out);
+RWKV_API rwkv_status rwkv_tokenizer_encode(const rwkv_tokenizer* tokenizer, const char* text,
+                                           size_t n_bytes, int32_t* tokens_out, size_t capacity,
+                                           size_t* n_tokens_out);
 
 /* Writes the bytes of the tokens to `text_out` (no terminator) and their number to `n_bytes_out`.
  * Returns TOKEN_OUT_OF_RANGE for an id that the vocabulary lacks, BUFFER_TOO_SMALL as above. */
-RWKV_API rwkv_status rwkv_tokenizer_decode(const rwkv_tokenizer *tokenizer, const int32_t *tokens,
-                                           size_t n_tokens, char *text_out, size_t capacity,
-                                           size_t *n_bytes_out);
+RWKV_API rwkv_status rwkv_tokenizer_decode(const rwkv_tokenizer* tokenizer, const int32_t* tokens,
+                                           size_t n_tokens, char* text_out, size_t capacity,
+                                           size_t* n_bytes_out);
 
 /* ------------------------------------------------------------------------------ 7. sampler --- */
 
@@ -278,19 +280,19 @@ typedef struct rwkv_sampler rwkv_sampler;
  * and 6 are missing):
  *     1. biases       are added to the logits; -INFINITY bans a token
  *     2. penalties    of every token accepted so far:
- *                         logit := logit > 0 ? logit / repetition_penalty : logit * repetition_penalty
- *                         logit -= presence_penalty + count * frequency_penalty
- *                     where each acceptance adds 1 (or what rwkv_sampler_weigh says) to the token's
- *                     count after multiplying all counts by penalty_decay
- *     3. top-p        of the probabilities p = softmax(logits) keep those at least as large as the one
- *                     where the sum, from the largest down, reaches top_p
+ *                         logit := logit > 0 ? logit / repetition_penalty : logit *
+ * repetition_penalty logit -= presence_penalty + count * frequency_penalty where each acceptance
+ * adds 1 (or what rwkv_sampler_weigh says) to the token's count after multiplying all counts by
+ * penalty_decay
+ *     3. top-p        of the probabilities p = softmax(logits) keep those at least as large as the
+ * one where the sum, from the largest down, reaches top_p
  *     4. top-k        of these keep the top_k largest
  *     5. min-p        of these keep those that are at least min_p times the largest
  *     6. typical      of these keep those whose surprise -log p is nearest to its mean, until their
  *                     share reaches typical_p
  *     7. temperature  p^(1 / temperature), then draw; temperature 0 takes the most probable token
- * With mirostat_tau > 0 steps 3 to 6 are replaced, after the temperature, by mirostat 2: tokens more
- * surprising than mu bits leave, and mu, which begins at 2 mirostat_tau, changes by
+ * With mirostat_tau > 0 steps 3 to 6 are replaced, after the temperature, by mirostat 2: tokens
+ * more surprising than mu bits leave, and mu, which begins at 2 mirostat_tau, changes by
  * mirostat_eta * (mirostat_tau - surprise of the token drawn). */
 typedef struct rwkv_sampler_options {
     size_t struct_size;
@@ -311,31 +313,31 @@ typedef struct rwkv_sampler_options {
 RWKV_API rwkv_sampler_options rwkv_sampler_options_default(void);
 
 /* `options` may be NULL. Returns INVALID_ARGUMENT (naming the option), OUT_OF_MEMORY. */
-RWKV_API rwkv_status rwkv_sampler_create(size_t n_vocab, const rwkv_sampler_options *options,
-                                         rwkv_sampler **sampler_out);
+RWKV_API rwkv_status rwkv_sampler_create(size_t n_vocab, const rwkv_sampler_options* options,
+                                         rwkv_sampler** sampler_out);
 
-RWKV_API void rwkv_sampler_free(rwkv_sampler *sampler);
+RWKV_API void rwkv_sampler_free(rwkv_sampler* sampler);
 
 /* Forgets the tokens accepted, and starts the random numbers and mirostat's mu again. Biases and
  * weights stay. */
-RWKV_API void rwkv_sampler_reset(rwkv_sampler *sampler, uint64_t seed);
+RWKV_API void rwkv_sampler_reset(rwkv_sampler* sampler, uint64_t seed);
 
 /* Adds `bias` to the logit of `token` from now on (it replaces an earlier one); -INFINITY bans it.
  * Returns TOKEN_OUT_OF_RANGE, INVALID_ARGUMENT if `bias` is NaN or +INFINITY. */
-RWKV_API rwkv_status rwkv_sampler_bias(rwkv_sampler *sampler, int32_t token, float bias);
+RWKV_API rwkv_status rwkv_sampler_bias(rwkv_sampler* sampler, int32_t token, float bias);
 
 /* Sets what accepting `token` adds to its count from now on; 1 until set. The official package lets
  * spaces, tabs and digits count 0. Returns TOKEN_OUT_OF_RANGE, INVALID_ARGUMENT. */
-RWKV_API rwkv_status rwkv_sampler_weigh(rwkv_sampler *sampler, int32_t token, double weight);
+RWKV_API rwkv_status rwkv_sampler_weigh(rwkv_sampler* sampler, int32_t token, double weight);
 
 /* Draws a token from `logits`, float (n_vocab), which are not changed. Does not accept it.
  * Returns INVALID_ARGUMENT if a logit is NaN or +INFINITY or all tokens are banned. */
-RWKV_API rwkv_status rwkv_sampler_sample(rwkv_sampler *sampler, const float *logits,
-                                         int32_t *token_out);
+RWKV_API rwkv_status rwkv_sampler_sample(rwkv_sampler* sampler, const float* logits,
+                                         int32_t* token_out);
 
 /* Tells the sampler that `token` was taken, so that the penalties know it.
  * Returns TOKEN_OUT_OF_RANGE. */
-RWKV_API rwkv_status rwkv_sampler_accept(rwkv_sampler *sampler, int32_t token);
+RWKV_API rwkv_status rwkv_sampler_accept(rwkv_sampler* sampler, int32_t token);
 
 #ifdef __cplusplus
 }

@@ -1,8 +1,9 @@
 /* kernels.h: everything that costs time, as one table of function pointers.
  *
- * A level (reference, avx2, ...) is one file that fills in what it does better than the levels below
- * it; registry.cpp holds the list. Kernel files are C, see only this header, keep everything static
- * and export one function, so that no instruction of a level can leak into code that runs without it.
+ * A level (reference, avx2, ...) is one file that fills in what it does better than the levels
+ * below it; registry.cpp holds the list. Kernel files are C, see only this header, keep everything
+ * static and export one function, so that no instruction of a level can leak into code that runs
+ * without it.
  *
  * Promises of every level
  *   - Each element of a result is computed by one thread, from the same operations in the same
@@ -45,7 +46,7 @@ enum {
 
 /* A packed matrix: y = W x, W of shape (n_out, n_in). `data` is aligned to 64 bytes. */
 typedef struct rwkv_matrix {
-    const void *data;
+    const void* data;
     size_t n_out;
     size_t n_in;
     rwkv_type type;
@@ -54,10 +55,10 @@ typedef struct rwkv_matrix {
 /* Activations, as matrices take them: fp32 rows, and the same rows quantised in blocks of 32
  * (q, d and sum are read only by products with quantised matrices, x only by the others). */
 typedef struct rwkv_rows {
-    float *x;      /* (n, n_cols), rows `ld` floats apart */
-    int8_t *q;     /* (n, n_cols): x ~ d * q */
-    float *d;      /* (n, n_cols / 32) */
-    int32_t *sum;  /* (n, n_cols / 32): the sum of the block's q */
+    float* x;     /* (n, n_cols), rows `ld` floats apart */
+    int8_t* q;    /* (n, n_cols): x ~ d * q */
+    float* d;     /* (n, n_cols / 32) */
+    int32_t* sum; /* (n, n_cols / 32): the sum of the block's q */
     size_t n_cols;
     size_t ld;
 } rwkv_rows;
@@ -70,8 +71,8 @@ typedef struct rwkv_matrix_kernels {
 
     /* Packs panels [panel_begin, panel_end) of the matrix `src` (n_out rows as they lie in a file,
      * any alignment) into `dst`, the start of the whole packed matrix. */
-    void (*pack)(rwkv_type type, const uint8_t *src, size_t n_out, size_t n_in, size_t panel_begin,
-                 size_t panel_end, uint8_t *dst);
+    void (*pack)(rwkv_type type, const uint8_t* src, size_t n_out, size_t n_in, size_t panel_begin,
+                 size_t panel_end, uint8_t* dst);
 
     /* y[i][o] = sum over c of W[o][c] x[i][c], for the rows i in [row_begin, row_end) of x and the
      * rows o of W in panels [panel_begin, panel_end). y has n_out columns used and rows ldy apart;
@@ -80,12 +81,12 @@ typedef struct rwkv_matrix_kernels {
      * Quantised W:  sum over blocks, in order, of  d_w d_x isum (+ m_w d_x xsum for q4_1, q5_1),
      *               isum = sum of q_w q_x, xsum = sum of q_x, both exact in int32;
      *               q_w is signed for q4_0 (q - 8), q5_0 (q - 16), q8_0. */
-    void (*matmul)(const rwkv_matrix *w, const rwkv_rows *x, size_t row_begin, size_t row_end,
-                   size_t panel_begin, size_t panel_end, float *y, size_t ldy);
+    void (*matmul)(const rwkv_matrix* w, const rwkv_rows* x, size_t row_begin, size_t row_end,
+                   size_t panel_begin, size_t panel_end, float* y, size_t ldy);
 } rwkv_matrix_kernels;
 
 typedef struct rwkv_kernels {
-    const char *name; /* of the highest level that this table holds */
+    const char* name; /* of the highest level that this table holds */
 
     rwkv_matrix_kernels matrix[RWKV_TYPE_COUNT];
 
@@ -93,34 +94,35 @@ typedef struct rwkv_kernels {
      *     id = 127 / amax,  d = amax / 127,  q = round_half_even(x * id),  sum = sum of q
      * amax = 0, or so small that id overflows: d = 0, q = 0.
      * A value that is not finite: d = NaN, q = 0, so that every product with it is NaN. */
-    void (*quantize)(const float *x, size_t n, int8_t *q, float *d, int32_t *sum);
+    void (*quantize)(const float* x, size_t n, int8_t* q, float* d, int32_t* sum);
 
-    /* y = (x - mean) / sqrt(variance + eps) * w + b; variance = mean of (x - mean)^2. y may be x. */
-    void (*layer_norm)(const float *x, const float *w, const float *b, float eps, size_t n,
-                       float *y);
+    /* y = (x - mean) / sqrt(variance + eps) * w + b; variance = mean of (x - mean)^2. y may be x.
+     */
+    void (*layer_norm)(const float* x, const float* w, const float* b, float eps, size_t n,
+                       float* y);
 
     /* Returns the sum of x y over n elements. */
-    float (*dot)(const float *x, const float *y, size_t n);
+    float (*dot)(const float* x, const float* y, size_t n);
 
     /* Element-wise; y may be any of the inputs. */
-    void (*lerp)(const float *x, const float *prev, const float *mix, size_t n,
-                 float *y);                                        /* x + (prev - x) mix */
-    void (*add)(const float *x, const float *z, size_t n, float *y); /* x + z */
-    void (*mul)(const float *x, const float *z, size_t n, float *y); /* x z */
-    void (*add_mul)(const float *x, const float *z, size_t n, float *y); /* y + x z */
-    void (*scale)(const float *x, float s, size_t n, float *y);      /* s x */
-    void (*add_scaled)(const float *x, float s, size_t n, float *y); /* y + s x */
-    void (*sigmoid)(const float *x, size_t n, float *y);  /* 1 / (1 + exp(-x)) */
-    void (*tanh)(const float *x, size_t n, float *y);
-    void (*silu)(const float *x, size_t n, float *y);     /* x sigmoid(x) */
-    void (*relu2)(const float *x, size_t n, float *y);    /* max(x, 0)^2 */
-    void (*decay_v6)(const float *x, size_t n, float *y); /* exp(-exp(x)) */
-    void (*decay_v7)(const float *x, size_t n, float *y); /* exp(-exp(-1/2) sigmoid(x)) */
-    void (*key_v7)(const float *k, const float *a, const float *k_a, size_t n,
-                   float *y);                             /* k (1 + (a - 1) k_a) */
+    void (*lerp)(const float* x, const float* prev, const float* mix, size_t n,
+                 float* y);                                              /* x + (prev - x) mix */
+    void (*add)(const float* x, const float* z, size_t n, float* y);     /* x + z */
+    void (*mul)(const float* x, const float* z, size_t n, float* y);     /* x z */
+    void (*add_mul)(const float* x, const float* z, size_t n, float* y); /* y + x z */
+    void (*scale)(const float* x, float s, size_t n, float* y);          /* s x */
+    void (*add_scaled)(const float* x, float s, size_t n, float* y);     /* y + s x */
+    void (*sigmoid)(const float* x, size_t n, float* y);                 /* 1 / (1 + exp(-x)) */
+    void (*tanh)(const float* x, size_t n, float* y);
+    void (*silu)(const float* x, size_t n, float* y);     /* x sigmoid(x) */
+    void (*relu2)(const float* x, size_t n, float* y);    /* max(x, 0)^2 */
+    void (*decay_v6)(const float* x, size_t n, float* y); /* exp(-exp(x)) */
+    void (*decay_v7)(const float* x, size_t n, float* y); /* exp(-exp(-1/2) sigmoid(x)) */
+    void (*key_v7)(const float* k, const float* a, const float* k_a, size_t n,
+                   float* y); /* k (1 + (a - 1) k_a) */
 
-    /* The recurrences. Rows of r, w, k, v, y are `ld` floats apart, one for each of n_tokens tokens;
-     * the state is read and written.
+    /* The recurrences. Rows of r, w, k, v, y are `ld` floats apart, one for each of n_tokens
+     * tokens; the state is read and written.
      *
      * WKV4, for each of n channels, in a numerically safe form (all exponents <= 0 after p is taken
      * out; u = time_first, w = time_decay = -exp(.)):
@@ -128,24 +130,24 @@ typedef struct rwkv_kernels {
      *     y = (exp(pp - p) aa + exp(u + k - p) v) / (exp(pp - p) bb + exp(u + k - p))
      *     p = max(pp + w, k)
      *     aa = exp(pp + w - p) aa + exp(k - p) v;  bb = exp(pp + w - p) bb + exp(k - p);  pp = p */
-    void (*wkv4)(size_t n_tokens, size_t ld, size_t n, const float *u, const float *w,
-                 const float *k, const float *v, float *aa, float *bb, float *pp, float *y);
+    void (*wkv4)(size_t n_tokens, size_t ld, size_t n, const float* u, const float* w,
+                 const float* k, const float* v, float* aa, float* bb, float* pp, float* y);
 
     /* WKV5 (versions 5 and 6) for one head of n channels; S (n, n), row = key j, column = value i:
      *     y_i = sum_j r_j (u_j k_j v_i + S_ji)
      *     S_ji = w_j S_ji + k_j v_i
      * Row t of w is w + t * ldw: ldw = 0 where the decay does not depend on the token. */
-    void (*wkv5)(size_t n_tokens, size_t ld, size_t n, const float *r, const float *k,
-                 const float *v, const float *u, const float *w, size_t ldw, float *S, float *y);
+    void (*wkv5)(size_t n_tokens, size_t ld, size_t n, const float* r, const float* k,
+                 const float* v, const float* u, const float* w, size_t ldw, float* S, float* y);
 
     /* WKV7 for one head of n channels; S (n, n), row = key j, column = value i (the transpose of
      * the official layout, so that a vector holds values that share a key):
      *     s_i = sum_j S_ji a_j                       a = -kappa, b = kappa * iclr
      *     S_ji = w_j S_ji + s_i b_j + v_i k_j
      *     y_i = sum_j S_ji r_j */
-    void (*wkv7)(size_t n_tokens, size_t ld, size_t n, const float *r, const float *w,
-                 const float *k, const float *v, const float *a, const float *b, float *S,
-                 float *y);
+    void (*wkv7)(size_t n_tokens, size_t ld, size_t n, const float* r, const float* w,
+                 const float* k, const float* v, const float* a, const float* b, float* S,
+                 float* y);
 } rwkv_kernels;
 
 /* ---- packing for vector levels (panel16.c) --------------------------------------------------- */
@@ -163,15 +165,17 @@ typedef struct rwkv_kernels {
  *                  d, then m: after that, for each block 16 x fp16
  * Rows beyond n_out are zeros. A matrix takes the bytes of its file, rounded up to whole panels. */
 size_t rwkv_panel16_size(rwkv_type type, size_t n_out, size_t n_in);
-void rwkv_panel16_pack(rwkv_type type, const uint8_t *src, size_t n_out, size_t n_in,
-                       size_t panel_begin, size_t panel_end, uint8_t *dst);
+void rwkv_panel16_pack(rwkv_type type, const uint8_t* src, size_t n_out, size_t n_in,
+                       size_t panel_begin, size_t panel_end, uint8_t* dst);
 
-/* ---- the levels' own functions; see registry.cpp ---------------------------------------------- */
+/* ---- the levels' own functions; see registry.cpp ----------------------------------------------
+ */
 
-void rwkv_kernels_reference(rwkv_kernels *k);
-void rwkv_kernels_avx2(rwkv_kernels *k);
+void rwkv_kernels_reference(rwkv_kernels* k);
+void rwkv_kernels_avx2(rwkv_kernels* k);
 
-/* ---- small shared pieces ---------------------------------------------------------------------- */
+/* ---- small shared pieces ----------------------------------------------------------------------
+ */
 
 /* Bytes of a block of each type in a file (d, m, fifth bits, codes), and its values. */
 static inline size_t rwkv_block_bytes(rwkv_type type) {
@@ -207,13 +211,13 @@ static inline float rwkv_fp16_to_fp32(uint16_t h) {
     return f;
 }
 
-static inline uint16_t rwkv_load_u16(const uint8_t *p) {
+static inline uint16_t rwkv_load_u16(const uint8_t* p) {
     uint16_t v;
     memcpy(&v, p, sizeof v);
     return v;
 }
 
-static inline uint32_t rwkv_load_u32(const uint8_t *p) {
+static inline uint32_t rwkv_load_u32(const uint8_t* p) {
     uint32_t v;
     memcpy(&v, p, sizeof v);
     return v;

@@ -26,26 +26,26 @@ size_t rwkv_panel16_size(rwkv_type type, size_t n_out, size_t n_in) {
 }
 
 /* Values of `size` bytes: column after column, 16 rows each. */
-static void pack_values(const uint8_t *src, size_t size, size_t n_rows, size_t n_in, uint8_t *dst) {
+static void pack_values(const uint8_t* src, size_t size, size_t n_rows, size_t n_in, uint8_t* dst) {
     for (size_t row = 0; row < n_rows; ++row) {
-        const uint8_t *from = src + row * n_in * size;
+        const uint8_t* from = src + row * n_in * size;
         for (size_t c = 0; c < n_in; ++c) {
             memcpy(dst + (c * RWKV_PANEL + row) * size, from + c * size, size);
         }
     }
 }
 
-static void pack_blocks(rwkv_type type, const uint8_t *src, size_t n_rows, size_t n_in,
-                        uint8_t *dst) {
+static void pack_blocks(rwkv_type type, const uint8_t* src, size_t n_rows, size_t n_in,
+                        uint8_t* dst) {
     const size_t n_blocks = n_in / RWKV_BLOCK;
     const panel_parts part = parts_of(type, n_blocks);
     const int has_m = type == RWKV_TYPE_Q4_1 || type == RWKV_TYPE_Q5_1;
     const int has_fifth = type == RWKV_TYPE_Q5_0 || type == RWKV_TYPE_Q5_1;
     const size_t n_groups = part.codes_per_block / 64;
     for (size_t row = 0; row < n_rows; ++row) {
-        const uint8_t *block = src + row * rwkv_row_bytes(type, n_in);
+        const uint8_t* block = src + row * rwkv_row_bytes(type, n_in);
         for (size_t b = 0; b < n_blocks; ++b, block += rwkv_block_bytes(type)) {
-            const uint8_t *p = block;
+            const uint8_t* p = block;
             memcpy(dst + part.d + (b * RWKV_PANEL + row) * 2, p, 2);
             p += 2;
             if (has_m) {
@@ -54,7 +54,7 @@ static void pack_blocks(rwkv_type type, const uint8_t *src, size_t n_rows, size_
             }
             if (has_fifth) {
                 const uint32_t bits = rwkv_load_u32(p);
-                uint8_t *masks = dst + part.fifth + b * 64;
+                uint8_t* masks = dst + part.fifth + b * 64;
                 for (size_t g = 0; g < 8; ++g) {
                     uint64_t mask;
                     memcpy(&mask, masks + 8 * g, sizeof mask);
@@ -63,20 +63,20 @@ static void pack_blocks(rwkv_type type, const uint8_t *src, size_t n_rows, size_
                 }
                 p += 4;
             }
-            uint8_t *codes = dst + b * part.codes_per_block + 4 * row;
+            uint8_t* codes = dst + b * part.codes_per_block + 4 * row;
             for (size_t g = 0; g < n_groups; ++g) memcpy(codes + 64 * g, p + 4 * g, 4);
         }
     }
 }
 
-void rwkv_panel16_pack(rwkv_type type, const uint8_t *src, size_t n_out, size_t n_in,
-                       size_t panel_begin, size_t panel_end, uint8_t *dst) {
+void rwkv_panel16_pack(rwkv_type type, const uint8_t* src, size_t n_out, size_t n_in,
+                       size_t panel_begin, size_t panel_end, uint8_t* dst) {
     const size_t row_bytes = rwkv_row_bytes(type, n_in);
     for (size_t panel = panel_begin; panel < panel_end; ++panel) {
         const size_t row = panel * RWKV_PANEL;
         const size_t n_rows = n_out - row < RWKV_PANEL ? n_out - row : RWKV_PANEL;
-        const uint8_t *from = src + row * row_bytes;
-        uint8_t *to = dst + row * row_bytes;
+        const uint8_t* from = src + row * row_bytes;
+        uint8_t* to = dst + row * row_bytes;
         /* Rows beyond n_out, and the fifth bits that are or-ed in, start from zero. */
         memset(to, 0, RWKV_PANEL * row_bytes);
         if (type == RWKV_TYPE_FP32) {

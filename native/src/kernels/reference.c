@@ -13,9 +13,9 @@ typedef struct block {
     float m;
 } block;
 
-static block unpack_block(rwkv_type type, const uint8_t *p) {
+static block unpack_block(rwkv_type type, const uint8_t* p) {
     block b;
-    const uint8_t *codes = p + 2;
+    const uint8_t* codes = p + 2;
     uint32_t fifth = 0;
     b.d = rwkv_fp16_to_fp32(rwkv_load_u16(p));
     b.m = 0.0f;
@@ -45,15 +45,15 @@ static size_t packed_size(rwkv_type type, size_t n_out, size_t n_in) {
     return n_out * rwkv_row_bytes(type, n_in);
 }
 
-static void pack(rwkv_type type, const uint8_t *src, size_t n_out, size_t n_in, size_t panel_begin,
-                 size_t panel_end, uint8_t *dst) {
+static void pack(rwkv_type type, const uint8_t* src, size_t n_out, size_t n_in, size_t panel_begin,
+                 size_t panel_end, uint8_t* dst) {
     const size_t begin = panel_begin * RWKV_PANEL;
     const size_t end = panel_end * RWKV_PANEL < n_out ? panel_end * RWKV_PANEL : n_out;
     const size_t stride = rwkv_row_bytes(type, n_in);
     memcpy(dst + begin * stride, src + begin * stride, (end - begin) * stride);
 }
 
-static float dot_fp32(const uint8_t *w, const float *x, size_t n) {
+static float dot_fp32(const uint8_t* w, const float* x, size_t n) {
     double sum = 0.0;
     for (size_t c = 0; c < n; ++c) {
         float value;
@@ -63,7 +63,7 @@ static float dot_fp32(const uint8_t *w, const float *x, size_t n) {
     return (float)sum;
 }
 
-static float dot_fp16(const uint8_t *w, const float *x, size_t n) {
+static float dot_fp16(const uint8_t* w, const float* x, size_t n) {
     double sum = 0.0;
     for (size_t c = 0; c < n; ++c) {
         sum += (double)rwkv_fp16_to_fp32(rwkv_load_u16(w + 2 * c)) * x[c];
@@ -71,11 +71,11 @@ static float dot_fp16(const uint8_t *w, const float *x, size_t n) {
     return (float)sum;
 }
 
-static float dot_blocks(rwkv_type type, const uint8_t *w, const rwkv_rows *x, size_t row) {
+static float dot_blocks(rwkv_type type, const uint8_t* w, const rwkv_rows* x, size_t row) {
     const size_t n_blocks = x->n_cols / RWKV_BLOCK;
-    const int8_t *q = x->q + row * x->n_cols;
-    const float *d = x->d + row * n_blocks;
-    const int32_t *xsum = x->sum + row * n_blocks;
+    const int8_t* q = x->q + row * x->n_cols;
+    const float* d = x->d + row * n_blocks;
+    const int32_t* xsum = x->sum + row * n_blocks;
     float sum = 0.0f;
     for (size_t b = 0; b < n_blocks; ++b) {
         const block wb = unpack_block(type, w + b * rwkv_block_bytes(type));
@@ -89,15 +89,15 @@ static float dot_blocks(rwkv_type type, const uint8_t *w, const rwkv_rows *x, si
     return sum;
 }
 
-static void matmul(const rwkv_matrix *w, const rwkv_rows *x, size_t row_begin, size_t row_end,
-                   size_t panel_begin, size_t panel_end, float *y, size_t ldy) {
+static void matmul(const rwkv_matrix* w, const rwkv_rows* x, size_t row_begin, size_t row_end,
+                   size_t panel_begin, size_t panel_end, float* y, size_t ldy) {
     const size_t begin = panel_begin * RWKV_PANEL;
     const size_t end = panel_end * RWKV_PANEL < w->n_out ? panel_end * RWKV_PANEL : w->n_out;
     const size_t stride = rwkv_row_bytes(w->type, w->n_in);
     for (size_t o = begin; o < end; ++o) {
-        const uint8_t *row = (const uint8_t *)w->data + o * stride;
+        const uint8_t* row = (const uint8_t*)w->data + o * stride;
         for (size_t i = row_begin; i < row_end; ++i) {
-            const float *xi = x->x + i * x->ld;
+            const float* xi = x->x + i * x->ld;
             y[i * ldy + o] = w->type == RWKV_TYPE_FP32   ? dot_fp32(row, xi, w->n_in)
                              : w->type == RWKV_TYPE_FP16 ? dot_fp16(row, xi, w->n_in)
                                                          : dot_blocks(w->type, row, x, i);
@@ -107,7 +107,7 @@ static void matmul(const rwkv_matrix *w, const rwkv_rows *x, size_t row_begin, s
 
 /* ---- rows ------------------------------------------------------------------------------------ */
 
-static void quantize(const float *x, size_t n, int8_t *q, float *d, int32_t *sum) {
+static void quantize(const float* x, size_t n, int8_t* q, float* d, int32_t* sum) {
     for (size_t b = 0; b < n / RWKV_BLOCK; ++b, x += RWKV_BLOCK, q += RWKV_BLOCK) {
         float amax = 0.0f;
         int finite = 1;
@@ -127,8 +127,8 @@ static void quantize(const float *x, size_t n, int8_t *q, float *d, int32_t *sum
     }
 }
 
-static void layer_norm(const float *x, const float *w, const float *b, float eps, size_t n,
-                       float *y) {
+static void layer_norm(const float* x, const float* w, const float* b, float eps, size_t n,
+                       float* y) {
     double mean = 0.0;
     double variance = 0.0;
     for (size_t i = 0; i < n; ++i) mean += x[i];
@@ -138,7 +138,7 @@ static void layer_norm(const float *x, const float *w, const float *b, float eps
     for (size_t i = 0; i < n; ++i) y[i] = (float)((x[i] - mean) * scale * w[i] + b[i]);
 }
 
-static float dot(const float *x, const float *y, size_t n) {
+static float dot(const float* x, const float* y, size_t n) {
     double sum = 0.0;
     for (size_t i = 0; i < n; ++i) sum += (double)x[i] * y[i];
     return (float)sum;
@@ -148,64 +148,64 @@ static float dot(const float *x, const float *y, size_t n) {
 
 static float sigmoid1(float x) { return 1.0f / (1.0f + expf(-x)); }
 
-static void lerp(const float *x, const float *prev, const float *mix, size_t n, float *y) {
+static void lerp(const float* x, const float* prev, const float* mix, size_t n, float* y) {
     for (size_t i = 0; i < n; ++i) y[i] = x[i] + (prev[i] - x[i]) * mix[i];
 }
 
-static void add(const float *x, const float *z, size_t n, float *y) {
+static void add(const float* x, const float* z, size_t n, float* y) {
     for (size_t i = 0; i < n; ++i) y[i] = x[i] + z[i];
 }
 
-static void mul(const float *x, const float *z, size_t n, float *y) {
+static void mul(const float* x, const float* z, size_t n, float* y) {
     for (size_t i = 0; i < n; ++i) y[i] = x[i] * z[i];
 }
 
-static void add_mul(const float *x, const float *z, size_t n, float *y) {
+static void add_mul(const float* x, const float* z, size_t n, float* y) {
     for (size_t i = 0; i < n; ++i) y[i] += x[i] * z[i];
 }
 
-static void scale(const float *x, float s, size_t n, float *y) {
+static void scale(const float* x, float s, size_t n, float* y) {
     for (size_t i = 0; i < n; ++i) y[i] = s * x[i];
 }
 
-static void add_scaled(const float *x, float s, size_t n, float *y) {
+static void add_scaled(const float* x, float s, size_t n, float* y) {
     for (size_t i = 0; i < n; ++i) y[i] += s * x[i];
 }
 
-static void sigmoid(const float *x, size_t n, float *y) {
+static void sigmoid(const float* x, size_t n, float* y) {
     for (size_t i = 0; i < n; ++i) y[i] = sigmoid1(x[i]);
 }
 
-static void tanh_(const float *x, size_t n, float *y) {
+static void tanh_(const float* x, size_t n, float* y) {
     for (size_t i = 0; i < n; ++i) y[i] = tanhf(x[i]);
 }
 
-static void silu(const float *x, size_t n, float *y) {
+static void silu(const float* x, size_t n, float* y) {
     for (size_t i = 0; i < n; ++i) y[i] = x[i] * sigmoid1(x[i]);
 }
 
-static void relu2(const float *x, size_t n, float *y) {
+static void relu2(const float* x, size_t n, float* y) {
     /* Written so that NaN stays NaN. */
     for (size_t i = 0; i < n; ++i) y[i] = x[i] < 0.0f ? 0.0f : x[i] * x[i];
 }
 
-static void decay_v6(const float *x, size_t n, float *y) {
+static void decay_v6(const float* x, size_t n, float* y) {
     for (size_t i = 0; i < n; ++i) y[i] = expf(-expf(x[i]));
 }
 
-static void decay_v7(const float *x, size_t n, float *y) {
+static void decay_v7(const float* x, size_t n, float* y) {
     /* 0.606531 stands in the official code for exp(-1/2) = 0.60653066. */
     for (size_t i = 0; i < n; ++i) y[i] = expf(-0.606531f * sigmoid1(x[i]));
 }
 
-static void key_v7(const float *k, const float *a, const float *k_a, size_t n, float *y) {
+static void key_v7(const float* k, const float* a, const float* k_a, size_t n, float* y) {
     for (size_t i = 0; i < n; ++i) y[i] = k[i] * (1.0f + (a[i] - 1.0f) * k_a[i]);
 }
 
 /* ---- recurrences ----------------------------------------------------------------------------- */
 
-static void wkv4(size_t n_tokens, size_t ld, size_t n, const float *u, const float *w,
-                 const float *k, const float *v, float *aa, float *bb, float *pp, float *y) {
+static void wkv4(size_t n_tokens, size_t ld, size_t n, const float* u, const float* w,
+                 const float* k, const float* v, float* aa, float* bb, float* pp, float* y) {
     for (size_t t = 0; t < n_tokens; ++t, k += ld, v += ld, y += ld) {
         for (size_t i = 0; i < n; ++i) {
             float p = fmaxf(pp[i], u[i] + k[i]);
@@ -222,12 +222,12 @@ static void wkv4(size_t n_tokens, size_t ld, size_t n, const float *u, const flo
     }
 }
 
-static void wkv5(size_t n_tokens, size_t ld, size_t n, const float *r, const float *k,
-                 const float *v, const float *u, const float *w, size_t ldw, float *S, float *y) {
+static void wkv5(size_t n_tokens, size_t ld, size_t n, const float* r, const float* k,
+                 const float* v, const float* u, const float* w, size_t ldw, float* S, float* y) {
     for (size_t t = 0; t < n_tokens; ++t, r += ld, k += ld, v += ld, w += ldw, y += ld) {
         for (size_t i = 0; i < n; ++i) y[i] = 0.0f;
         for (size_t j = 0; j < n; ++j) {
-            float *Sj = S + j * n;
+            float* Sj = S + j * n;
             for (size_t i = 0; i < n; ++i) {
                 const float kv = k[j] * v[i];
                 y[i] += r[j] * (u[j] * kv + Sj[i]);
@@ -237,16 +237,16 @@ static void wkv5(size_t n_tokens, size_t ld, size_t n, const float *r, const flo
     }
 }
 
-static void wkv7(size_t n_tokens, size_t ld, size_t n, const float *r, const float *w,
-                 const float *k, const float *v, const float *a, const float *b, float *S,
-                 float *y) {
+static void wkv7(size_t n_tokens, size_t ld, size_t n, const float* r, const float* w,
+                 const float* k, const float* v, const float* a, const float* b, float* S,
+                 float* y) {
     for (size_t t = 0; t < n_tokens; ++t) {
         for (size_t i = 0; i < n; ++i) {
             float s = 0.0f;
             for (size_t j = 0; j < n; ++j) s += S[j * n + i] * a[j];
             float out = 0.0f;
             for (size_t j = 0; j < n; ++j) {
-                float *Sji = S + j * n + i;
+                float* Sji = S + j * n + i;
                 *Sji = w[j] * *Sji + s * b[j] + v[i] * k[j];
                 out += *Sji * r[j];
             }
@@ -256,7 +256,7 @@ static void wkv7(size_t n_tokens, size_t ld, size_t n, const float *r, const flo
     }
 }
 
-void rwkv_kernels_reference(rwkv_kernels *k) {
+void rwkv_kernels_reference(rwkv_kernels* k) {
     *k = (rwkv_kernels){
         .name = "reference",
         .quantize = quantize,

@@ -5,8 +5,9 @@
 
 namespace rwkv {
 
-// The table of the highest level that this machine supports, or of the level named by the environment
-// variable RWKV_KERNELS. Fails with KERNELS_UNKNOWN or KERNELS_UNSUPPORTED; never falls back silently.
+// The table of the highest level that this machine supports, or of the level named by the
+// environment variable RWKV_KERNELS. Fails with KERNELS_UNKNOWN or KERNELS_UNSUPPORTED; never falls
+// back silently.
 rwkv_kernels choose_kernels();
 
 // The table of the level `name`. Fails as above.
