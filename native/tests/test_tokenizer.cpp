@@ -297,9 +297,8 @@ int main() {
     test_greedy();
     test_random_vocabularies();
     test_bytes();
-    const std::string here = __FILE__;
-    const std::string world = here.substr(0, here.rfind('/')) + "/../data/rwkv_vocab_v20230424.txt";
-    test_world(world.c_str());
-    test_c_api(world.c_str());
+    const char* world = RWKV_DATA_DIR "/rwkv_vocab_v20230424.txt";
+    test_world(world);
+    test_c_api(world);
     return 0;
 }

@@ -1,0 +1,333 @@
+// The glue between rwkv.h and rwkv_py: it converts, releases the GIL while the library computes,
+// and turns statuses into exceptions. Arrays are allocated, and defaults chosen, by the Python
+// side.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "rwkv/rwkv.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace {
+
+template <class T, int Dimensions>
+using Array = nb::ndarray<T, nb::ndim<Dimensions>, nb::c_contig, nb::device::cpu>;
+using Tokens = Array<const int32_t, 1>;
+using Floats = Array<float, 1>;
+using ConstFloats = Array<const float, 1>;
+
+// ------------------------------------------------------------------------------------ errors ---
+
+struct StatusError {
+    rwkv_status status;
+    std::string message;
+};
+
+void check(rwkv_status status) {
+    if (status != RWKV_STATUS_OK) throw StatusError{status, rwkv_error_message()};
+}
+
+void check_size(size_t got, size_t expected, const char* what) {
+    if (got != expected) {
+        throw StatusError{RWKV_STATUS_INVALID_ARGUMENT, std::string(what) + ": expected " +
+                                                            std::to_string(expected) +
+                                                            " numbers, got " + std::to_string(got)};
+    }
+}
+
+// Raises what rwkv_py.errors makes of a status and its message.
+void raise_status_error(const std::exception_ptr& thrown, void*) {
+    try {
+        std::rethrow_exception(thrown);
+    } catch (const StatusError& error) {
+        const nb::object exception =
+            nb::module_::import_("rwkv_py.errors")
+                .attr("error_of")(static_cast<int>(error.status), nb::str(error.message.c_str()));
+        PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(exception.ptr())), exception.ptr());
+    }
+}
+
+// ---------------------------------------------------------------------------------- objects ---
+
+template <auto free_object>
+struct Free {
+    template <class T>
+    void operator()(T* object) const {
+        free_object(object);
+    }
+};
+
+template <class T, auto free_object>
+using Handle = std::unique_ptr<T, Free<free_object>>;
+
+class Model {
+  public:
+    Model(const nb::bytes& path, size_t n_threads, float ln_x_eps) {
+        rwkv_model_options options = rwkv_model_options_default();
+        options.n_threads = n_threads;
+        options.ln_x_eps = ln_x_eps;
+        rwkv_model* model = nullptr;
+        {
+            const nb::gil_scoped_release released;
+            check(rwkv_model_open(path.c_str(), &options, &model));
+        }
+        handle_.reset(model);
+    }
+
+    rwkv_model* get() const { return handle_.get(); }
+    size_t n_vocab() const { return rwkv_model_info_of(get()).n_vocab; }
+
+    nb::dict info() const {
+        const rwkv_model_info info = rwkv_model_info_of(get());
+        nb::dict dict;
+        dict["version"] = info.version;
+        dict["n_vocab"] = info.n_vocab;
+        dict["n_embd"] = info.n_embd;
+        dict["n_layer"] = info.n_layer;
+        dict["n_head"] = info.n_head;
+        dict["head_size"] = info.head_size;
+        dict["n_ffn"] = info.n_ffn;
+        dict["state_size"] = info.state_size;
+        dict["data_type"] = info.data_type;
+        dict["n_parameters"] = info.n_parameters;
+        dict["file_bytes"] = info.file_bytes;
+        dict["weight_bytes"] = info.weight_bytes;
+        dict["n_threads"] = info.n_threads;
+        dict["kernels"] = info.kernels;
+        dict["ln_x_eps"] = info.ln_x_eps;
+        return dict;
+    }
+
+  private:
+    Handle<rwkv_model, rwkv_model_free> handle_;
+};
+
+class Session {
+  public:
+    explicit Session(const Model& model) : n_vocab_(model.n_vocab()) {
+        rwkv_session* session = nullptr;
+        check(rwkv_session_create(model.get(), &session));
+        handle_.reset(session);
+    }
+
+    // The session, for the time of one call: a second thread that comes meanwhile is refused, where
+    // the library would let the two run into each other.
+    class Use {
+      public:
+        explicit Use(const Session& session) : session_(session) {
+            if (session.in_use_.test_and_set()) {
+                throw StatusError{RWKV_STATUS_INVALID_ARGUMENT,
+                                  "session: is in use by another thread, expected one thread at a "
+                                  "time. Try a session for each thread: fork() makes one."};
+            }
+        }
+        Use(const Use&) = delete;
+        Use& operator=(const Use&) = delete;
+        ~Use() { session_.in_use_.clear(); }
+        rwkv_session* get() const { return session_.handle_.get(); }
+
+      private:
+        const Session& session_;
+    };
+
+    void feed(const Tokens& tokens, const std::optional<Floats>& logits) {
+        if (logits) check_size(logits->size(), n_vocab_, "logits");
+        const Use use(*this);
+        const nb::gil_scoped_release released;
+        check(rwkv_session_feed(use.get(), tokens.data(), tokens.size(),
+                                logits ? logits->data() : nullptr));
+    }
+
+    void reset() { rwkv_session_reset(Use(*this).get()); }
+
+    Session* fork() const {
+        rwkv_session* copy = nullptr;
+        check(rwkv_session_fork(Use(*this).get(), &copy));
+        return new Session(copy, n_vocab_);
+    }
+
+    void read_state(const Floats& state) const {
+        check(rwkv_state_read(Use(*this).get(), state.data(), state.size()));
+    }
+
+    void write_state(const ConstFloats& state) {
+        check(rwkv_state_write(Use(*this).get(), state.data(), state.size()));
+    }
+
+  private:
+    Session(rwkv_session* session, size_t n_vocab) : handle_(session), n_vocab_(n_vocab) {}
+
+    Handle<rwkv_session, rwkv_session_free> handle_;
+    size_t n_vocab_;
+    mutable std::atomic_flag in_use_ = ATOMIC_FLAG_INIT;
+};
+
+// One step over many sequences. Row i: sessions[i] reads tokens[i]; logits[i] is None, (n_vocab,)
+// or (n_tokens, n_vocab).
+using Logits = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
+void step(const Model& model, const std::vector<Session*>& sessions,
+          const std::vector<Tokens>& tokens, const std::vector<std::optional<Logits>>& logits) {
+    check_size(tokens.size(), sessions.size(), "tokens");
+    check_size(logits.size(), sessions.size(), "logits");
+    rwkv_batch* created = nullptr;
+    check(rwkv_batch_create(model.get(), &created));
+    const Handle<rwkv_batch, rwkv_batch_free> batch(created);
+    std::vector<std::unique_ptr<Session::Use>> uses;
+    for (size_t i = 0; i < sessions.size(); ++i) {
+        uses.push_back(std::make_unique<Session::Use>(*sessions[i]));
+        rwkv_logits wanted = RWKV_LOGITS_NONE;
+        if (logits[i]) {
+            wanted = logits[i]->ndim() == 1 ? RWKV_LOGITS_LAST : RWKV_LOGITS_ALL;
+            check_size(logits[i]->size(),
+                       model.n_vocab() * (wanted == RWKV_LOGITS_ALL ? tokens[i].size() : 1),
+                       "logits");
+        }
+        check(rwkv_batch_add(batch.get(), uses.back()->get(), tokens[i].data(), tokens[i].size(),
+                             wanted, logits[i] ? logits[i]->data() : nullptr));
+    }
+    const nb::gil_scoped_release released;
+    check(rwkv_batch_run(batch.get()));
+}
+
+class Tokenizer {
+  public:
+    static Tokenizer* open(const nb::bytes& path) {
+        rwkv_tokenizer* tokenizer = nullptr;
+        const nb::gil_scoped_release released;
+        check(rwkv_tokenizer_open(path.c_str(), &tokenizer));
+        return new Tokenizer(tokenizer);
+    }
+
+    static Tokenizer* create_bytes() {
+        rwkv_tokenizer* tokenizer = nullptr;
+        check(rwkv_tokenizer_create_bytes(&tokenizer));
+        return new Tokenizer(tokenizer);
+    }
+
+    size_t n_vocab() const { return rwkv_tokenizer_n_vocab(handle_.get()); }
+
+    bool has(int32_t token) const { return rwkv_tokenizer_has(handle_.get(), token) != 0; }
+
+    // Writes to `tokens`, which has room for a token a byte, and returns how many there are.
+    size_t encode(const nb::bytes& text, const Array<int32_t, 1>& tokens) const {
+        size_t n_tokens = 0;
+        const nb::gil_scoped_release released;
+        check(rwkv_tokenizer_encode(handle_.get(), static_cast<const char*>(text.data()),
+                                    text.size(), tokens.data(), tokens.size(), &n_tokens));
+        return n_tokens;
+    }
+
+    nb::bytes decode(const Tokens& tokens) const {
+        size_t n_bytes = 0;
+        std::string text;
+        {
+            const nb::gil_scoped_release released;
+            const rwkv_status status = rwkv_tokenizer_decode(handle_.get(), tokens.data(),
+                                                             tokens.size(), nullptr, 0, &n_bytes);
+            if (status == RWKV_STATUS_BUFFER_TOO_SMALL) {
+                text.resize(n_bytes);
+                check(rwkv_tokenizer_decode(handle_.get(), tokens.data(), tokens.size(),
+                                            text.data(), n_bytes, &n_bytes));
+            } else {
+                check(status);
+            }
+        }
+        return nb::bytes(text.data(), text.size());
+    }
+
+  private:
+    explicit Tokenizer(rwkv_tokenizer* tokenizer) : handle_(tokenizer) {}
+    Handle<rwkv_tokenizer, rwkv_tokenizer_free> handle_;
+};
+
+class Sampler {
+  public:
+    Sampler(size_t n_vocab, const rwkv_sampler_options& options) : n_vocab_(n_vocab) {
+        rwkv_sampler* sampler = nullptr;
+        check(rwkv_sampler_create(n_vocab, &options, &sampler));
+        handle_.reset(sampler);
+    }
+
+    int32_t sample(const ConstFloats& logits) {
+        check_size(logits.size(), n_vocab_, "logits");
+        int32_t token = 0;
+        check(rwkv_sampler_sample(handle_.get(), logits.data(), &token));
+        return token;
+    }
+
+    void accept(int32_t token) { check(rwkv_sampler_accept(handle_.get(), token)); }
+    void reset(uint64_t seed) { rwkv_sampler_reset(handle_.get(), seed); }
+    void bias(int32_t token, float bias) { check(rwkv_sampler_bias(handle_.get(), token, bias)); }
+    void weigh(int32_t token, double weight) {
+        check(rwkv_sampler_weigh(handle_.get(), token, weight));
+    }
+
+  private:
+    Handle<rwkv_sampler, rwkv_sampler_free> handle_;
+    size_t n_vocab_;
+};
+
+}  // namespace
+
+NB_MODULE(_core, m) {
+    nb::register_exception_translator(raise_status_error);
+
+    m.attr("ABI_VERSION") = RWKV_ABI_VERSION;
+    m.def("abi_version", &rwkv_version_abi);
+    m.def("runtime_version", &rwkv_version_string);
+    m.def("step", &step, "model"_a, "sessions"_a, "tokens"_a, "logits"_a);
+
+    nb::class_<Model>(m, "Model")
+        .def(nb::init<const nb::bytes&, size_t, float>(), "path"_a, "n_threads"_a, "ln_x_eps"_a)
+        .def("info", &Model::info);
+
+    nb::class_<Session>(m, "Session")
+        .def(nb::init<const Model&>(), "model"_a)
+        .def("feed", &Session::feed, "tokens"_a, "logits"_a.none())
+        .def("reset", &Session::reset)
+        .def("fork", &Session::fork)
+        .def("read_state", &Session::read_state, "state"_a)
+        .def("write_state", &Session::write_state, "state"_a);
+
+    nb::class_<Tokenizer>(m, "Tokenizer")
+        .def_static("open", &Tokenizer::open, "path"_a)
+        .def_static("create_bytes", &Tokenizer::create_bytes)
+        .def_prop_ro("n_vocab", &Tokenizer::n_vocab)
+        .def("has", &Tokenizer::has, "token"_a)
+        .def("encode", &Tokenizer::encode, "text"_a, "tokens"_a)
+        .def("decode", &Tokenizer::decode, "tokens"_a);
+
+    nb::class_<rwkv_sampler_options>(m, "SamplerOptions")
+        .def("__init__", [](rwkv_sampler_options* self) { *self = rwkv_sampler_options_default(); })
+        .def_rw("temperature", &rwkv_sampler_options::temperature)
+        .def_rw("top_p", &rwkv_sampler_options::top_p)
+        .def_rw("top_k", &rwkv_sampler_options::top_k)
+        .def_rw("min_p", &rwkv_sampler_options::min_p)
+        .def_rw("typical_p", &rwkv_sampler_options::typical_p)
+        .def_rw("mirostat_tau", &rwkv_sampler_options::mirostat_tau)
+        .def_rw("mirostat_eta", &rwkv_sampler_options::mirostat_eta)
+        .def_rw("repetition_penalty", &rwkv_sampler_options::repetition_penalty)
+        .def_rw("presence_penalty", &rwkv_sampler_options::presence_penalty)
+        .def_rw("frequency_penalty", &rwkv_sampler_options::frequency_penalty)
+        .def_rw("penalty_decay", &rwkv_sampler_options::penalty_decay)
+        .def_rw("seed", &rwkv_sampler_options::seed);
+
+    nb::class_<Sampler>(m, "Sampler")
+        .def(nb::init<size_t, const rwkv_sampler_options&>(), "n_vocab"_a, "options"_a)
+        .def("sample", &Sampler::sample, "logits"_a)
+        .def("accept", &Sampler::accept, "token"_a)
+        .def("reset", &Sampler::reset, "seed"_a)
+        .def("bias", &Sampler::bias, "token"_a, "bias"_a)
+        .def("weigh", &Sampler::weigh, "token"_a, "weight"_a);
+}

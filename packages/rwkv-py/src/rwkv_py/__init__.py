@@ -1,0 +1,63 @@
+"""RWKV language models on an ordinary CPU, from fp32 down to 4 bits.
+
+>>> from rwkv_py import Session
+>>> session = Session("model.bin")
+>>> text = session.generate("The :mod:`json` module ", max_tokens=40, seed=1)
+"""
+
+from importlib.metadata import version
+
+from . import _core
+
+# The extension and the library come from two packages, which can be updated apart.
+if _core.abi_version() != _core.ABI_VERSION:
+    raise ImportError(
+        f"rwkv_py: the native library of rwkv-runtime {_core.runtime_version()}, expected ABI "
+        f"{_core.ABI_VERSION}, got {_core.abi_version()}. Try `pip install --upgrade rwkv-py "
+        "rwkv-runtime`."
+    )
+
+# This is the public API of rwkv_py.
+from .errors import (
+    InternalError,
+    InvalidArgumentError,
+    KernelsError,
+    ModelFileError,
+    ModelOptionError,
+    NoTokenizerError,
+    OutOfMemoryError,
+    RwkvError,
+    StateMismatchError,
+    TokenOutOfRangeError,
+    VocabularyError,
+)
+from .model import Model, ModelInfo
+from .sampling import Sampler, SamplingOptions
+from .session import Session
+from .text_stream import TextStream
+from .tokenizer import StreamingDecoder, Tokenizer
+
+__all__ = [
+    "InternalError",
+    "InvalidArgumentError",
+    "KernelsError",
+    "Model",
+    "ModelFileError",
+    "ModelInfo",
+    "ModelOptionError",
+    "NoTokenizerError",
+    "OutOfMemoryError",
+    "RwkvError",
+    "Sampler",
+    "SamplingOptions",
+    "Session",
+    "StateMismatchError",
+    "StreamingDecoder",
+    "TextStream",
+    "TokenOutOfRangeError",
+    "Tokenizer",
+    "VocabularyError",
+    "__version__",
+]
+
+__version__: str = version("rwkv-py")

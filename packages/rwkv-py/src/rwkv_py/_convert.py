@@ -1,0 +1,50 @@
+"""What callers may give for tokens and paths, turned into what `_core` takes."""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import InvalidArgumentError, TokenOutOfRangeError
+
+StrPath: TypeAlias = str | os.PathLike[str]
+TokenSequence: TypeAlias = Sequence[int] | NDArray[np.integer]
+
+_INT32 = np.iinfo(np.int32)
+
+
+def as_path(path: StrPath) -> bytes:
+    """Encode a path as the operating system wants it."""
+    encoded = os.fsencode(path)
+    if b"\0" in encoded:
+        raise InvalidArgumentError(f"path: expected no zero character, got {os.fspath(path)!r}")
+    return encoded
+
+
+def as_token(token: int) -> int:
+    """Check that `token` is an integer of 32 bits."""
+    value = operator.index(token)
+    if not 0 <= value <= _INT32.max:
+        raise TokenOutOfRangeError(f"token {value}, expected 0 or more, and less than n_vocab")
+    return value
+
+
+def as_tokens(tokens: TokenSequence) -> NDArray[np.int32]:
+    """Return the tokens as a contiguous int32 array (n_tokens,)."""
+    array = np.asarray(tokens)
+    if array.size == 0:
+        array = array.astype(np.int32)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise InvalidArgumentError(
+            f"tokens: expected a flat sequence of integers, got {array.dtype} of shape "
+            f"{array.shape}"
+        )
+    if array.size and not (array.min() >= 0 and array.max() <= _INT32.max):
+        bad = array[(array < 0) | (array > _INT32.max)][0]
+        raise TokenOutOfRangeError(f"token {bad}, expected 0 or more, and less than n_vocab")
+    return np.ascontiguousarray(array, np.int32)

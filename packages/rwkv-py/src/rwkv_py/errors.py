@@ -1,0 +1,98 @@
+"""The exceptions of this package: every one is a `RwkvError`."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = [
+    "InternalError",
+    "InvalidArgumentError",
+    "KernelsError",
+    "ModelFileError",
+    "ModelOptionError",
+    "NoTokenizerError",
+    "OutOfMemoryError",
+    "RwkvError",
+    "StateMismatchError",
+    "TokenOutOfRangeError",
+    "VocabularyError",
+]
+
+
+class RwkvError(Exception):
+    """The root of the hierarchy; its text says where, what was expected, and what was found."""
+
+
+class InvalidArgumentError(RwkvError, ValueError):
+    """An argument breaks the contract of the function that was called."""
+
+
+class TokenOutOfRangeError(RwkvError, IndexError):
+    """A token is not one of the model's, the sampler's or the tokenizer's."""
+
+
+class NoTokenizerError(InvalidArgumentError):
+    """Text was given or asked for, and the session has no tokenizer."""
+
+
+class StateMismatchError(InvalidArgumentError):
+    """A state belongs to another model."""
+
+
+class ModelOptionError(InvalidArgumentError):
+    """An option does not apply to the model that was opened with it."""
+
+
+class ModelFileError(RwkvError):
+    """A model file cannot be opened: it is missing, truncated, or not a model of a known kind.
+
+    Attributes:
+        path: the file, as it was given.
+        tensor: the name of the tensor at fault, or None where it is not about one.
+    """
+
+    def __init__(self, message: str, path: str = "", tensor: str | None = None):
+        super().__init__(message)
+        self.path = path
+        self.tensor = tensor
+
+
+class VocabularyError(RwkvError):
+    """A vocabulary cannot be read or understood."""
+
+
+class KernelsError(RwkvError, RuntimeError):
+    """`RWKV_KERNELS` names an instruction-set level that is unknown or not supported here."""
+
+
+class OutOfMemoryError(RwkvError, MemoryError):
+    """The native library could not get the memory it needs."""
+
+
+class InternalError(RwkvError, RuntimeError):
+    """A fault of the native library: please report it."""
+
+
+# By the numbers of rwkv_status in rwkv.h, which are fixed for ever.
+_BY_STATUS: dict[int, type[RwkvError]] = {
+    1: InvalidArgumentError,
+    2: OutOfMemoryError,
+    3: TokenOutOfRangeError,
+    34: ModelOptionError,
+    40: KernelsError,
+    41: KernelsError,
+    50: StateMismatchError,
+    60: VocabularyError,
+}
+_FILE_STATUSES = range(20, 34)
+
+# How the library's messages name a tensor.
+_TENSOR = re.compile(r"\btensor '([^']*)'")
+
+
+def error_of(status: int, message: str) -> RwkvError:
+    """Return the exception for a status of the native library; `_core` raises it."""
+    if status in _FILE_STATUSES:
+        tensor = _TENSOR.search(message)
+        return ModelFileError(message, tensor=tensor[1] if tensor else None)
+    return _BY_STATUS.get(status, InternalError)(message)

@@ -1,0 +1,186 @@
+"""A model file, opened."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _core
+from ._convert import StrPath, TokenSequence, as_path, as_tokens
+from .errors import InvalidArgumentError, ModelFileError
+
+if TYPE_CHECKING:
+    from .session import Session
+
+__all__ = ["Model", "ModelInfo", "WantedLogits"]
+
+WantedLogits: TypeAlias = Literal["last", "all"] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """What a model is.
+
+    Attributes:
+        version: "4", "5.1", "5.2", "6" or "7".
+        n_vocab: tokens are 0 .. n_vocab - 1.
+        n_embd: width of the residual stream.
+        n_layer: layers.
+        n_head: heads; 0 for version 4, which has none.
+        head_size: width of a head; 0 for version 4.
+        n_ffn: width of the channel mix.
+        state_size: float32 numbers in a state.
+        data_type: the type in the file's header: "fp32", "fp16", "q4_0", ...
+        n_parameters: numbers in all tensors of the file.
+        file_bytes: size of the file.
+        weight_bytes: memory that the packed weights take.
+        n_threads: threads that compute a step.
+        kernels: the instruction-set level in use: "reference", "avx2", ...
+        ln_x_eps: eps of the group norm after WKV; 0 for version 4.
+    """
+
+    version: str
+    n_vocab: int
+    n_embd: int
+    n_layer: int
+    n_head: int
+    head_size: int
+    n_ffn: int
+    state_size: int
+    data_type: str
+    n_parameters: int
+    file_bytes: int
+    weight_bytes: int
+    n_threads: int
+    kernels: str
+    ln_x_eps: float
+
+
+class Model:
+    """A model file, opened: immutable, and shared by any number of sessions and threads.
+
+    It owns the threads that compute; steps on one model queue up.
+
+    Args:
+        path: a `.bin` made by rwkv-convert or rwkv.cpp.
+        threads: how many threads compute a step; None: the environment variable RWKV_THREADS, else
+            the physical cores that this process may use.
+        ln_x_eps: eps of the group norm after WKV; None: 64e-5, as in the official models. rwkv.cpp
+            computes RWKV-5 with 1e-5.
+
+    Raises:
+        ModelFileError: the file cannot be opened; `path` and `tensor` say what is at fault.
+        ModelOptionError: `ln_x_eps` for a version 4 model, which has no such norm.
+        InvalidArgumentError: an argument is outside its range.
+        KernelsError: the environment variable RWKV_KERNELS names no level usable here.
+
+    >>> model = Model("model.bin")
+    >>> model.info.version, model.n_vocab
+    ('7', 256)
+    """
+
+    def __init__(self, path: StrPath, *, threads: int | None = None, ln_x_eps: float | None = None):
+        if threads is not None and threads < 1:
+            raise InvalidArgumentError(f"threads: expected at least 1, got {threads}")
+        if ln_x_eps is not None and not (math.isfinite(ln_x_eps) and ln_x_eps > 0):
+            raise InvalidArgumentError(f"ln_x_eps: expected a number above 0, got {ln_x_eps}")
+        self._path = os.fspath(path)
+        try:
+            self._core = _core.Model(as_path(path), threads or 0, ln_x_eps or 0.0)
+        except ModelFileError as error:
+            error.path = self._path
+            raise
+        self._info = ModelInfo(**self._core.info())
+
+    @property
+    def path(self) -> str:
+        """The file it was opened from."""
+        return self._path
+
+    @property
+    def info(self) -> ModelInfo:
+        """What the model is: version, sizes, types."""
+        return self._info
+
+    @property
+    def n_vocab(self) -> int:
+        """The number of logits; tokens are 0 .. n_vocab - 1."""
+        return self._info.n_vocab
+
+    @property
+    def state_size(self) -> int:
+        """The number of float32 values in a state."""
+        return self._info.state_size
+
+    def step(
+        self,
+        work: Iterable[tuple[Session, TokenSequence]],
+        *,
+        logits: WantedLogits | Sequence[WantedLogits] = "last",
+    ) -> list[NDArray[np.float32] | None]:
+        """Let many sessions read tokens in one step, in which each weight is read once for all.
+
+        A session gets what it would get alone: with fewer than 32 tokens bit for bit.
+
+        Args:
+            work: sessions of this model, each once, and the tokens each is to read (1 or more).
+            logits: what to return for each session, or one such for all: "last", the logits after
+                its last token; "all", those after each token; None, nothing, which saves work.
+
+        Returns:
+            For each session, in order, a new float32 array (n_vocab,) for "last", (n_tokens,
+            n_vocab) for "all", or None.
+
+        Raises:
+            InvalidArgumentError: a session is of another model or given twice, or has no tokens.
+            TokenOutOfRangeError: a token is not of this model. No session has then read anything.
+
+        >>> a, b = Session(model), Session(model)
+        >>> [x.shape for x in model.step([(a, [72, 105]), (b, [72])], logits=["all", "last"])]
+        [(2, 256), (256,)]
+        """
+        pairs = [(session, as_tokens(tokens)) for session, tokens in work]
+        wanted: list[WantedLogits]
+        if logits is None or logits == "last" or logits == "all":
+            wanted = [logits] * len(pairs)
+        else:
+            wanted = list(logits)
+        if len(wanted) != len(pairs):
+            raise InvalidArgumentError(
+                f"logits: expected one choice for each of {len(pairs)} sessions, got {len(wanted)}"
+            )
+        if len({id(session) for session, _ in pairs}) < len(pairs):
+            raise InvalidArgumentError("work: expected each session once, got one twice")
+        for session, _ in pairs:
+            if session.model is not self:
+                raise InvalidArgumentError(
+                    f"work: expected sessions of {self._path}, got one of {session.model.path}"
+                )
+        out = [
+            self._room(choice, len(tokens))
+            for choice, (_, tokens) in zip(wanted, pairs, strict=True)
+        ]
+        _core.step(
+            self._core,
+            [session._core for session, _ in pairs],
+            [tokens for _, tokens in pairs],
+            out,
+        )
+        for (session, _), array in zip(pairs, out, strict=True):
+            session._remember(None if array is None else array.reshape(-1, self.n_vocab)[-1])
+        return out
+
+    def _room(self, wanted: WantedLogits, n_tokens: int) -> NDArray[np.float32] | None:
+        if wanted is None:
+            return None
+        if wanted == "last":
+            return np.empty(self.n_vocab, np.float32)
+        if wanted == "all":
+            return np.empty((n_tokens, self.n_vocab), np.float32)
+        raise InvalidArgumentError(f"logits: expected 'last', 'all' or None, got {wanted!r}")

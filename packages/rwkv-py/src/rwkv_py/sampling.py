@@ -1,0 +1,177 @@
+"""Logits -> token."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Mapping
+from typing import TypedDict
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from . import _core
+from ._convert import as_token
+from .errors import InvalidArgumentError
+
+__all__ = ["Sampler", "SamplingOptions"]
+
+
+class SamplingOptions(TypedDict, total=False):
+    """The keyword arguments of `Sampler`, `Session.generate` and `Session.stream`."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+    min_p: float
+    typical_p: float
+    mirostat_tau: float
+    mirostat_eta: float
+    repetition_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+    penalty_decay: float
+    logit_bias: Mapping[int, float]
+    banned_tokens: Iterable[int]
+    seed: int | None
+
+
+class Sampler:
+    """Draws tokens from logits, in the order of the official `rwkv` package.
+
+    1. `banned_tokens` leave, and `logit_bias` is added.
+    2. Penalties, for each token accepted so far: `logit /= repetition_penalty` (a negative logit is
+       multiplied), then `logit -= presence_penalty + count * frequency_penalty`. Accepting a token
+       multiplies all counts by `penalty_decay`, then adds 1 to its own.
+    3. `top_p`: of the probabilities keep those at least as large as the one where the sum, from the
+       largest down, reaches it.
+    4. `top_k`: of these keep the largest.
+    5. `min_p`: of these keep those that are at least this share of the largest.
+    6. `typical_p`: of these keep those whose surprise is nearest to the mean surprise, until their
+       share reaches it (Meister et al., 2022).
+    7. `p ** (1 / temperature)`, and draw.
+
+    With `mirostat_tau` above 0, mirostat 2 (Basu et al., 2021) replaces steps 3 to 6, after the
+    temperature: it keeps the mean surprise near `mirostat_tau` bits.
+
+    The same options, seed, logits and accepted tokens give the same tokens on every platform.
+    A sampler is used by one thread at a time.
+
+    Args:
+        n_vocab: how many logits there are.
+        temperature: 0 takes the most probable token (of equals the first).
+        top_p: 0 to 1; 1 is off.
+        top_k: 0 is off.
+        min_p: 0 to 1; 0 is off.
+        typical_p: 0 to 1; 1 is off.
+        mirostat_tau: bits; 0 is off.
+        mirostat_eta: how fast mirostat follows.
+        repetition_penalty: above 0; 1 is off.
+        presence_penalty: 0 is off.
+        frequency_penalty: 0 is off.
+        penalty_decay: 0 to 1; 1 never forgets.
+        logit_bias: what to add to the logits of tokens.
+        banned_tokens: tokens that are never drawn.
+        seed: 0 to 2**64 - 1; None chooses one, see `seed`.
+
+    Raises:
+        InvalidArgumentError: an option is outside its range.
+        TokenOutOfRangeError: a token of `logit_bias` or `banned_tokens` is not below `n_vocab`.
+
+    >>> sampler = Sampler(4, temperature=0, presence_penalty=1.0)
+    >>> sampler.sample([0.0, 2.0, 1.5, 0.0])
+    1
+    >>> sampler.accept(1)
+    >>> sampler.sample([0.0, 2.0, 1.5, 0.0])
+    2
+    """
+
+    def __init__(
+        self,
+        n_vocab: int,
+        *,
+        temperature: float = 1.0,
+        top_p: float = 0.85,
+        top_k: int = 0,
+        min_p: float = 0.0,
+        typical_p: float = 1.0,
+        mirostat_tau: float = 0.0,
+        mirostat_eta: float = 0.1,
+        repetition_penalty: float = 1.0,
+        presence_penalty: float = 0.0,
+        frequency_penalty: float = 0.0,
+        penalty_decay: float = 0.996,
+        logit_bias: Mapping[int, float] | None = None,
+        banned_tokens: Iterable[int] = (),
+        seed: int | None = None,
+    ):
+        self._seed = _as_seed(seed)
+        options = _core.SamplerOptions()
+        options.temperature = temperature
+        options.top_p = top_p
+        options.top_k = _as_top_k(top_k)
+        options.min_p = min_p
+        options.typical_p = typical_p
+        options.mirostat_tau = mirostat_tau
+        options.mirostat_eta = mirostat_eta
+        options.repetition_penalty = repetition_penalty
+        options.presence_penalty = presence_penalty
+        options.frequency_penalty = frequency_penalty
+        options.penalty_decay = penalty_decay
+        options.seed = self._seed
+        self._core = _core.Sampler(n_vocab, options)
+        for token, bias in (logit_bias or {}).items():
+            self._core.bias(as_token(token), bias)
+        self.ban(banned_tokens)
+
+    @property
+    def seed(self) -> int:
+        """The seed in use: the one given, or the one chosen."""
+        return self._seed
+
+    def sample(self, logits: ArrayLike) -> int:
+        """Draw a token from `logits`, float32 (n_vocab,), without accepting it.
+
+        Raises:
+            InvalidArgumentError: the shape is another, a logit is NaN or +infinity, or all tokens
+                are banned.
+        """
+        return self._core.sample(np.ascontiguousarray(logits, np.float32))
+
+    def accept(self, token: int) -> None:
+        """Tell the sampler that `token` was taken, so that the penalties know it."""
+        self._core.accept(as_token(token))
+
+    def ban(self, tokens: Iterable[int]) -> None:
+        """Never draw `tokens` from now on."""
+        for token in tokens:
+            self._core.bias(as_token(token), -np.inf)
+
+    def weigh(self, token: int, weight: float) -> None:
+        """Let accepting `token` add `weight`, not 1, to its count.
+
+        The official package lets spaces, tabs and digits count 0; `Session.generate` does too.
+        """
+        self._core.weigh(as_token(token), weight)
+
+    def reset(self, seed: int | None = None) -> None:
+        """Forget the tokens accepted, and start the random numbers again.
+
+        Args:
+            seed: as for the class; None keeps the present one.
+        """
+        self._seed = self._seed if seed is None else _as_seed(seed)
+        self._core.reset(self._seed)
+
+
+def _as_seed(seed: int | None) -> int:
+    if seed is None:
+        return secrets.randbits(64)
+    if not 0 <= seed < 2**64:
+        raise InvalidArgumentError(f"seed: expected 0 to 2**64 - 1, got {seed}")
+    return seed
+
+
+def _as_top_k(top_k: int) -> int:
+    if not 0 <= top_k < 2**31:
+        raise InvalidArgumentError(f"top_k: expected 0 (all) or more, got {top_k}")
+    return top_k

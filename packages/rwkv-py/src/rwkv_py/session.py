@@ -1,0 +1,276 @@
+"""One sequence being read and written."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from typing import Unpack
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import _core
+from ._convert import StrPath, TokenSequence, as_tokens
+from .errors import InvalidArgumentError, NoTokenizerError, StateMismatchError
+from .model import Model
+from .sampling import Sampler, SamplingOptions
+from .text_stream import TextStream
+from .tokenizer import Tokenizer
+
+__all__ = ["Session"]
+
+# Ends a document and, where there is none before it, begins one.
+END_OF_DOCUMENT = 0
+
+# Long prompts are fed in pieces of this many tokens, between which Ctrl-C is heard. The library
+# cuts prompts at multiples of it too, so the pieces change no result.
+PROMPT_PIECE = 256
+
+
+class Session:
+    r"""One sequence: a model, and a state that remembers what was read.
+
+    A session is used by one thread at a time; sessions of one model may be used at once.
+
+    Args:
+        model: a `Model`, or the path of a model file, which is then opened for this session alone.
+        threads: as for `Model`; only with a path.
+        ln_x_eps: as for `Model`; only with a path.
+        tokenizer: a `Tokenizer` or the path of a vocabulary file (see `Tokenizer.open`). None: the
+            World tokenizer for 65536 tokens, bytes for 256. Models with another number of tokens
+            work with token lists; text needs this argument.
+
+    Raises:
+        ModelFileError: the file cannot be opened; and what else `Model` raises.
+        VocabularyError: the vocabulary file cannot be read.
+
+    >>> session = Session("model.bin")
+    >>> text = session.generate("import ", max_tokens=20, temperature=0)
+    >>> logits = session.feed("\n\n")
+    >>> logits.shape, logits.dtype
+    ((256,), dtype('float32'))
+    """
+
+    def __init__(
+        self,
+        model: Model | StrPath,
+        *,
+        threads: int | None = None,
+        ln_x_eps: float | None = None,
+        tokenizer: Tokenizer | StrPath | None = None,
+    ):
+        if not isinstance(model, Model):
+            model = Model(model, threads=threads, ln_x_eps=ln_x_eps)
+        elif threads is not None or ln_x_eps is not None:
+            raise InvalidArgumentError(
+                "threads and ln_x_eps: expected with a path only, got a Model, which has its own. "
+                "Try giving them to Model()."
+            )
+        if not (tokenizer is None or isinstance(tokenizer, Tokenizer)):
+            tokenizer = Tokenizer.open(tokenizer)
+        self._model = model
+        self._tokenizer = tokenizer
+        self._core = _core.Session(model._core)
+        self._logits: NDArray[np.float32] | None = None  # after the last token, if they are known
+
+    @property
+    def model(self) -> Model:
+        """The model."""
+        return self._model
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer.
+
+        Raises:
+            NoTokenizerError: none was given, and none is known for this number of tokens.
+        """
+        if self._tokenizer is None:
+            self._tokenizer = Tokenizer.of_model(self._model.n_vocab)
+        if self._tokenizer is None:
+            raise NoTokenizerError(
+                f"{self._model.path}: the model has {self._model.n_vocab} tokens, expected 65536 "
+                "(World) or 256 (bytes) to know its tokenizer. Try Session(..., tokenizer=) with "
+                "its vocabulary file, or token lists in place of text."
+            )
+        return self._tokenizer
+
+    def feed(self, prompt: str | bytes | TokenSequence) -> NDArray[np.float32]:
+        """Read text or tokens, and return the logits after the last token.
+
+        Args:
+            prompt: text, or integers (n_tokens,); at least one token.
+
+        Returns:
+            float32 (n_vocab,), a new array.
+
+        Raises:
+            InvalidArgumentError: there is no token.
+            TokenOutOfRangeError: a token is not one of the model's.
+            NoTokenizerError: text, for a model whose tokenizer is not known.
+            KeyboardInterrupt: as ever. After any exception the session is as it was before.
+        """
+        return self._feed(self._tokens(prompt)).copy()
+
+    def generate(
+        self,
+        prompt: str | bytes | TokenSequence,
+        *,
+        max_tokens: int = 256,
+        stop: str | bytes | Iterable[str | bytes] = (),
+        stop_tokens: Iterable[int] = (END_OF_DOCUMENT,),
+        **sampling: Unpack[SamplingOptions],
+    ) -> str:
+        """Read `prompt`, then write: return the text of the tokens drawn.
+
+        The arguments, and what they raise, are those of `stream`.
+        """
+        return "".join(
+            self.stream(
+                prompt, max_tokens=max_tokens, stop=stop, stop_tokens=stop_tokens, **sampling
+            )
+        )
+
+    def stream(
+        self,
+        prompt: str | bytes | TokenSequence,
+        *,
+        max_tokens: int = 256,
+        stop: str | bytes | Iterable[str | bytes] = (),
+        stop_tokens: Iterable[int] = (END_OF_DOCUMENT,),
+        **sampling: Unpack[SamplingOptions],
+    ) -> TextStream:
+        r"""Read `prompt`, then write: return an iterator over pieces of text.
+
+        Afterwards, or whenever the iterator is left, the session has read the prompt and the tokens
+        drawn, but for the one that ended the text. Spaces, tabs and digits do not count for
+        `frequency_penalty`, as in the official package.
+
+        Args:
+            prompt: text or tokens. If it is empty, writing goes on after what was read before; a
+                session that has read nothing begins a document (it reads token 0).
+            max_tokens: how many tokens to draw at most.
+            stop: strings that end the text and are left out of it, wherever tokens begin or end.
+            stop_tokens: tokens that end the text; by default 0, the end of a document.
+            **sampling: the keyword arguments of `Sampler`: temperature, top_p, seed, ...
+
+        Returns:
+            A `TextStream`, which also tells `finish_reason` and `tokens`.
+
+        Raises:
+            InvalidArgumentError, TokenOutOfRangeError, NoTokenizerError: as `feed` and `Sampler`.
+
+        >>> stream = session.stream("The ", max_tokens=50, stop=["\n\n", "::"], seed=7)
+        >>> text = "".join(stream)
+        >>> stream.finish_reason in ("stop", "length", "end")
+        True
+        """
+        tokenizer = self.tokenizer
+        unread = self._tokens(prompt)
+        sampler = Sampler(self._model.n_vocab, **sampling)
+        missing, uncounted = _about(tokenizer, self._model.n_vocab)
+        sampler.ban(missing)
+        for token in uncounted:
+            sampler.weigh(token, 0)
+
+        def draw() -> int:
+            nonlocal unread
+            if unread.size == 0 and self._logits is None:
+                unread = as_tokens([END_OF_DOCUMENT])
+            if unread.size:
+                self._feed(unread)
+                unread = unread[:0]
+            assert self._logits is not None
+            return sampler.sample(self._logits)
+
+        def take(token: int) -> None:
+            sampler.accept(token)
+            self._feed(as_tokens([token]))
+
+        return TextStream(
+            draw, take, tokenizer, max_tokens=max_tokens, stop=stop, stop_tokens=stop_tokens
+        )
+
+    @property
+    def state(self) -> NDArray[np.float32]:
+        """What the session remembers: float32 (state_size,), a copy, in the layout of `rwkv.h`.
+
+        It can be kept and set again, in this session or another of the same model.
+
+        Raises:
+            StateMismatchError: what is set has another size.
+
+        >>> before = session.state
+        >>> _ = session.feed("something to forget")
+        >>> session.state = before
+        """
+        state = np.empty(self._model.state_size, np.float32)
+        self._core.read_state(state)
+        return state
+
+    @state.setter
+    def state(self, state: ArrayLike) -> None:
+        array = np.ascontiguousarray(state, np.float32)
+        if array.shape != (self._model.state_size,):
+            raise StateMismatchError(
+                f"state: expected shape ({self._model.state_size},) for {self._model.path}, got "
+                f"{array.shape}"
+            )
+        self._core.write_state(array)
+        self._logits = None
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self._core.reset()
+        self._logits = None
+
+    def fork(self) -> Session:
+        """Return a second session that goes on from here, in time proportional to the state."""
+        copy = object.__new__(type(self))
+        copy._model = self._model
+        copy._tokenizer = self._tokenizer
+        copy._core = self._core.fork()
+        copy._logits = self._logits
+        return copy
+
+    def _tokens(self, prompt: str | bytes | TokenSequence) -> NDArray[np.int32]:
+        if isinstance(prompt, str | bytes):
+            return as_tokens(self.tokenizer.encode(prompt))
+        return as_tokens(prompt)
+
+    def _feed(self, tokens: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Read the tokens, all or none; return the logits, which nobody changes from then on."""
+        logits = np.empty(self._model.n_vocab, np.float32)
+        before = self._core.fork() if tokens.size > PROMPT_PIECE else None
+        try:
+            begin = 0
+            while tokens.size - begin > PROMPT_PIECE:
+                self._core.feed(tokens[begin : begin + PROMPT_PIECE], None)
+                begin += PROMPT_PIECE
+            self._core.feed(tokens[begin:], logits)
+        except BaseException:
+            if before is not None:
+                self._core = before
+            raise
+        self._remember(logits)
+        return logits
+
+    def _remember(self, logits: NDArray[np.float32] | None) -> None:
+        self._logits = logits
+
+
+# The official package lets a token count nothing for the frequency penalty if its text is part of
+# this one.
+_UNCOUNTED = " \t0123456789"
+
+
+@functools.lru_cache(maxsize=8)
+def _about(tokenizer: Tokenizer, n_vocab: int) -> tuple[list[int], list[int]]:
+    """Return the tokens of the model that the tokenizer lacks, and those that are not counted."""
+    parts = {
+        _UNCOUNTED[begin:end]
+        for begin in range(len(_UNCOUNTED))
+        for end in range(begin + 1, len(_UNCOUNTED) + 1)
+    }
+    encoded = [tokenizer.encode(part) for part in sorted(parts)]
+    return list(tokenizer.missing(n_vocab)), [tokens[0] for tokens in encoded if len(tokens) == 1]
