@@ -1,0 +1,360 @@
+// Every kernel of every level that this machine supports, against the reference level: on all
+// lengths around the vector widths, unaligned arrays, and extreme values. Comparisons are element
+// by element.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "block_types.h"
+#include "check.h"
+#include "kernels/registry.h"
+
+using namespace rwkv;
+
+namespace {
+
+std::mt19937 random_bits(7);
+
+std::vector<float> floats(size_t n, float low, float high) {
+    std::vector<float> v(n);
+    for (float& x : v) {
+        x = low + (high - low) * static_cast<float>(random_bits()) * 0x1p-32f;
+    }
+    return v;
+}
+
+// Prints where a value is off, in the manner "wkv7/avx2/n=65".
+struct Case {
+    std::string name;
+
+    void near(size_t i, double got, double expected, double tolerance) const {
+        if (std::isnan(got) && std::isnan(expected)) return;
+        if (got == expected || std::fabs(got - expected) <= tolerance) return;
+        std::fprintf(stderr, "%s: element %zu is %.9g, expected %.9g within %g\n", name.c_str(), i,
+                     got, expected, tolerance);
+        std::exit(1);
+    }
+
+    // Each element to `relative` of its own size or of `scale`, the size of the terms added in it.
+    void near(const std::vector<float>& got, const std::vector<float>& expected, double relative,
+              double scale) const {
+        for (size_t i = 0; i < expected.size(); ++i) {
+            near(i, got[i], expected[i], relative * (std::fabs(expected[i]) + scale));
+        }
+    }
+};
+
+Case named(const char* op, const rwkv_kernels& k, size_t n) {
+    return {std::string(op) + "/" + k.name + "/n=" + std::to_string(n)};
+}
+
+const size_t kLengths[] = {1,  2,  3,  7,  8,  9,  15, 16,  17,  31,  32,  33,
+                           47, 48, 63, 64, 65, 96, 97, 128, 255, 256, 1000};
+
+// ---- element-wise
+
+using Unary = void (*)(const float*, size_t, float*);
+
+void test_unary(const rwkv_kernels& ref, const rwkv_kernels& k) {
+    struct {
+        const char* name;
+        Unary rwkv_kernels::*op;
+        float low, high;
+        double scale;  // exp(-exp(x)) magnifies a rounding of the inner exp
+    } const ops[] = {
+        {"sigmoid", &rwkv_kernels::sigmoid, -30, 30, 1e-30},
+        {"tanh", &rwkv_kernels::tanh, -12, 12, 1e-30},
+        {"silu", &rwkv_kernels::silu, -30, 30, 1e-30},
+        {"relu2", &rwkv_kernels::relu2, -5, 5, 1e-30},
+        {"decay_v6", &rwkv_kernels::decay_v6, -10, 4, 1.0},
+        {"decay_v7", &rwkv_kernels::decay_v7, -9, 9, 1e-30},
+        {"tanh small", &rwkv_kernels::tanh, -0.7f, 0.7f, 1e-30},
+    };
+    for (const auto& op : ops) {
+        for (const size_t n : kLengths) {
+            std::vector<float> x = floats(n, op.low, op.high);
+            std::vector<float> expected(n), got(n + 1, 77.0f);
+            (ref.*op.op)(x.data(), n, expected.data());
+            (k.*op.op)(x.data(), n, got.data());
+            named(op.name, k, n).near(got, expected, 1e-6, op.scale);
+            CHECK(got[n] == 77.0f);             // nothing beyond n is written
+            (k.*op.op)(x.data(), n, x.data());  // in place
+            named(op.name, k, n).near(x, expected, 1e-6, op.scale);
+        }
+        const float infinity = std::numeric_limits<float>::infinity();
+        std::vector<float> x = {0.0f,   -0.0f,    200.0f,    -200.0f,       88.8f,
+                                -88.8f, infinity, -infinity, std::nanf(""), 1e-20f};
+        std::vector<float> expected(x.size()), got(x.size());
+        (ref.*op.op)(x.data(), x.size(), expected.data());
+        (k.*op.op)(x.data(), x.size(), got.data());
+        // Results below the smallest normal number may be flushed to zero.
+        named(op.name, k, 0).near(got, expected, 1e-6, 1.2e-32);
+    }
+}
+
+void test_elementwise(const rwkv_kernels& ref, const rwkv_kernels& k) {
+    for (const size_t n : kLengths) {
+        // One float off the start of the vector, so that nothing is aligned.
+        const std::vector<float> a = floats(n + 1, -3, 3), b = floats(n + 1, -3, 3),
+                                 c = floats(n + 1, -1, 1);
+        const float *x = a.data() + 1, *z = b.data() + 1, *m = c.data() + 1;
+        const std::vector<float> start(m, m + n);
+        const auto check = [&](const char* op, auto&& call) {
+            std::vector<float> expected = start, got = start;
+            call(ref, expected.data());
+            call(k, got.data());
+            // The terms are of size 10 at most; dot adds n of them.
+            named(op, k, n).near(got, expected, 1e-6, 10.0 + std::sqrt(static_cast<double>(n)));
+        };
+        check("lerp", [&](auto& t, float* y) { t.lerp(x, z, m, n, y); });
+        check("add", [&](auto& t, float* y) { t.add(x, z, n, y); });
+        check("mul", [&](auto& t, float* y) { t.mul(x, z, n, y); });
+        check("add_mul", [&](auto& t, float* y) { t.add_mul(x, z, n, y); });
+        check("scale", [&](auto& t, float* y) { t.scale(x, 1.7f, n, y); });
+        check("add_scaled", [&](auto& t, float* y) { t.add_scaled(x, 1.7f, n, y); });
+        check("key_v7", [&](auto& t, float* y) { t.key_v7(x, z, m, n, y); });
+        check("layer_norm", [&](auto& t, float* y) { t.layer_norm(x, z, m, 1e-5f, n, y); });
+        check("dot", [&](auto& t, float* y) { y[0] = t.dot(x, z, n); });
+    }
+}
+
+// ---- quantisation of activations: exact
+
+void test_quantize(const rwkv_kernels& ref, const rwkv_kernels& k) {
+    std::vector<float> x = floats(32 * 40, -2, 2);
+    const auto block = [&](size_t b) { return x.data() + 32 * b; };
+    std::fill_n(block(0), 32, 0.0f);
+    std::fill_n(block(1), 32, 1e-42f);     // 127 / amax overflows
+    std::fill_n(block(2), 32, 3.74e-37f);  // just does not
+    block(3)[5] = std::nanf("");
+    block(4)[31] = std::numeric_limits<float>::infinity();
+    block(5)[0] = -std::numeric_limits<float>::infinity();
+    block(6)[7] = 3e38f;
+    std::fill_n(block(7), 32, -0.0f);
+    for (int j = 0; j < 32; ++j) block(8)[j] = (static_cast<float>(j) - 15.5f);  // ties: amax 16.5
+    for (int j = 0; j < 32; ++j) block(9)[j] = static_cast<float>(j % 2 ? 127 : j) + 0.5f;
+    block(10)[16] = -1000.0f;
+    const size_t n = x.size();
+    std::vector<int8_t> q1(n), q2(n);
+    std::vector<float> d1(n / 32), d2(n / 32);
+    std::vector<int32_t> s1(n / 32), s2(n / 32);
+    ref.quantize(x.data(), n, q1.data(), d1.data(), s1.data());
+    k.quantize(x.data(), n, q2.data(), d2.data(), s2.data());
+    for (size_t b = 0; b < n / 32; ++b) {
+        const Case c = named("quantize", k, b);
+        c.near(b, d2[b], d1[b], 0.0);
+        c.near(b, s2[b], s1[b], 0.0);
+        for (size_t j = 32 * b; j < 32 * b + 32; ++j) c.near(j, q2[j], q1[j], 0.0);
+    }
+    CHECK(d1[0] == 0.0f && d1[1] == 0.0f && d1[2] > 0.0f);
+    CHECK(std::isnan(d1[3]) && std::isnan(d1[4]) && std::isnan(d1[5]));
+    CHECK(q1[3 * 32] == 0 && s1[3] == 0);
+}
+
+// ---- matrices
+
+// A matrix packed for a level, and activations.
+struct Packed {
+    std::vector<uint8_t> memory;
+    rwkv_matrix matrix;
+
+    Packed(const rwkv_kernels& k, rwkv_type type, const std::vector<uint8_t>& file, size_t n_out,
+           size_t n_in)
+        : memory(k.matrix[type].packed_size(type, n_out, n_in) + 64) {
+        uint8_t* data = memory.data();
+        data += (64 - reinterpret_cast<uintptr_t>(data) % 64) % 64;
+        const size_t n_panels = (n_out + RWKV_PANEL - 1) / RWKV_PANEL;
+        // In two parts, as threads do.
+        k.matrix[type].pack(type, file.data(), n_out, n_in, n_panels / 2, n_panels, data);
+        k.matrix[type].pack(type, file.data(), n_out, n_in, 0, n_panels / 2, data);
+        matrix = {data, n_out, n_in, type};
+    }
+};
+
+struct Rows {
+    std::vector<float> x, d;
+    std::vector<int8_t> q;
+    std::vector<int32_t> sum;
+    rwkv_rows rows;
+
+    Rows(size_t n, size_t n_cols)
+        : x(floats(n * n_cols, -1, 1)), d(n * n_cols / 32), q(n * n_cols), sum(n * n_cols / 32) {
+        rows = {x.data(), q.data(), d.data(), sum.data(), n_cols, n_cols};
+    }
+};
+
+void test_matmul(const rwkv_kernels& ref, const rwkv_kernels& k, rwkv_type type) {
+    const bool quantised = type != RWKV_TYPE_FP32 && type != RWKV_TYPE_FP16;
+    const size_t widths[] = {1, 2, 5, 31, 32, 64, 96, 160, 1024};
+    for (const size_t n_in : widths) {
+        if (quantised && n_in % 32 != 0) continue;
+        for (const size_t n_out : {size_t{1}, size_t{15}, size_t{16}, size_t{17}, size_t{50}}) {
+            const size_t row_bytes = rwkv_row_bytes(type, n_in);
+            std::vector<uint8_t> file(n_out * row_bytes);
+            std::vector<float> sizes(n_out);  // of the terms, for the tolerance
+            for (size_t o = 0; o < n_out; ++o) {
+                const std::vector<float> w = floats(n_in, -0.5, 1);
+                quantize_row(type, w.data(), n_in, file.data() + o * row_bytes);
+            }
+            const size_t n_rows = 40;
+            Rows x(n_rows, n_in);
+            if (quantised) {
+                ref.quantize(x.x.data(), n_rows * n_in, x.q.data(), x.d.data(), x.sum.data());
+            }
+            const Packed mine(k, type, file, n_out, n_in), oracle(ref, type, file, n_out, n_in);
+            const size_t panels = (n_out + 15) / 16, ldy = n_out + 3;
+            std::vector<float> expected(n_rows * ldy, 5.0f), got = expected, part = expected;
+            ref.matrix[type].matmul(&oracle.matrix, &x.rows, 0, n_rows, 0, panels, expected.data(),
+                                    ldy);
+            k.matrix[type].matmul(&mine.matrix, &x.rows, 0, n_rows, 0, panels, got.data(), ldy);
+            const Case c = {std::string("matmul_") + type_name(type) + "/" + k.name +
+                            "/out=" + std::to_string(n_out) + "/in=" + std::to_string(n_in)};
+            // 1e-6 of the terms' sizes: sqrt(n) roundings of 2^-24 each, with room.
+            c.near(got, expected, 1e-6, 0.5 * std::sqrt(static_cast<double>(n_in)));
+
+            // Any split of rows and panels gives the same bits, and touches nothing else.
+            const size_t cuts[] = {0, 1, 3, 8, 9, 25, n_rows};
+            for (size_t i = 0; i + 1 < std::size(cuts); ++i) {
+                for (size_t p = 0; p < panels; ++p) {
+                    k.matrix[type].matmul(&mine.matrix, &x.rows, cuts[i], cuts[i + 1], p, p + 1,
+                                          part.data(), ldy);
+                }
+            }
+            CHECK(std::memcmp(part.data(), got.data(), got.size() * sizeof(float)) == 0);
+        }
+    }
+}
+
+// Scales of 1 and one block make the result the int32 block sum itself (below 2^24): exact.
+void test_block_sums(const rwkv_kernels& k, rwkv_type type) {
+    const size_t n_out = 33, row_bytes = rwkv_row_bytes(type, 32);
+    const bool has_m = type == RWKV_TYPE_Q4_1 || type == RWKV_TYPE_Q5_1;
+    for (int round = 0; round < 50; ++round) {
+        std::vector<uint8_t> file(n_out * row_bytes);
+        for (uint8_t& byte : file) byte = static_cast<uint8_t>(random_bits());
+        if (round < 4) {  // extreme codes: all ones, all zeros, -128
+            const uint8_t fill[] = {0xff, 0x00, 0x80, 0x7f};
+            std::fill(file.begin(), file.end(), fill[round]);
+        }
+        for (size_t o = 0; o < n_out; ++o) {
+            const uint16_t one = 0x3c00, zero = 0;
+            std::memcpy(file.data() + o * row_bytes, &one, 2);
+            if (has_m) std::memcpy(file.data() + o * row_bytes + 2, &zero, 2);
+        }
+        Rows x(5, 32);
+        for (size_t i = 0; i < x.q.size(); ++i) {
+            x.q[i] = static_cast<int8_t>(static_cast<int>(random_bits() % 255) - 127);
+            if (i < 32) x.q[i] = 127;
+            if (i >= 32 && i < 64) x.q[i] = -127;
+        }
+        for (size_t i = 0; i < 5; ++i) {
+            x.d[i] = 1.0f;
+            x.sum[i] = 0;
+            for (size_t j = 0; j < 32; ++j) x.sum[i] += x.q[32 * i + j];
+        }
+        const Packed packed(k, type, file, n_out, 32);
+        std::vector<float> y(5 * n_out);
+        k.matrix[type].matmul(&packed.matrix, &x.rows, 0, 5, 0, 3, y.data(), n_out);
+        for (size_t o = 0; o < n_out; ++o) {
+            std::vector<float> w(32);  // d = 1, m = 0: the values are the signed codes
+            dequantize_row(type, file.data() + o * row_bytes, 32, w.data());
+            for (size_t i = 0; i < 5; ++i) {
+                int32_t isum = 0;
+                for (size_t j = 0; j < 32; ++j)
+                    isum += static_cast<int32_t>(w[j]) * x.q[32 * i + j];
+                const Case c = {std::string("block_sum_") + type_name(type) + "/" + k.name};
+                c.near(o, y[i * n_out + o], isum, 0.0);
+            }
+        }
+    }
+}
+
+// ---- recurrences
+
+void test_wkv(const rwkv_kernels& ref, const rwkv_kernels& k) {
+    for (const size_t n : {size_t{1}, size_t{5}, size_t{8}, size_t{16}, size_t{24}, size_t{32},
+                           size_t{40}, size_t{64}, size_t{65}, size_t{128}}) {
+        for (const size_t n_tokens : {size_t{1}, size_t{2}, size_t{3}, size_t{8}, size_t{33}}) {
+            const size_t ld = n + 7, size = n_tokens * ld;
+            const std::vector<float> r = floats(size, -1, 1), key = floats(size, -1, 1),
+                                     v = floats(size, -1, 1), w = floats(size, 0.5, 1),
+                                     u = floats(n, -1, 1), kappa = floats(size, -0.3f, 0.3f),
+                                     lr = floats(size, 0, 0.3f);
+            const std::vector<float> S = floats(n * n, -1, 1);
+            const auto check = [&](const char* op, const std::vector<float>& state, auto&& call) {
+                std::vector<float> y1(size, 3.0f), y2 = y1, S1 = state, S2 = state;
+                call(ref, S1.data(), y1.data());
+                call(k, S2.data(), y2.data());
+                const Case c = named(op, k, n);
+                c.near(y2, y1, 1e-5, std::sqrt(static_cast<double>(n)));
+                c.near(S2, S1, 1e-5, 1.0);
+                // Token by token gives the same bits as a chunk.
+                std::vector<float> S3 = state, y3(size, 3.0f);
+                for (size_t t = 0; t < n_tokens; ++t) call(k, S3.data(), y3.data(), t);
+                CHECK(std::memcmp(S3.data(), S2.data(), S2.size() * sizeof(float)) == 0);
+                CHECK(std::memcmp(y3.data(), y2.data(), y2.size() * sizeof(float)) == 0);
+            };
+            // A last argument picks one token.
+            struct Span {
+                size_t first, count;
+            };
+            const auto span = [&](auto... t) {
+                const size_t all[] = {0, static_cast<size_t>(t)...};
+                return sizeof...(t) ? Span{all[sizeof...(t)] * ld, 1} : Span{0, n_tokens};
+            };
+            check("wkv5", S, [&](auto& t, float* s, float* y, auto... one) {
+                const auto [at, count] = span(one...);
+                t.wkv5(count, ld, n, &r[at], &key[at], &v[at], u.data(), &w[at], ld, s, y + at);
+            });
+            check("wkv5 fixed", S, [&](auto& t, float* s, float* y, auto... one) {
+                const auto [at, count] = span(one...);
+                t.wkv5(count, ld, n, &r[at], &key[at], &v[at], u.data(), w.data(), 0, s, y + at);
+            });
+            check("wkv7", S, [&](auto& t, float* s, float* y, auto... one) {
+                const auto [at, count] = span(one...);
+                t.wkv7(count, ld, n, &r[at], &w[at], &key[at], &v[at], &kappa[at], &lr[at], s,
+                       y + at);
+            });
+            std::vector<float> fresh(3 * n, 0.0f);
+            std::fill_n(fresh.begin() + static_cast<ptrdiff_t>(2 * n), n, -1e30f);
+            const std::vector<float> decay = floats(n, -3, -0.01f);
+            for (const std::vector<float>& start : {fresh, floats(3 * n, 0.5, 2)}) {
+                check("wkv4", start, [&](auto& t, float* s, float* y, auto... one) {
+                    const auto [at, count] = span(one...);
+                    t.wkv4(count, ld, n, u.data(), decay.data(), &key[at], &v[at], s, s + n,
+                           s + 2 * n, y + at);
+                });
+            }
+        }
+    }
+}
+
+}  // namespace
+
+int main() {
+    const rwkv_kernels reference = kernels_of("reference");
+    for (const char* const* name = kernel_names(); *name != nullptr; ++name) {
+        if (!kernels_supported(*name)) {
+            std::printf("%s: not supported on this machine\n", *name);
+            continue;
+        }
+        const rwkv_kernels k = kernels_of(*name);
+        CHECK(std::strcmp(k.name, *name) == 0);  // what runs is what was asked for
+        test_unary(reference, k);
+        test_elementwise(reference, k);
+        test_quantize(reference, k);
+        for (int type = 0; type < RWKV_TYPE_COUNT; ++type) {
+            test_matmul(reference, k, static_cast<rwkv_type>(type));
+        }
+        for (int type = RWKV_TYPE_Q4_0; type < RWKV_TYPE_COUNT; ++type) {
+            test_block_sums(k, static_cast<rwkv_type>(type));
+        }
+        test_wkv(reference, k);
+        std::printf("%s: ok\n", *name);
+    }
+    return 0;
+}
