@@ -207,9 +207,8 @@ def _choose_type(
 
 def _through_fp16(tensor: FileTensor, choice: TypeChoice, checkpoint: Checkpoint) -> bool:
     """Whether rwkv.cpp's way to the tensor's type leads through an FP16 file that rounds it."""
-    return (
-        choice.rwkv_cpp and not checkpoint.is_model_file and ROLE_TYPES[tensor.role].fp16 == "fp16"
-    )
+    two_steps = choice.rwkv_cpp and choice.dtype.is_quantized and not checkpoint.is_model_file
+    return two_steps and ROLE_TYPES[tensor.role].fp16 == "fp16"
 
 
 def _processors() -> int:

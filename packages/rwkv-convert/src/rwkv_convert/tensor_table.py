@@ -225,7 +225,7 @@ _V7 = [
     _row(_FFN + "x_k", _V, "1 1 C"),
 ]
 
-_TABLES = {
+TABLES: dict[str, list[Row]] = {
     "4": _V4,
     "5.1": _V5_1,
     "5.1-gate": _V5_1_GATE,
@@ -235,9 +235,8 @@ _TABLES = {
 }
 """By version. `5.1-gate` exists in checkpoints only: in a model file it is 5.2."""
 
-TABLES: dict[str, tuple[Row, ...]] = {version: tuple(rows) for version, rows in _TABLES.items()}
 
-# The version is that of the first line whose tensors all exist (and whose last one does not).
+# The version is that of the first line whose tensors exist in a layer (and whose last one does not).
 _DETECTION: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("7", ("att.k_k",), ""),
     ("7", ("att.r_k",), ""),
@@ -377,6 +376,16 @@ class _MisshapedError(Exception):
     pass
 
 
+def _without_layer(name: str) -> str:
+    """`blocks.{i}.rest` of `blocks.N.rest`."""
+    return f"blocks.{{i}}.{name.split('.', 2)[2]}" if layer_of(name) >= 0 else name
+
+
+_KNOWN_NAMES = {
+    name for rows in TABLES.values() for row in rows for name in (row.name, row.name_in_file)
+}
+
+
 def identify(checkpoint: Checkpoint) -> Model:
     """Finds out which RWKV version a checkpoint is, and checks every tensor's presence and shape.
 
@@ -413,10 +422,15 @@ def identify(checkpoint: Checkpoint) -> Model:
         for name, (row, i) in expected.items()
         if name not in names and not (row.layers is Layers.NOT_FIRST and i == 0)
     ]
-    if missing:
+    # A tensor of another version is not unused: the file is a mixture, or lacks what we detect by.
+    foreign = [
+        name for name in names if name not in expected and _without_layer(name) in _KNOWN_NAMES
+    ]
+    if missing or foreign:
         raise ModelError(
             f"{path}: not a whole RWKV-{version} model: missing {listing(missing)}; "
             f"found {listing([name for name in names if name in expected])}"
+            + (f"; of other versions {listing(foreign)}" if foreign else "")
         )
 
     try:
@@ -462,9 +476,10 @@ def identify(checkpoint: Checkpoint) -> Model:
 
 
 def _detect(checkpoint: Checkpoint) -> str:
-    first = {name.removeprefix("blocks.0.") for name in checkpoint.tensors if layer_of(name) == 0}
+    # Any layer will do, so that a tensor that is missing in one is named as missing.
+    in_layers = {name.split(".", 2)[2] for name in checkpoint.tensors if layer_of(name) >= 0}
     for version, present, absent in _DETECTION:
-        if first.issuperset(present) and absent not in first:
+        if in_layers.issuperset(present) and absent not in in_layers:
             if version == "5.1-gate" and checkpoint.is_model_file:
                 break
             return version

@@ -141,7 +141,7 @@ def temporary_output(path: Path, *, force: bool) -> Iterator[Path]:
         except OSError as error:
             raise OutputError(f"{path}: cannot be written: {reason(error)}") from error
     except BaseException:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):  # ValueError: a zero byte in the name
             temporary.unlink()
         raise
     _sync_folder(path.parent)
