@@ -42,7 +42,7 @@ class Scratch {
         rows.x = take<float>(n_rows * n_cols);
         rows.q = take<int8_t>(n_rows * n_cols);
         rows.d = take<float>(n_rows * n_blocks);
-        rows.sum = take<int32_t>(n_rows * n_blocks);
+        rows.sum = take<float>(n_rows * n_blocks);
         rows.n_cols = n_cols;
         rows.ld = n_cols;
         return rows;

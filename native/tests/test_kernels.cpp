@@ -141,7 +141,7 @@ void test_quantize(const rwkv_kernels& ref, const rwkv_kernels& k) {
     const size_t n = x.size();
     std::vector<int8_t> q1(n), q2(n);
     std::vector<float> d1(n / 32), d2(n / 32);
-    std::vector<int32_t> s1(n / 32), s2(n / 32);
+    std::vector<float> s1(n / 32), s2(n / 32);
     ref.quantize(x.data(), n, q1.data(), d1.data(), s1.data());
     k.quantize(x.data(), n, q2.data(), d2.data(), s2.data());
     for (size_t b = 0; b < n / 32; ++b) {
@@ -176,13 +176,12 @@ struct Packed {
 };
 
 struct Rows {
-    std::vector<float> x, d;
+    std::vector<float> x, d, sum;
     std::vector<int8_t> q;
-    std::vector<int32_t> sum;
     rwkv_rows rows;
 
     Rows(size_t n, size_t n_cols)
-        : x(floats(n * n_cols, -1, 1)), d(n * n_cols / 32), q(n * n_cols), sum(n * n_cols / 32) {
+        : x(floats(n * n_cols, -1, 1)), d(n * n_cols / 32), sum(n * n_cols / 32), q(n * n_cols) {
         rows = {x.data(), q.data(), d.data(), sum.data(), n_cols, n_cols};
     }
 };

@@ -55,10 +55,10 @@ typedef struct rwkv_matrix {
 /* Activations, as matrices take them: fp32 rows, and the same rows quantised in blocks of 32
  * (q, d and sum are read only by products with quantised matrices, x only by the others). */
 typedef struct rwkv_rows {
-    float* x;     /* (n, n_cols), rows `ld` floats apart */
-    int8_t* q;    /* (n, n_cols): x ~ d * q */
-    float* d;     /* (n, n_cols / 32) */
-    int32_t* sum; /* (n, n_cols / 32): the sum of the block's q */
+    float* x;   /* (n, n_cols), rows `ld` floats apart */
+    int8_t* q;  /* (n, n_cols): x ~ d * q */
+    float* d;   /* (n, n_cols / 32) */
+    float* sum; /* (n, n_cols / 32): the sum of the block's q, a whole number */
     size_t n_cols;
     size_t ld;
 } rwkv_rows;
@@ -79,7 +79,8 @@ typedef struct rwkv_matrix_kernels {
      * only the elements named are written.
      *
      * Quantised W:  sum over blocks, in order, of  d_w d_x isum (+ m_w d_x xsum for q4_1, q5_1),
-     *               isum = sum of q_w q_x, xsum = sum of q_x, both exact in int32;
+     *               isum = sum of q_w q_x, xsum = sum of q_x, both exact: whole
+     *               numbers below 2^24, in int32 or float;
      *               q_w is signed for q4_0 (q - 8), q5_0 (q - 16), q8_0. */
     void (*matmul)(const rwkv_matrix* w, const rwkv_rows* x, size_t row_begin, size_t row_end,
                    size_t panel_begin, size_t panel_end, float* y, size_t ldy);
@@ -94,7 +95,7 @@ typedef struct rwkv_kernels {
      *     id = 127 / amax,  d = amax / 127,  q = round_half_even(x * id),  sum = sum of q
      * amax = 0, or so small that id overflows: d = 0, q = 0.
      * A value that is not finite: d = NaN, q = 0, so that every product with it is NaN. */
-    void (*quantize)(const float* x, size_t n, int8_t* q, float* d, int32_t* sum);
+    void (*quantize)(const float* x, size_t n, int8_t* q, float* d, float* sum);
 
     /* y = (x - mean) / sqrt(variance + eps) * w + b; variance = mean of (x - mean)^2. y may be x.
      */
@@ -173,6 +174,8 @@ void rwkv_panel16_pack(rwkv_type type, const uint8_t* src, size_t n_out, size_t 
 
 void rwkv_kernels_reference(rwkv_kernels* k);
 void rwkv_kernels_avx2(rwkv_kernels* k);
+void rwkv_kernels_avx512(rwkv_kernels* k);
+void rwkv_kernels_avx512_vnni(rwkv_kernels* k);
 
 /* ---- small shared pieces ----------------------------------------------------------------------
  */

@@ -75,7 +75,7 @@ static float dot_blocks(rwkv_type type, const uint8_t* w, const rwkv_rows* x, si
     const size_t n_blocks = x->n_cols / RWKV_BLOCK;
     const int8_t* q = x->q + row * x->n_cols;
     const float* d = x->d + row * n_blocks;
-    const int32_t* xsum = x->sum + row * n_blocks;
+    const float* xsum = x->sum + row * n_blocks;
     float sum = 0.0f;
     for (size_t b = 0; b < n_blocks; ++b) {
         const block wb = unpack_block(type, w + b * rwkv_block_bytes(type));
@@ -83,7 +83,7 @@ static float dot_blocks(rwkv_type type, const uint8_t* w, const rwkv_rows* x, si
         for (int j = 0; j < RWKV_BLOCK; ++j) isum += wb.q[j] * q[b * RWKV_BLOCK + j];
         sum += wb.d * d[b] * (float)isum;
         if (type == RWKV_TYPE_Q4_1 || type == RWKV_TYPE_Q5_1) {
-            sum += wb.m * d[b] * (float)xsum[b];
+            sum += wb.m * d[b] * xsum[b];
         }
     }
     return sum;
@@ -107,7 +107,7 @@ static void matmul(const rwkv_matrix* w, const rwkv_rows* x, size_t row_begin, s
 
 /* ---- rows ------------------------------------------------------------------------------------ */
 
-static void quantize(const float* x, size_t n, int8_t* q, float* d, int32_t* sum) {
+static void quantize(const float* x, size_t n, int8_t* q, float* d, float* sum) {
     for (size_t b = 0; b < n / RWKV_BLOCK; ++b, x += RWKV_BLOCK, q += RWKV_BLOCK) {
         float amax = 0.0f;
         int finite = 1;
@@ -118,11 +118,11 @@ static void quantize(const float* x, size_t n, int8_t* q, float* d, int32_t* sum
         const float id = finite && amax > 0.0f ? 127.0f / amax : 0.0f;
         const int usable = finite && isfinite(id);
         d[b] = !finite ? NAN : id > 0.0f && usable ? amax / 127.0f : 0.0f;
-        sum[b] = 0;
+        sum[b] = 0.0f;
         for (int j = 0; j < RWKV_BLOCK; ++j) {
             /* rintf rounds half to even; |x id| <= 127 (1 + 2^-23), which rounds to 127. */
             q[j] = usable ? (int8_t)rintf(x[j] * id) : 0;
-            sum[b] += q[j];
+            sum[b] += (float)q[j];
         }
     }
 }

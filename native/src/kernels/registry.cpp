@@ -22,6 +22,8 @@ constexpr Level kLevels[] = {
     {"reference", 0, rwkv_kernels_reference},
 #if defined(RWKV_X86)
     {"avx2", kAvx2 | kFma | kF16c, rwkv_kernels_avx2},
+    {"avx512", kAvx2 | kFma | kF16c | kAvx512, rwkv_kernels_avx512},
+    {"avx512_vnni", kAvx2 | kFma | kF16c | kAvx512 | kAvx512Vnni, rwkv_kernels_avx512_vnni},
 #endif
 };
 

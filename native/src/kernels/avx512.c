@@ -1,0 +1,280 @@
+/* avx512.c: 512-bit vectors (AVX-512 F, BW, DQ, VL), one for the 16 rows of a panel. */
+#include <immintrin.h>
+#include <math.h>
+
+#include "kernels.h"
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* ---- vectors ----------------------------------------------------------------------------------
+ */
+
+typedef __m512 vec;
+enum { LANES = 16, WKV7_VECTORS = 4 };
+
+/* A mask for the first min(n, 16) lanes. */
+INLINE __mmask16 lanes(size_t n) { return n >= 16 ? 0xffff : (__mmask16)((1u << n) - 1); }
+
+INLINE vec vload(const float* p, size_t n) {
+    return n >= 16 ? _mm512_loadu_ps(p) : _mm512_maskz_loadu_ps(lanes(n), p);
+}
+
+INLINE void vstore(float* p, size_t n, vec v) {
+    if (n >= 16) {
+        _mm512_storeu_ps(p, v);
+    } else {
+        _mm512_mask_storeu_ps(p, lanes(n), v);
+    }
+}
+
+INLINE vec vset1(float s) { return _mm512_set1_ps(s); }
+INLINE vec vadd(vec a, vec b) { return _mm512_add_ps(a, b); }
+INLINE vec vsub(vec a, vec b) { return _mm512_sub_ps(a, b); }
+INLINE vec vmul(vec a, vec b) { return _mm512_mul_ps(a, b); }
+INLINE vec vdiv(vec a, vec b) { return _mm512_div_ps(a, b); }
+INLINE vec vfma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
+INLINE vec vfnma(vec a, vec b, vec c) { return _mm512_fnmadd_ps(a, b, c); }
+INLINE vec vmax(vec a, vec b) { return _mm512_max_ps(a, b); }
+INLINE vec vmin(vec a, vec b) { return _mm512_min_ps(a, b); }
+INLINE vec vround(vec v) {
+    return _mm512_roundscale_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+INLINE vec vless(vec a, vec b, vec x, vec y) {
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x);
+}
+INLINE vec vkeep(vec v, size_t n) { return _mm512_maskz_mov_ps(lanes(n), v); }
+INLINE vec vpow2(vec p, vec n) { return _mm512_scalef_ps(p, n); }
+
+INLINE float vsum(vec v) {
+    __m256 s = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+    __m128 t = _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
+    t = _mm_add_ps(t, _mm_movehl_ps(t, t));
+    t = _mm_add_ss(t, _mm_movehdup_ps(t));
+    return _mm_cvtss_f32(t);
+}
+
+#include "vector_kernels.h"
+
+/* ---- rows ------------------------------------------------------------------------------------ */
+
+static void quantize(const float* x, size_t n, int8_t* q, float* d, float* sum) {
+    const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
+    for (size_t b = 0; b < n / RWKV_BLOCK; ++b, x += RWKV_BLOCK, q += RWKV_BLOCK) {
+        const __m512 low = _mm512_loadu_ps(x);
+        const __m512 high = _mm512_loadu_ps(x + 16);
+        /* Magnitudes compare like their bits, and NaN above infinity above all numbers. */
+        const __m512i top =
+            _mm512_max_epi32(_mm512_and_epi32(_mm512_castps_si512(low), magnitude),
+                             _mm512_and_epi32(_mm512_castps_si512(high), magnitude));
+        const int32_t bits = _mm512_reduce_max_epi32(top);
+        float amax;
+        memcpy(&amax, &bits, sizeof amax);
+        const int finite = bits < 0x7f800000;
+        const float id = finite && bits > 0 ? 127.0f / amax : 0.0f;
+        if (!finite || id > 3.402823466e38f) {
+            _mm256_storeu_si256((__m256i*)q, _mm256_setzero_si256());
+            d[b] = finite ? 0.0f : NAN;
+            sum[b] = 0.0f;
+            continue;
+        }
+        const __m512 factor = _mm512_set1_ps(id);
+        const __m512i i0 = _mm512_cvtps_epi32(_mm512_mul_ps(low, factor));
+        const __m512i i1 = _mm512_cvtps_epi32(_mm512_mul_ps(high, factor));
+        _mm_storeu_si128((__m128i*)q, _mm512_cvtepi32_epi8(i0));
+        _mm_storeu_si128((__m128i*)(q + 16), _mm512_cvtepi32_epi8(i1));
+        sum[b] = (float)_mm512_reduce_add_epi32(_mm512_add_epi32(i0, i1));
+        d[b] = bits > 0 ? amax / 127.0f : 0.0f;
+    }
+}
+
+/* ---- matrices -------------------------------------------------------------------------------- */
+
+/* Rows of activations that share one pass over a panel. */
+enum { TILE = 4 };
+
+/* fp32 or fp16 panel times n_rows (<= TILE) rows. Each sum is that of four: columns 4 i, 4 i + 1,
+ * 4 i + 2, 4 i + 3. */
+INLINE void panel_values(rwkv_type type, const rwkv_matrix* w, size_t panel, const rwkv_rows* x,
+                         size_t row, size_t n_rows, float* y, size_t ldy) {
+    const size_t size = type == RWKV_TYPE_FP32 ? 4 : 2;
+    const uint8_t* p = (const uint8_t*)w->data + panel * RWKV_PANEL * w->n_in * size;
+    __m512 sum[TILE][4];
+    for (size_t i = 0; i < n_rows; ++i) {
+        for (int k = 0; k < 4; ++k) sum[i][k] = _mm512_setzero_ps();
+    }
+    size_t c = 0;
+    for (; c + 4 <= w->n_in; c += 4) {
+        for (size_t k = 0; k < 4; ++k, p += RWKV_PANEL * size) {
+            const __m512 wc = type == RWKV_TYPE_FP32
+                                  ? _mm512_loadu_ps(p)
+                                  : _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p));
+            for (size_t i = 0; i < n_rows; ++i) {
+                const __m512 xc = _mm512_set1_ps(x->x[(row + i) * x->ld + c + k]);
+                sum[i][k] = _mm512_fmadd_ps(wc, xc, sum[i][k]);
+            }
+        }
+    }
+    for (; c < w->n_in; ++c, p += RWKV_PANEL * size) {
+        const __m512 wc = type == RWKV_TYPE_FP32
+                              ? _mm512_loadu_ps(p)
+                              : _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p));
+        for (size_t i = 0; i < n_rows; ++i) {
+            const __m512 xc = _mm512_set1_ps(x->x[(row + i) * x->ld + c]);
+            sum[i][0] = _mm512_fmadd_ps(wc, xc, sum[i][0]);
+        }
+    }
+    const size_t o = panel * RWKV_PANEL;
+    for (size_t i = 0; i < n_rows; ++i) {
+        vstore(y + (row + i) * ldy + o, w->n_out - o,
+               _mm512_add_ps(_mm512_add_ps(sum[i][0], sum[i][1]),
+                             _mm512_add_ps(sum[i][2], sum[i][3])));
+    }
+}
+
+/* What to subtract from the unsigned code of a type to get its signed one. */
+INLINE float offset_of(rwkv_type type) {
+    return type == RWKV_TYPE_Q4_0 ? 8.0f : type == RWKV_TYPE_Q5_0 ? 16.0f : 0.0f;
+}
+
+/* Quantised panel times n_rows (<= TILE) rows. As in avx2.c, the products of a block's groups are
+ * added in int16 where they fit:
+ *     4-bit codes   8 groups x 2 x 15 x 127 = 30480
+ *     5-bit codes   4 groups x 2 x 31 x 127 = 31496, so they are widened after four groups
+ *     q8_0          even and odd columns apart, as int16 times int16 into int32 */
+INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, const rwkv_rows* x,
+                         size_t row, size_t n_rows, float* y, size_t ldy) {
+    const int is_q8 = type == RWKV_TYPE_Q8_0;
+    const int has_fifth = type == RWKV_TYPE_Q5_0 || type == RWKV_TYPE_Q5_1;
+    const int has_m = type == RWKV_TYPE_Q4_1 || type == RWKV_TYPE_Q5_1;
+    const size_t n_blocks = w->n_in / RWKV_BLOCK;
+    const size_t code_bytes = is_q8 ? 512 : 256;
+    const uint8_t* base =
+        (const uint8_t*)w->data + panel * RWKV_PANEL * rwkv_row_bytes(type, w->n_in);
+    const uint8_t* fifth = base + n_blocks * code_bytes;
+    const uint8_t* d = fifth + (has_fifth ? n_blocks * 64 : 0);
+    const uint8_t* m = d + n_blocks * 32;
+    const __m512i low = _mm512_set1_epi8(15);
+    const __m512i ones = _mm512_set1_epi16(1);
+    const size_t o = panel * RWKV_PANEL;
+
+    __m512 sum[TILE];
+    for (size_t i = 0; i < n_rows; ++i) sum[i] = _mm512_setzero_ps();
+    for (size_t b = 0; b < n_blocks; ++b) {
+        __m512i code[8];
+        for (int g = 0; g < (is_q8 ? 8 : 4); ++g) {
+            const __m512i bytes = _mm512_loadu_si512(base + b * code_bytes + 64 * g);
+            if (is_q8) {
+                code[g] = bytes;
+            } else {
+                code[g] = _mm512_and_si512(bytes, low);
+                code[g + 4] = _mm512_and_si512(_mm512_srli_epi16(bytes, 4), low);
+            }
+        }
+        if (has_fifth) {
+            for (int g = 0; g < 8; ++g) {
+                __mmask64 bits;
+                memcpy(&bits, fifth + b * 64 + 8 * g, sizeof bits);
+                code[g] = _mm512_mask_add_epi8(code[g], bits, code[g], _mm512_set1_epi8(16));
+            }
+        }
+        const __m512 dw = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(d + b * 32)));
+        const __m512 mw = has_m ? _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(m + b * 32)))
+                                : _mm512_setzero_ps();
+        for (size_t i = 0; i < n_rows; ++i) {
+            const size_t at = (row + i) * n_blocks + b;
+            const uint8_t* q = (const uint8_t*)x->q + at * RWKV_BLOCK;
+            __m512i isum = _mm512_setzero_si512();
+            if (is_q8) {
+                for (int g = 0; g < 8; ++g) {
+                    const __m512i xq = _mm512_set1_epi32((int32_t)rwkv_load_u32(q + 4 * g));
+                    const __m512i even =
+                        _mm512_madd_epi16(_mm512_srai_epi16(_mm512_slli_epi16(code[g], 8), 8),
+                                          _mm512_srai_epi16(_mm512_slli_epi16(xq, 8), 8));
+                    const __m512i odd =
+                        _mm512_madd_epi16(_mm512_srai_epi16(code[g], 8), _mm512_srai_epi16(xq, 8));
+                    isum = _mm512_add_epi32(isum, _mm512_add_epi32(even, odd));
+                }
+            } else {
+                __m512i pairs[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
+                for (int g = 0; g < 8; ++g) {
+                    const __m512i xq = _mm512_set1_epi32((int32_t)rwkv_load_u32(q + 4 * g));
+                    pairs[g / 4] =
+                        _mm512_add_epi16(pairs[g / 4], _mm512_maddubs_epi16(code[g], xq));
+                }
+                isum = has_fifth ? _mm512_add_epi32(_mm512_madd_epi16(pairs[0], ones),
+                                                    _mm512_madd_epi16(pairs[1], ones))
+                                 : _mm512_madd_epi16(_mm512_add_epi16(pairs[0], pairs[1]), ones);
+            }
+            /* From unsigned codes to signed ones: exact, as all are whole numbers below 2^24. */
+            const __m512 xsum = _mm512_set1_ps(x->sum[at]);
+            __m512 signed_sum = _mm512_cvtepi32_ps(isum);
+            if (offset_of(type) != 0.0f) {
+                signed_sum = _mm512_fnmadd_ps(_mm512_set1_ps(offset_of(type)), xsum, signed_sum);
+            }
+            const __m512 dx = _mm512_set1_ps(x->d[at]);
+            sum[i] = _mm512_fmadd_ps(_mm512_mul_ps(dw, dx), signed_sum, sum[i]);
+            if (has_m) sum[i] = _mm512_fmadd_ps(_mm512_mul_ps(mw, dx), xsum, sum[i]);
+        }
+    }
+    for (size_t i = 0; i < n_rows; ++i) vstore(y + (row + i) * ldy + o, w->n_out - o, sum[i]);
+}
+
+/* The type and the number of rows of a tile are constants to the compiler. */
+INLINE void matmul_of(rwkv_type type, const rwkv_matrix* w, const rwkv_rows* x, size_t row_begin,
+                      size_t row_end, size_t panel_begin, size_t panel_end, float* y, size_t ldy) {
+    const int is_float = type == RWKV_TYPE_FP32 || type == RWKV_TYPE_FP16;
+    for (size_t panel = panel_begin; panel < panel_end; ++panel) {
+        size_t row = row_begin;
+        for (; row + TILE <= row_end; row += TILE) {
+            if (is_float) {
+                panel_values(type, w, panel, x, row, TILE, y, ldy);
+            } else {
+                panel_blocks(type, w, panel, x, row, TILE, y, ldy);
+            }
+        }
+        for (; row < row_end; ++row) {
+            if (is_float) {
+                panel_values(type, w, panel, x, row, 1, y, ldy);
+            } else {
+                panel_blocks(type, w, panel, x, row, 1, y, ldy);
+            }
+        }
+    }
+}
+
+static void matmul(const rwkv_matrix* w, const rwkv_rows* x, size_t r0, size_t r1, size_t p0,
+                   size_t p1, float* y, size_t ldy) {
+    switch (w->type) {
+        case RWKV_TYPE_FP32:
+            matmul_of(RWKV_TYPE_FP32, w, x, r0, r1, p0, p1, y, ldy);
+            break;
+        case RWKV_TYPE_FP16:
+            matmul_of(RWKV_TYPE_FP16, w, x, r0, r1, p0, p1, y, ldy);
+            break;
+        case RWKV_TYPE_Q4_0:
+            matmul_of(RWKV_TYPE_Q4_0, w, x, r0, r1, p0, p1, y, ldy);
+            break;
+        case RWKV_TYPE_Q4_1:
+            matmul_of(RWKV_TYPE_Q4_1, w, x, r0, r1, p0, p1, y, ldy);
+            break;
+        case RWKV_TYPE_Q5_0:
+            matmul_of(RWKV_TYPE_Q5_0, w, x, r0, r1, p0, p1, y, ldy);
+            break;
+        case RWKV_TYPE_Q5_1:
+            matmul_of(RWKV_TYPE_Q5_1, w, x, r0, r1, p0, p1, y, ldy);
+            break;
+        case RWKV_TYPE_Q8_0:
+            matmul_of(RWKV_TYPE_Q8_0, w, x, r0, r1, p0, p1, y, ldy);
+            break;
+        default:
+            break;
+    }
+}
+
+void rwkv_kernels_avx512(rwkv_kernels* k) {
+    for (int type = 0; type < RWKV_TYPE_COUNT; ++type) {
+        k->matrix[type] = (rwkv_matrix_kernels){rwkv_panel16_size, rwkv_panel16_pack, matmul};
+    }
+    k->quantize = quantize;
+    use_vector_kernels(k);
+}
