@@ -1,6 +1,6 @@
-"""Pickles that ask for more than a dict of tensors: each must be refused, none may run anything.
+"""Pickles that ask for more than a dict of tensors: each is refused, none may run anything.
 
-`hostile_pickles(marker)` gives them by name; those that would run code try to create the file `marker`.
+`hostile_pickles(marker)` gives them by name; those that run code would create the file `marker`.
 """
 
 from pathlib import Path

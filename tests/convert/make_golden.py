@@ -1,6 +1,6 @@
-"""Writes golden.json: the sha256 of what the converter makes of a small checkpoint of each version.
+"""Writes golden.json: the sha256 of what the converter makes of small checkpoints, by version.
 
-Run `python tests/convert/make_golden.py` only when the format is meant to change; the tests compare.
+Run `python tests/convert/make_golden.py` only when the format is to change; the tests compare.
 """
 
 import hashlib

@@ -19,9 +19,25 @@ from convert.checkpoint_writers import (
 from convert.make_golden import DTYPES, GOLDEN, digests
 from rwkv_convert.convert import PIECE
 from rwkv_convert.tensor_table import TABLES, Change
-from twin import ggmf, synth
+from twin import block_types, ggmf, synth
 
 QUANTIZED = DTYPES[2:]
+
+
+def reference(checkpoint, dtype, **options):
+    """What the twin writes, with the exponentials rounded as the format says: each to fp32.
+
+    The twin computes exp(-exp(x)) in float64 throughout.
+    """
+    tensors = ggmf.convert_reference(checkpoint, dtype, **options)
+    if "blocks.0.att.ln_x.weight" in checkpoint and "blocks.0.ffn.time_mix_k" in checkpoint:  # v5
+        for name in [n for n in tensors if n.endswith(".time_decay")]:
+            inner = np.exp(checkpoint[name].astype(np.float64)).astype(np.float32)
+            outer = np.exp(-inner.astype(np.float64)).astype(np.float32)
+            outer = outer.reshape(*outer.shape, *[1] * (3 - outer.ndim))
+            shape = tensors[name].shape
+            tensors[name] = block_types.quantize(np.broadcast_to(outer, shape), "fp32")
+    return tensors
 
 
 def expected_file(folder, tensors, dtype):
@@ -35,7 +51,7 @@ def test_convert_writes_what_the_twin_writes(tmp_path, version, dtype):
     checkpoint = synth.checkpoint(version, layer0_v=True)
     source = write_pth(tmp_path / "in.pth", views(checkpoint, "bf16"))
     summary = rwkv_convert.convert(source, tmp_path / "out.bin", dtype=dtype)
-    tensors = ggmf.convert_reference(rounded(checkpoint, "bf16"), dtype)
+    tensors = reference(rounded(checkpoint, "bf16"), dtype)
     assert (tmp_path / "out.bin").read_bytes() == expected_file(tmp_path, tensors, dtype)
     assert summary.warnings == ()
 
@@ -47,7 +63,7 @@ def test_convert_in_rwkv_cpp_layout(tmp_path, version, dtype, type):
     checkpoint = synth.checkpoint(version)
     source = write_pth(tmp_path / "in.pth", views(checkpoint, type))
     rwkv_convert.convert(source, tmp_path / "out.bin", dtype=dtype, layout="rwkv.cpp")
-    tensors = ggmf.convert_reference(rounded(checkpoint, type), dtype, layout="rwkv.cpp")
+    tensors = reference(rounded(checkpoint, type), dtype, layout="rwkv.cpp")
     assert (tmp_path / "out.bin").read_bytes() == expected_file(tmp_path, tensors, dtype)
 
 
@@ -216,7 +232,7 @@ def test_tensors_of_several_pieces(tmp_path):
     emb.data = np.ascontiguousarray(emb.data.reshape(1000, 256).T).reshape(-1)
     emb.strides = (1, 1000)
     source = write_pth(tmp_path / "in.pth", stored)
-    tensors = ggmf.convert_reference(rounded(checkpoint, "bf16"), "q4_1")
+    tensors = reference(rounded(checkpoint, "bf16"), "q4_1")
     for threads in (1, 3):
         rwkv_convert.convert(
             source, tmp_path / "out.bin", dtype="q4_1", force=True, threads=threads

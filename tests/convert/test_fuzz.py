@@ -1,4 +1,4 @@
-"""Damaged files of every kind: only a ConvertError may come out, soon, and nothing is left behind."""
+"""Damaged files of every kind: only a ConvertError may come out, and nothing is left behind."""
 
 import random
 import zipfile

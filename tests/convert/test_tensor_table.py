@@ -94,7 +94,7 @@ def test_identify_refuses_every_misshaped_tensor(version):
     for name, array in checkpoint.items():
         wrong = dict(checkpoint)
         wrong[name] = np.zeros((*array.shape[:-1], array.shape[-1] + 1), np.float32)
-        with pytest.raises(ModelError, match="shape of tensor|heads, expected"):
+        with pytest.raises(ModelError, match=r"shape of tensor|heads, expected"):
             identify(table_of_contents(wrong))
 
 

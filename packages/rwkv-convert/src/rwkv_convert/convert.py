@@ -352,12 +352,15 @@ class _Encoder:
 
 
 def _apply(change: Change, values: NDArray[np.float32]) -> None:
-    """Computes the exponentials in float64, so that files are the same on every machine."""
+    """Replaces numbers by their exponentials.
+
+    Each exp is computed in float64 and rounded to fp32: correctly rounded, so that files are the
+    same on every machine, and rounded where rwkv.cpp rounds, so that they are close to its files.
+    """
     if change is Change.RESHAPE:
         return
-    x = np.exp(values.astype(np.float64))
-    if change is Change.NEG_EXP:
-        x = -x
-    elif change is Change.EXP_NEG_EXP:
-        x = np.exp(-x)
-    values[:] = x
+    values[:] = np.exp(values.astype(np.float64))
+    if change is not Change.EXP:
+        np.negative(values, out=values)
+    if change is Change.EXP_NEG_EXP:
+        values[:] = np.exp(values.astype(np.float64))

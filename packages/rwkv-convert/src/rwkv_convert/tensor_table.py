@@ -236,7 +236,8 @@ TABLES: dict[str, list[Row]] = {
 """By version. `5.1-gate` exists in checkpoints only: in a model file it is 5.2."""
 
 
-# The version is that of the first line whose tensors exist in a layer (and whose last one does not).
+# The version is that of the first line whose tensors exist in a layer, but for the last one, which
+# must not.
 _DETECTION: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("7", ("att.k_k",), ""),
     ("7", ("att.r_k",), ""),
