@@ -118,6 +118,7 @@ class Sampler:
         options.frequency_penalty = frequency_penalty
         options.penalty_decay = penalty_decay
         options.seed = self._seed
+        self._n_vocab = n_vocab
         self._core = _core.Sampler(n_vocab, options)
         for token, bias in (logit_bias or {}).items():
             self._core.bias(as_token(token), bias)
@@ -135,7 +136,12 @@ class Sampler:
             InvalidArgumentError: the shape is another, a logit is NaN or +infinity, or all tokens
                 are banned.
         """
-        return self._core.sample(np.ascontiguousarray(logits, np.float32))
+        array = np.ascontiguousarray(logits, np.float32)
+        if array.shape != (self._n_vocab,):
+            raise InvalidArgumentError(
+                f"logits: expected shape ({self._n_vocab},), got {array.shape}"
+            )
+        return self._core.sample(array)
 
     def accept(self, token: int) -> None:
         """Tell the sampler that `token` was taken, so that the penalties know it."""

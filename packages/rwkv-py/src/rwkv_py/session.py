@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterable
 from typing import Unpack
@@ -72,6 +73,7 @@ class Session:
         self._tokenizer = tokenizer
         self._core = _core.Session(model._core)
         self._logits: NDArray[np.float32] | None = None  # after the last token, if they are known
+        self._has_read = False
 
     @property
     def model(self) -> Model:
@@ -148,7 +150,7 @@ class Session:
 
         Args:
             prompt: text or tokens. If it is empty, writing goes on after what was read before; a
-                session that has read nothing begins a document (it reads token 0).
+                session that has read nothing begins a document: it reads token 0.
             max_tokens: how many tokens to draw at most.
             stop: strings that end the text and are left out of it, wherever tokens begin or end.
             stop_tokens: tokens that end the text; by default 0, the end of a document.
@@ -175,12 +177,16 @@ class Session:
 
         def draw() -> int:
             nonlocal unread
-            if unread.size == 0 and self._logits is None:
+            if unread.size == 0 and not self._has_read:
                 unread = as_tokens([END_OF_DOCUMENT])
             if unread.size:
                 self._feed(unread)
                 unread = unread[:0]
-            assert self._logits is not None
+            if self._logits is None:
+                raise InvalidArgumentError(
+                    "prompt: expected at least one token after a state was set or a step was made "
+                    "without logits, got an empty prompt"
+                )
             return sampler.sample(self._logits)
 
         def take(token: int) -> None:
@@ -217,12 +223,13 @@ class Session:
                 f"{array.shape}"
             )
         self._core.write_state(array)
-        self._logits = None
+        self._remember(None)
 
     def reset(self) -> None:
         """Forget everything."""
         self._core.reset()
         self._logits = None
+        self._has_read = False
 
     def fork(self) -> Session:
         """Return a second session that goes on from here, in time proportional to the state."""
@@ -231,6 +238,7 @@ class Session:
         copy._tokenizer = self._tokenizer
         copy._core = self._core.fork()
         copy._logits = self._logits
+        copy._has_read = self._has_read
         return copy
 
     def _tokens(self, prompt: str | bytes | TokenSequence) -> NDArray[np.int32]:
@@ -256,7 +264,9 @@ class Session:
         return logits
 
     def _remember(self, logits: NDArray[np.float32] | None) -> None:
+        """Note that the state has changed, and the logits after its last token, if known."""
         self._logits = logits
+        self._has_read = True
 
 
 # The official package lets a token count nothing for the frequency penalty if its text is part of
@@ -272,5 +282,10 @@ def _about(tokenizer: Tokenizer, n_vocab: int) -> tuple[list[int], list[int]]:
         for begin in range(len(_UNCOUNTED))
         for end in range(begin + 1, len(_UNCOUNTED) + 1)
     }
-    encoded = [tokenizer.encode(part) for part in sorted(parts)]
-    return list(tokenizer.missing(n_vocab)), [tokens[0] for tokens in encoded if len(tokens) == 1]
+    uncounted = []
+    for part in parts:
+        with contextlib.suppress(InvalidArgumentError):  # not every vocabulary has all of it
+            tokens = tokenizer.encode(part)
+            if len(tokens) == 1:
+                uncounted += tokens
+    return list(tokenizer.missing(n_vocab)), uncounted

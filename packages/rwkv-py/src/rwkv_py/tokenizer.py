@@ -23,8 +23,8 @@ class Tokenizer(ABC):
     """A vocabulary: what a model's tokens stand for.
 
     `Tokenizer.world()` and `Tokenizer.bytewise()` are built in, `Tokenizer.open()` reads a file.
-    For another kind derive from this class: `n_vocab`, `encode` and `decode_bytes` are all it takes.
-    Tokenizers are immutable and may be shared by threads.
+    For another kind derive from this class: `n_vocab`, `encode` and `decode_bytes` are all it
+    takes. Tokenizers are immutable and may be shared by threads.
 
     >>> world = Tokenizer.world()
     >>> world.encode("Hello, world!")

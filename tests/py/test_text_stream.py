@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rwkv_py import InvalidArgumentError, TextStream, Tokenizer
+from rwkv_py.text_stream import StopMatcher
+
+BYTEWISE = Tokenizer.bytewise()
+
+
+class Script:
+    """Draws the given tokens, and notes which are taken."""
+
+    def __init__(self, tokens: Iterable[int]):
+        self._tokens = iter(tokens)
+        self.taken: list[int] = []
+
+    def stream(
+        self,
+        *,
+        tokenizer: Tokenizer = BYTEWISE,
+        max_tokens: int = 1000,
+        stop: str | bytes | Iterable[str | bytes] = (),
+        stop_tokens: Iterable[int] = (0,),
+    ) -> TextStream:
+        return TextStream(
+            lambda: next(self._tokens),
+            self.taken.append,
+            tokenizer,
+            max_tokens=max_tokens,
+            stop=stop,
+            stop_tokens=stop_tokens,
+        )
+
+
+def test_ends_at_token_0() -> None:
+    script = Script([*b"abc", 0, *b"def"])
+    stream = script.stream()
+    assert list(stream) == ["a", "b", "c"]
+    assert stream.finish_reason == "end"
+    assert script.taken == stream.tokens == [*b"abc"]
+    assert list(stream) == []
+
+
+def test_ends_at_given_tokens() -> None:
+    stream = Script(b"ab.c").stream(stop_tokens=[ord("."), ord("c")])
+    assert "".join(stream) == "ab"
+    assert stream.finish_reason == "end"
+
+
+def test_ends_at_max_tokens() -> None:
+    script = Script(b"abcdef")
+    stream = script.stream(max_tokens=3)
+    assert stream.finish_reason is None
+    assert "".join(stream) == "abc"
+    assert stream.finish_reason == "length"
+    assert script.taken == [*b"abc"]
+    nothing = Script([]).stream(max_tokens=0)
+    assert list(nothing) == []
+    assert nothing.finish_reason == "length"
+    with pytest.raises(InvalidArgumentError, match="max_tokens: expected 0 or more, got -1"):
+        Script([]).stream(max_tokens=-1)
+
+
+def test_whole_characters_only() -> None:
+    stream = Script("aé你🙂".encode()).stream(max_tokens=10)
+    assert list(stream) == ["a", "é", "你", "🙂"]
+
+
+def test_unfinished_character_is_left_out() -> None:
+    stream = Script("é你".encode()).stream(max_tokens=4)
+    assert list(stream) == ["é"]
+
+
+def test_invalid_bytes_are_replaced() -> None:
+    stream = Script(b"a\xffb\xe4\xbdc").stream(max_tokens=6)
+    assert "".join(stream) == "a\ufffdb\ufffdc"
+
+
+def test_stop_across_tokens_is_never_shown() -> None:
+    script = Script(b"one\n\nUser: two")
+    stream = script.stream(stop="\n\nUser")
+    assert list(stream) == ["o", "n", "e"]
+    assert stream.finish_reason == "stop"
+    assert bytes(script.taken) == b"one\n\nUse"
+
+
+def test_held_back_text_is_given_when_it_is_no_stop() -> None:
+    stream = Script(b"a\n\nUs\n\nUser").stream(stop=["\n\nUser"])
+    assert list(stream) == ["a", "\n\nUs"]
+
+
+def test_held_back_text_is_given_at_the_end() -> None:
+    assert "".join(Script([*b"a\n\nU", 0]).stream(stop=["\n\nUser"])) == "a\n\nU"
+    assert "".join(Script(b"a\n\nUser").stream(stop=["\n\nUser"], max_tokens=5)) == "a\n\nUs"
+
+
+def test_stop_inside_a_token() -> None:
+    world = Tokenizer.world()
+    tokens = world.encode("one two") + world.encode("!\n\n")
+    stream = Script(tokens).stream(tokenizer=world, stop="\n")
+    assert "".join(stream) == "one two!"
+
+
+def test_stop_of_bytes_that_are_half_a_character() -> None:
+    stream = Script("né".encode()).stream(stop=b"\xc3")
+    assert "".join(stream) == "n"
+    assert stream.finish_reason == "stop"
+
+
+def test_the_earliest_stop_wins() -> None:
+    matcher = StopMatcher(["cd", "bcde"])
+    assert matcher.push(b"abcdef") == b"a"
+    assert matcher.found
+
+
+def test_stop_overlapping_itself() -> None:
+    matcher = StopMatcher(["aab"])
+    assert [matcher.push(b) for b in (b"a", b"a", b"a", b"b")] == [b"", b"", b"a", b""]
+    assert matcher.found
+
+
+def test_empty_stop_is_refused() -> None:
+    with pytest.raises(InvalidArgumentError, match="stop: expected no empty string"):
+        StopMatcher(["a", ""])
+
+
+small_bytes = st.lists(st.sampled_from([b"a", b"b", b"ab", b"ba", b"aab"])).map(b"".join)
+
+
+@given(
+    st.lists(small_bytes.filter(bool), min_size=1, max_size=3),
+    small_bytes,
+    st.lists(st.integers(0, 30)),
+)
+def test_stop_matcher_finds_what_a_search_finds(
+    stops: list[bytes], text: bytes, cuts: list[int]
+) -> None:
+    """However the text is cut, what comes out is what stands before the first stop complete."""
+    bounds = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
+    matcher = StopMatcher(stops)
+    out = b""
+    for begin, end in itertools.pairwise(bounds):
+        out += matcher.push(text[begin:end])
+        assert not any(stop in out for stop in stops)
+        assert text.startswith(out)
+        seen = text[:end]
+        found = [place for stop in stops if (place := seen.find(stop)) >= 0]
+        assert matcher.found == bool(found)
+        if found:
+            assert out == text[: min(found)]
+            return
+    assert out + matcher.finish() == text

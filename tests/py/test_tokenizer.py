@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import rwkv_runtime
+from rwkv_py import (
+    InvalidArgumentError,
+    StreamingDecoder,
+    Tokenizer,
+    TokenOutOfRangeError,
+    VocabularyError,
+)
+
+WORLD = Tokenizer.world()
+BYTEWISE = Tokenizer.bytewise()
+any_text = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("", []),
+        ("\n", [11]),
+        ("\n\n", [261]),
+        ("Hello, world!", [33155, 45, 40213, 34]),
+        ("User: 你好\n\nAssistant:", [24281, 59, 33, 10464, 11685, 261, 5585, 41693, 59]),
+        (b"\x00\xff", [1, 256]),
+    ],
+)
+def test_world_known_tokens(text: str | bytes, tokens: list[int]) -> None:
+    assert WORLD.encode(text) == tokens
+
+
+@given(any_text)
+def test_round_trip_text(text: str) -> None:
+    for tokenizer in (WORLD, BYTEWISE):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@given(st.binary())
+def test_round_trip_bytes(data: bytes) -> None:
+    for tokenizer in (WORLD, BYTEWISE):
+        assert tokenizer.decode_bytes(tokenizer.encode(data)) == data
+
+
+@given(st.text(alphabet=" \n\tabcdefe\u0301你好🙂-=", max_size=300))
+def test_round_trip_repetitive_text(text: str) -> None:
+    assert WORLD.decode(WORLD.encode(text)) == text
+
+
+def test_world_every_token_alone() -> None:
+    for token in range(1, WORLD.n_vocab):
+        assert WORLD.encode(WORLD.decode_bytes([token])) == [token]
+
+
+def test_world_token_0_is_no_text() -> None:
+    assert WORLD.decode_bytes([0]) == b""
+    assert BYTEWISE.decode_bytes([0]) == b"\0"
+
+
+def test_decode_invalid_utf8_is_replaced() -> None:
+    assert BYTEWISE.decode([0x61, 0xFF]) == "a\ufffd"
+    assert BYTEWISE.decode([0x61, 0xFF], errors="ignore") == "a"
+    with pytest.raises(UnicodeDecodeError):
+        BYTEWISE.decode([0xFF], errors="strict")
+
+
+@pytest.mark.parametrize("token", [-1, 65530, 65535, 2**31 - 1, 2**31, 2**32 + 5, -(2**31)])
+def test_unknown_token_is_an_index_error(token: int) -> None:
+    with pytest.raises(TokenOutOfRangeError, match=rf"token {token}, expected"):
+        WORLD.decode([100, token])
+    with pytest.raises(IndexError):
+        WORLD.decode([token])
+
+
+@pytest.mark.parametrize("tokens", [[1.5], [[1]], ["a"], 5, [True]])
+def test_decode_wants_integers(tokens: object) -> None:
+    with pytest.raises(InvalidArgumentError, match="tokens: expected a flat sequence of integers"):
+        WORLD.decode(tokens)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint16, np.uint8])
+def test_decode_takes_arrays(dtype: type) -> None:
+    assert WORLD.decode(np.array([34, 35], dtype)) == '!"'
+    assert WORLD.decode(np.array([34, 0, 35, 0], dtype)[::2]) == '!"'
+
+
+def test_encode_wants_text() -> None:
+    with pytest.raises(InvalidArgumentError, match="text: expected str or bytes, got int"):
+        WORLD.encode(5)  # type: ignore[arg-type]
+    with pytest.raises(InvalidArgumentError, match=r"lone surrogate '.udc80' at 1"):
+        WORLD.encode("a\udc80")
+
+
+def test_missing_tokens() -> None:
+    assert list(WORLD.missing(65536)) == [65530, 65531, 65532, 65533, 65534, 65535]
+    assert list(BYTEWISE.missing(256)) == []
+
+
+def test_of_model() -> None:
+    assert Tokenizer.of_model(65536) is WORLD
+    assert Tokenizer.of_model(256) is BYTEWISE
+    assert Tokenizer.of_model(50277) is None
+
+
+@given(any_text, st.randoms())
+def test_streaming_decoder_gives_whole_characters(text: str, random) -> None:
+    decoder = BYTEWISE.decoder()
+    pieces = [decoder.push(token) for token in BYTEWISE.encode(text)]
+    assert "".join(pieces) == text
+    assert decoder.finish() == ""
+
+
+def test_streaming_decoder_finish() -> None:
+    decoder = StreamingDecoder(BYTEWISE)
+    assert decoder.push(*"é".encode(), 0xE4, 0xBD) == "é"
+    assert decoder.finish() == "\ufffd"
+    assert decoder.push(0x61) == "a"
+
+
+def test_open_world_format(tmp_path: Path) -> None:
+    path = tmp_path / "vöcabulary.txt"
+    path.write_text("1 'a' 1\n2 'b' 1\n4 'ab' 2\n")
+    tokenizer = Tokenizer.open(path)
+    assert tokenizer.n_vocab == 5
+    assert tokenizer.encode("aab") == [1, 4]
+    assert list(tokenizer.missing(6)) == [3, 5]
+    with pytest.raises(InvalidArgumentError, match="byte 1 is 0x63"):
+        tokenizer.encode("ac")
+
+
+def test_open_names_file_and_line(tmp_path: Path) -> None:
+    path = tmp_path / "bad.txt"
+    path.write_text("1 'a' 1\n2 'b' 2\n")
+    with pytest.raises(VocabularyError, match=r"bad\.txt: line 2: the literal has 1 bytes"):
+        Tokenizer.open(path)
+    with pytest.raises(VocabularyError, match=r"missing\.txt: "):
+        Tokenizer.open(tmp_path / "missing.txt")
+    with pytest.raises(InvalidArgumentError, match="zero character"):
+        Tokenizer.open("a\0b")
+
+
+@pytest.fixture(scope="module")
+def tokenizer_json(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A byte-level BPE of the same kind as 20B: added tokens for spaces, trained on our text."""
+    tokenizers = pytest.importorskip("tokenizers", reason="the extra [tokenizers] is not installed")
+    bpe = tokenizers.Tokenizer(tokenizers.models.BPE())
+    bpe.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = tokenizers.decoders.ByteLevel()
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=600,
+        initial_alphabet=alphabet,
+        special_tokens=["<|endoftext|>", "<|padding|>"],
+        show_progress=False,
+    )
+    bpe.train_from_iterator([Path(__file__).read_text()], trainer)
+    bpe.add_tokens(["  ", "    "])
+    path = tmp_path_factory.mktemp("json") / "tokenizer.json"
+    bpe.save(str(path))
+    return path
+
+
+@given(text=any_text)
+def test_json_round_trip(tokenizer_json: Path, text: str) -> None:
+    tokenizer = Tokenizer.open(tokenizer_json)
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_json_tokens(tokenizer_json: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    theirs = tokenizers.Tokenizer.from_file(str(tokenizer_json))
+    ours = Tokenizer.open(tokenizer_json)
+    text = "def test():\n        return 'é你'  # spaces"
+    assert ours.encode(text) == theirs.encode(text).ids
+    assert ours.decode_bytes([0]) == b"<|endoftext|>"
+    assert ours.n_vocab == theirs.get_vocab_size()
+    assert list(ours.missing(ours.n_vocab + 1)) == [ours.n_vocab]
+    with pytest.raises(TokenOutOfRangeError, match=f"token {ours.n_vocab}, expected one of"):
+        ours.decode([ours.n_vocab])
+
+
+def test_json_not_a_tokenizer(tmp_path: Path) -> None:
+    pytest.importorskip("tokenizers")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(VocabularyError, match=r"tokenizer\.json: expected a tokenizer\.json, got"):
+        Tokenizer.open(tmp_path / "tokenizer.json")
+
+
+def test_json_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(ImportError, match=r"Try `pip install rwkv-py\[tokenizers\]`"):
+        Tokenizer.open(tmp_path / "tokenizer.json")
+
+
+def test_tokenizers_is_imported_only_when_needed() -> None:
+    code = "import rwkv_py, sys; rwkv_py.Tokenizer.world(); sys.exit('tokenizers' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_vocabulary_is_installed() -> None:
+    assert Tokenizer.open(rwkv_runtime.world_vocabulary_path()).n_vocab == 65530
