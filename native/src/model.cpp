@@ -323,9 +323,21 @@ class ModelLoader {
 
     template <class Layer>
     void layers() {
-        // Before memory for all of them is asked for: is the last one there?
-        need("blocks." + std::to_string(model_.config.n_layer - 1) + ".ln1.weight");
-        auto& all = model_.layers.emplace<std::vector<Layer>>(model_.config.n_layer);
+        // Before memory for all of them is asked for: is the last one there, and is it the last?
+        // (Each layer has many tensors: more layers than tensors cannot be.)
+        const size_t n_layer = model_.config.n_layer;
+        const size_t n_tensors = file_.tensors().size();
+        const auto first_of = [](size_t layer) {
+            return "blocks." + std::to_string(layer) + ".ln1.weight";
+        };
+        need(first_of(n_layer - 1));
+        if (n_layer > n_tensors || file_.find(first_of(n_layer)) != nullptr) {
+            fail(RWKV_STATUS_FILE_FORMAT,
+                 format("the header says %zu layers, but the %zu tensors are of %s; the file is "
+                        "corrupt.",
+                        n_layer, n_tensors, n_layer > n_tensors ? "fewer" : "more"));
+        }
+        auto& all = model_.layers.emplace<std::vector<Layer>>(n_layer);
         for (size_t i = 0; i < all.size(); ++i) {
             const std::string block = "blocks." + std::to_string(i) + ".";
             norm(all[i].ln1, block + "ln1");
