@@ -5,7 +5,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from convert.checkpoint_writers import (
@@ -84,10 +84,12 @@ def test_read_pth_views_share_a_storage(tmp_path, layout):
     assert_same(read_all(WRITERS[layout](tmp_path / "a", tensors)), expected)
 
 
+@pytest.mark.parametrize("bytes_per_read", [0, 16, 1 << 20])  # never, sometimes, always whole
 @given(data=st.data())
-@settings(deadline=None)
-def test_read_strided_views_of_any_kind(tmp_path_factory, data):
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_read_strided_views_of_any_kind(tmp_path_factory, monkeypatch, bytes_per_read, data):
     """Against numpy's own as_strided."""
+    monkeypatch.setattr("rwkv_convert.checkpoint.BYTES_PER_READ", bytes_per_read)
     path = tmp_path_factory.getbasetemp() / "numbers"
     numbers = np.arange(4000, dtype="<u2")
     if not path.exists():
@@ -109,6 +111,7 @@ def test_read_strided_views_of_any_kind(tmp_path_factory, data):
 
 def test_read_strided_view_with_gaps_larger_than_the_limit(tmp_path, monkeypatch):
     monkeypatch.setattr("rwkv_convert.checkpoint.MAX_GAP_BYTES", 40)
+    monkeypatch.setattr("rwkv_convert.checkpoint.MAX_SPAN_BYTES", 40)
     numbers = np.arange(1000, dtype="<f4")
     (tmp_path / "numbers").write_bytes(numbers.tobytes())
     view = TensorView(FP32, 0, (3, 40), (1, 25))

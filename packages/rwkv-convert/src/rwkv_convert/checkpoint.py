@@ -25,6 +25,11 @@ from .errors import CheckpointError, quote
 MAX_GAP_BYTES = 1 << 20
 """A strided run is read together with its gaps, in pieces of at most this many bytes."""
 
+MAX_SPAN_BYTES = 8 << 20
+BYTES_PER_READ = 16 << 10
+"""A strided view is read whole, gaps and all, up to MAX_SPAN_BYTES, if reading its runs one by one
+costs more: a read costs as much as copying this many bytes."""
+
 
 @dataclass(frozen=True, slots=True)
 class TensorView:
@@ -167,14 +172,12 @@ class PieceReader:
         read_exactly(self._file, offset, out.data, self._path)
 
     def _read_strided(self, view: TensorView, out: NDArray[np.uint8]) -> None:
-        """Reads runs in the order of the file, then puts the axes into the order of the view."""
         size = view.type.size
-        element = np.dtype((np.void, size))
+        element = np.dtype(f"<u{size}") if size in (1, 2, 4, 8) else np.dtype((np.void, size))
         # Axes by stride, the largest first: the order in which the elements lie in the file. Axes
         # of one index or of stride 0 hold nothing of their own.
         axes = [i for i, n in enumerate(view.shape) if n > 1 and view.strides[i] > 0]
         axes.sort(key=lambda i: -view.strides[i])
-        held = np.empty([view.shape[i] for i in axes], element)
 
         run = 1  # elements that follow each other without a gap, over the innermost axes
         inner = len(axes)
@@ -186,6 +189,19 @@ class PieceReader:
             inner -= 1
             run, step = view.shape[axes[inner]], view.strides[axes[inner]]
 
+        span = 1 + sum((view.shape[i] - 1) * view.strides[i] for i in axes)
+        n_runs = math.prod(view.shape[i] for i in axes[:inner])
+        if span * size <= min(MAX_SPAN_BYTES, n_runs * BYTES_PER_READ):
+            whole = np.empty(span, element)
+            self._read_at(view.offset, whole.view(np.uint8))
+            strides = [stride * size for stride in view.strides]
+            out.view(element).reshape(view.shape)[...] = np.lib.stride_tricks.as_strided(
+                whole, view.shape, strides, writeable=False
+            )
+            return
+
+        # Read the runs in the order of the file, then put the axes into the order of the view.
+        held = np.empty([view.shape[i] for i in axes], element)
         runs = held.reshape(-1, run)
         outer = [range(view.shape[i]) for i in axes[:inner]]
         for row, index in zip(runs, product(*outer), strict=True):

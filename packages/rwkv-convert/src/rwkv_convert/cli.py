@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import io
 import json
 import signal
 import sys
@@ -39,7 +40,9 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--info takes one file and converts nothing")
     if options.info is None and options.dst is None:
         parser.error("expected the file to read and the file to write")
-    signal.signal(signal.SIGTERM, _terminate)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a path may hold what stdout cannot
+        sys.stdout.reconfigure(errors="backslashreplace")
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         if options.info is not None:
             found = info(options.info)
@@ -54,6 +57,8 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         _say("interrupted, nothing was written")
         return EXIT_INTERRUPTED
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return EXIT_OK
 
 

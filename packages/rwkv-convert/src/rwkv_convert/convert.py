@@ -56,6 +56,7 @@ PIECE = QK * MAX_BLOCKS
 """Elements that a thread works on at a time; its buffers together fit into a second-level cache."""
 
 MAX_THREADS = 16
+"""More do not help: reading and writing limit them."""
 PROGRESS_SECONDS = 0.1
 
 
@@ -108,7 +109,7 @@ def convert(
         layout: `rwkv.cpp` chooses every type as rwkv.cpp's converter to FP16 and its quantiser do.
         force: replace `dst` if it exists.
         progress: called as `progress(bytes_done, bytes_total)` now and then.
-        threads: how many to use; by default one per processor.
+        threads: how many to use, up to 16; by default one per processor.
 
     Returns:
         what was read and written, and the warnings.
@@ -157,7 +158,9 @@ def convert(
     )
     with temporary_output(destination, force=force) as temporary:
         try:
-            found = _Job(checkpoint, plan, temporary, progress).run(threads or _processors())
+            found = _Job(checkpoint, plan, temporary, progress).run(
+                min(threads or _processors(), MAX_THREADS)
+            )
         except OSError as error:
             raise OutputError(f"{destination}: cannot be written: {reason(error)}") from error
     for placed in plan.tensors:
@@ -214,8 +217,8 @@ def _through_fp16(tensor: FileTensor, choice: TypeChoice, checkpoint: Checkpoint
 def _processors() -> int:
     """Processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
-        return min(MAX_THREADS, len(os.sched_getaffinity(0)))
-    return min(MAX_THREADS, os.cpu_count() or 1)
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @dataclass(frozen=True, slots=True)
