@@ -14,9 +14,7 @@
 
 namespace rwkv {
 
-namespace {
-
-void pause_briefly() noexcept {
+void Signal::pause() noexcept {
 #if defined(__x86_64__) || defined(__i386__)
     _mm_pause();
 #elif defined(__aarch64__)
@@ -24,11 +22,16 @@ void pause_briefly() noexcept {
 #endif
 }
 
-// Some tens of microseconds: longer than the gap between two regions of a step, shorter than what a
-// neighbour on the same core would notice.
-constexpr int kSpins = 2000;
-
-}  // namespace
+void Signal::wake() noexcept {
+    // All accesses are sequentially consistent: either the sleeper sees the new value before it
+    // sleeps, or we see the sleeper.
+    if (sleepers_.load(std::memory_order_seq_cst) > 0) {
+        {
+            const std::lock_guard<std::mutex> lock(mutex_);
+        }
+        condition_.notify_all();
+    }
+}
 
 #if defined(__linux__)
 
@@ -93,72 +96,55 @@ size_t usable_cores() noexcept { return std::max(1u, std::thread::hardware_concu
 
 #endif
 
-void ThreadPool::Signal::advance() noexcept {
-    // Sequentially consistent against wait_past: either the sleeper sees the new value before it
-    // sleeps, or we see the sleeper.
-    value_.fetch_add(1, std::memory_order_seq_cst);
-    if (sleepers_.load(std::memory_order_seq_cst) > 0) {
-        {
-            const std::lock_guard<std::mutex> lock(mutex_);
-        }
-        condition_.notify_all();
-    }
-}
-
-void ThreadPool::Signal::wait_past(uint32_t value) noexcept {
-    for (int i = 0; i < kSpins; ++i) {
-        if (value_.load(std::memory_order_acquire) != value) return;
-        pause_briefly();
-    }
-    std::unique_lock<std::mutex> lock(mutex_);
-    sleepers_.fetch_add(1, std::memory_order_seq_cst);
-    condition_.wait(lock, [&] { return value_.load(std::memory_order_seq_cst) != value; });
-    sleepers_.fetch_sub(1, std::memory_order_seq_cst);
-}
-
 ThreadPool::ThreadPool(size_t n_threads) : n_threads_(std::max<size_t>(1, n_threads)) {
     try {
         while (threads_.size() + 1 < n_threads_) threads_.emplace_back([this] { work(); });
     } catch (...) {  // the destructor of a half-built object does not run
-        stopping_ = true;
-        started_.advance();
-        for (std::thread& thread : threads_) thread.join();
+        stop();
         throw;
     }
 }
 
-ThreadPool::~ThreadPool() {
+ThreadPool::~ThreadPool() { stop(); }
+
+void ThreadPool::stop() noexcept {
     stopping_ = true;
-    started_.advance();
+    started_.set(started_.now() + 1);
     for (std::thread& thread : threads_) thread.join();
 }
 
 void ThreadPool::run(const std::function<void(Team&)>& body) {
     body_ = &body;
-    started_.advance();
+    claimed_.set(0);
+    inside_.set(kOpen);
+    if (n_threads_ > 1) started_.set(started_.now() + 1);
     Team team(*this);
     body(team);
-    barrier();  // nobody is inside `body` any more
+    // All work is done. Close the door, and wait for those who are still inside, on their way out.
+    uint64_t inside = inside_.now();
+    while (!inside_.compare_exchange(inside, inside & ~kOpen)) {
+    }
+    inside_.wait([](uint64_t now) { return now == 0; });
 }
 
 void ThreadPool::work() {
-    Team team(*this);
-    for (uint32_t seen = 0;; ++seen) {
-        started_.wait_past(seen);
+    uint64_t seen = 0;
+    for (;;) {
+        started_.wait([&](uint64_t now) { return now != seen; });
+        seen = started_.now();
         if (stopping_) return;
+        // A thread that wakes late may find the run over.
+        uint64_t inside = inside_.now();
+        while ((inside & kOpen) != 0 && !inside_.compare_exchange(inside, inside + 1)) {
+        }
+        if ((inside & kOpen) == 0) continue;
+        Team team(*this);
         (*body_)(team);
-        barrier();
-    }
-}
-
-void ThreadPool::barrier() noexcept {
-    const uint32_t now = passed_.now();
-    if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == n_threads_) {
-        arrived_.store(0, std::memory_order_relaxed);
-        next_.store(0, std::memory_order_relaxed);  // nobody takes pieces now
-        passed_.advance();
-    } else {
-        passed_.wait_past(now);
+        inside = inside_.now();
+        while (!inside_.compare_exchange(inside, inside - 1)) {
+        }
+        if (inside == 1)
+            inside_.set(0);  // the door is closed and this was the last: wake the caller
     }
 }
 

@@ -1,5 +1,10 @@
 // The threads of a model. A step runs the same function on all of them ("a team"); inside it, work
-// is shared out by for_each, after which all threads wait for each other.
+// is shared out by for_each.
+//
+// Nobody waits for a thread, only for work: a region ends when all its pieces are done, whoever did
+// them. So a thread that the operating system has taken off its core (because a neighbour runs
+// there) delays the others by the piece it holds at most; when it comes back it skips what was done
+// without it.
 #pragma once
 
 #include <algorithm>
@@ -18,15 +23,60 @@ namespace rwkv {
 // counted once for each core however many hardware threads it has, and at most its cgroup's quota.
 size_t usable_cores() noexcept;
 
+// A number that only grows, to wait for. Waiting threads spin for a short while, since most waits
+// last about a microsecond, then sleep.
+class Signal {
+  public:
+    uint64_t now() const noexcept { return value_.load(std::memory_order_acquire); }
+
+    // Changes the value and wakes who waits for it.
+    void set(uint64_t value) noexcept {
+        value_.store(value, std::memory_order_seq_cst);
+        wake();
+    }
+
+    // Changes the value if it is still `expected`, else updates `expected`. Wakes nobody: call
+    // wake() if somebody may wait for this change.
+    bool compare_exchange(uint64_t& expected, uint64_t value) noexcept {
+        return value_.compare_exchange_weak(expected, value, std::memory_order_seq_cst);
+    }
+
+    void wake() noexcept;
+
+    // Returns when done(value) is true.
+    template <class Done>
+    void wait(Done&& done) noexcept {
+        for (int i = 0; i < kSpins; ++i) {
+            if (done(now())) return;
+            pause();
+        }
+        std::unique_lock<std::mutex> lock(mutex_);
+        sleepers_.fetch_add(1, std::memory_order_seq_cst);
+        condition_.wait(lock, [&] { return done(value_.load(std::memory_order_seq_cst)); });
+        sleepers_.fetch_sub(1, std::memory_order_seq_cst);
+    }
+
+  private:
+    // Some tens of microseconds: longer than most waits inside a step, shorter than what a
+    // neighbour on the same core would notice.
+    static constexpr int kSpins = 2000;
+    static void pause() noexcept;
+
+    alignas(64) std::atomic<uint64_t> value_{0};
+    std::atomic<uint32_t> sleepers_{0};
+    std::mutex mutex_;
+    std::condition_variable condition_;
+};
+
 class ThreadPool;
 
 // One thread's view of the pool while a function runs on all threads.
 class Team {
   public:
-    // Calls body(begin, end) for pieces of [0, n) of at most `grain`, each on one thread; returns
-    // when all threads are done with all pieces. Every thread must make the same calls in the same
-    // order. Pieces begin at multiples of grain, whatever the number of threads. body must not
-    // throw.
+    // Calls body(begin, end) for pieces of [0, n), each on one thread; returns when all pieces are
+    // done. Pieces begin at multiples of `grain` and are that long, but for the last, whatever the
+    // number of threads. Every thread must make the same calls in the same order; n < 2^32. body
+    // must not throw.
     template <class Body>
     void for_each(size_t n, size_t grain, Body&& body);
 
@@ -34,6 +84,7 @@ class Team {
     friend class ThreadPool;
     explicit Team(ThreadPool& pool) : pool_(pool) {}
     ThreadPool& pool_;
+    uint64_t region_ = 0;  // calls of for_each so far
 };
 
 class ThreadPool {
@@ -46,50 +97,54 @@ class ThreadPool {
 
     size_t size() const noexcept { return n_threads_; }
 
-    // Runs `body` on all threads and returns when all are done. One caller at a time. `body` must
-    // not throw.
+    // Runs `body` on all threads and returns when its work is done. One caller at a time. `body`
+    // must not throw.
     void run(const std::function<void(Team&)>& body);
 
   private:
     friend class Team;
-
-    // A number that only grows; threads wait until it has moved on. They spin for a short while,
-    // since most waits last about a microsecond, then sleep.
-    class Signal {
-      public:
-        uint32_t now() const noexcept { return value_.load(std::memory_order_acquire); }
-        void advance() noexcept;
-        void wait_past(uint32_t value) noexcept;
-
-      private:
-        std::atomic<uint32_t> value_{0};
-        std::atomic<uint32_t> sleepers_{0};
-        std::mutex mutex_;
-        std::condition_variable condition_;
-    };
-
     void work();
-    void barrier() noexcept;
+    void stop() noexcept;
+
+    // In `inside_`: a run is open to threads that come to help; below it, how many are inside.
+    static constexpr uint64_t kOpen = uint64_t{1} << 32;
 
     const size_t n_threads_;
     std::vector<std::thread> threads_;
     const std::function<void(Team&)>* body_ = nullptr;
-    bool stopping_ = false;
+    std::atomic<bool> stopping_{false};
 
-    alignas(64) std::atomic<size_t> next_{0};     // the first piece that nobody has taken yet
-    alignas(64) std::atomic<size_t> arrived_{0};  // threads at the barrier
-    alignas(64) Signal passed_;                   // advances when all have arrived
-    alignas(64) Signal started_;                  // advances when there is a body to run
+    Signal started_;  // counts runs
+    Signal inside_;
+    Signal
+        claimed_;  // the region (upper half) and its first item that nobody has taken (lower half)
+    alignas(64) std::atomic<size_t> finished_{0};  // items of the region that are done
 };
 
 template <class Body>
 void Team::for_each(size_t n, size_t grain, Body&& body) {
-    for (;;) {
-        const size_t begin = pool_.next_.fetch_add(grain, std::memory_order_relaxed);
-        if (begin >= n) break;
-        body(begin, std::min(begin + grain, n));
+    if (n == 0) return;
+    const uint64_t region = region_++;
+    uint64_t claimed = pool_.claimed_.now();
+    while (claimed >> 32 == region) {
+        const size_t begin = claimed & 0xffffffff;
+        if (begin >= n) {
+            pool_.claimed_.wait([&](uint64_t now) { return now >> 32 != region; });
+            return;
+        }
+        const size_t end = std::min(begin + grain, n);
+        if (!pool_.claimed_.compare_exchange(claimed, region << 32 | end)) continue;
+        body(begin, end);
+        // The one that does the last piece opens the next region.
+        const size_t finished =
+            pool_.finished_.fetch_add(end - begin, std::memory_order_acq_rel) + (end - begin);
+        if (finished == n) {
+            pool_.finished_.store(0, std::memory_order_relaxed);
+            pool_.claimed_.set((region + 1) << 32);
+            return;
+        }
+        claimed = pool_.claimed_.now();
     }
-    pool_.barrier();
 }
 
 }  // namespace rwkv

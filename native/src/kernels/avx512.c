@@ -105,6 +105,7 @@ INLINE void panel_values(rwkv_type type, const rwkv_matrix* w, size_t panel, con
     size_t c = 0;
     for (; c + 4 <= w->n_in; c += 4) {
         for (size_t k = 0; k < 4; ++k, p += RWKV_PANEL * size) {
+            if (n_rows <= 2) rwkv_prefetch(p);
             const __m512 wc = type == RWKV_TYPE_FP32
                                   ? _mm512_loadu_ps(p)
                                   : _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p));
@@ -162,7 +163,9 @@ INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, con
     for (size_t b = 0; b < n_blocks; ++b) {
         __m512i code[8];
         for (int g = 0; g < (is_q8 ? 8 : 4); ++g) {
-            const __m512i bytes = _mm512_loadu_si512(base + b * code_bytes + 64 * g);
+            const uint8_t* p = base + b * code_bytes + 64 * g;
+            const __m512i bytes = _mm512_loadu_si512(p);
+            if (n_rows <= 2) rwkv_prefetch(p);
             if (is_q8) {
                 code[g] = bytes;
             } else {

@@ -39,7 +39,9 @@ INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, con
     for (size_t b = 0; b < n_blocks; ++b) {
         __m512i code[8];
         for (int g = 0; g < (is_q8 ? 8 : 4); ++g) {
-            const __m512i bytes = _mm512_loadu_si512(base + b * code_bytes + 64 * g);
+            const uint8_t* p = base + b * code_bytes + 64 * g;
+            const __m512i bytes = _mm512_loadu_si512(p);
+            if (n_rows <= 2) rwkv_prefetch(p);
             if (is_q8) {
                 code[g] = _mm512_xor_si512(bytes, _mm512_set1_epi8(-128));
             } else {

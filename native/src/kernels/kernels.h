@@ -39,9 +39,10 @@ typedef enum rwkv_type {
 } rwkv_type;
 
 enum {
-    RWKV_BLOCK = 32, /* values in a quantised block */
-    RWKV_PANEL = 16, /* rows of a matrix that are packed, and computed, together */
-    RWKV_LANES = 16  /* widest vector, in floats */
+    RWKV_BLOCK = 32,      /* values in a quantised block */
+    RWKV_PANEL = 16,      /* rows of a matrix that are packed, and computed, together */
+    RWKV_LANES = 16,      /* widest vector, in floats */
+    RWKV_PREFETCH = 4096, /* bytes ahead that weights are fetched: see rwkv_prefetch */
 };
 
 /* A packed matrix: y = W x, W of shape (n_out, n_in). `data` is aligned to 64 bytes. */
@@ -213,6 +214,12 @@ static inline float rwkv_fp16_to_fp32(uint16_t h) {
     memcpy(&f, &bits, sizeof f);
     return f;
 }
+
+/* Asks for the cache line RWKV_PREFETCH bytes after p. Packed weights are read once, in order, for
+ * each step; a core's own prefetchers and its window of instructions keep too few lines under way
+ * to reach the memory's rate while it computes. Used where a panel serves few rows and memory is
+ * the limit. Prefetching beyond the end of the weights is harmless. */
+static inline void rwkv_prefetch(const uint8_t* p) { __builtin_prefetch(p + RWKV_PREFETCH, 0, 3); }
 
 static inline uint16_t rwkv_load_u16(const uint8_t* p) {
     uint16_t v;
