@@ -2,6 +2,8 @@
 
 #if defined(__x86_64__) || defined(__i386__)
 #include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
 #endif
 
 namespace rwkv {
@@ -46,6 +48,14 @@ uint32_t cpu_features() noexcept {
     if (bit(b, 16) && bit(b, 17) && bit(b, 30) && bit(b, 31)) features |= kAvx512;
     if (bit(c, 11)) features |= kAvx512Vnni;
     return features;
+}
+
+#elif defined(__aarch64__) && defined(__linux__)
+
+uint32_t cpu_features() noexcept {
+    constexpr unsigned long kAsimdDp = 1ul << 20;  // HWCAP_ASIMDDP
+    if ((getauxval(AT_HWCAP) & kAsimdDp) == 0) return 0;
+    return kArmDotprod;
 }
 
 #else

@@ -11,10 +11,11 @@ enum CpuFeature : uint32_t {
     kF16c = 1u << 2,
     kAvx512 = 1u << 3,  // F, BW, DQ and VL together
     kAvx512Vnni = 1u << 4,
+    kArmDotprod = 1u << 5,
 };
 
-// The set of features, asked of the processor (cpuid) and of the operating system (xgetbv: whether
-// it saves the wider registers).
+// The set of features. x86: asked of the processor (cpuid) and of the operating system (xgetbv:
+// whether it saves the wider registers). Arm: asked of the operating system (the auxiliary vector).
 uint32_t cpu_features() noexcept;
 
 }  // namespace rwkv

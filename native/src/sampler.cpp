@@ -11,11 +11,21 @@ namespace rwkv {
 
 namespace {
 
-constexpr size_t kBlock = 512;  // tokens; a block of weights stays in the first-level cache
-constexpr size_t kLanes = 8;    // partial sums and maxima, in every build, so that all agree
+// Arrays are padded to whole blocks, and a sum is made of the sums of its blocks: they are also how
+// draw() finds its way.
+constexpr size_t kBlock = 64;
+
+// Partial results of a block, in every build, so that all agree whatever the width of their
+// vectors.
+constexpr size_t kLanes = 8;
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr uint32_t kInfinityBits = 0x7F800000;
+constexpr uint32_t kOneBits = 0x3F800000;
+constexpr uint32_t kSignBit = 0x80000000;
 
+// Floats are compared by their bits where loops should become vector code: a comparison of floats
+// may raise an exception flag, which compilers take care to preserve, one by one.
 uint32_t bits_of(float x) {
     uint32_t bits;
     std::memcpy(&bits, &x, sizeof bits);
@@ -28,29 +38,41 @@ float float_of(uint32_t bits) {
     return x;
 }
 
-// exp(x) for x <= 0, within 2e-7 relative; 0 below -87, so that no result is denormal.
-//     x = n ln 2 + r, |r| <= ln(2) / 2;   exp(x) = 2^n (1 + r + r^2/2! + ... + r^7/7!)
-// The first term left out is below 6e-9. Compilers turn a loop over it into vector code; every
-// operation is elementwise, so the vector's width changes nothing.
-float exp_nonpositive(float x) {
+// exp(-x) for 0 <= x, within 2e-7 relative; 0 above 87, so that no result is denormal.
+//     -x = n ln 2 + r, |r| <= ln(2) / 2;   exp(-x) = 2^n p(r)
+// p is the polynomial of degree 5, beginning 1 + r, with the least relative error: 1.1e-7. Every
+// operation is elementwise, so the width of vectors changes nothing.
+float exp_negative(float x) {
+    constexpr float kLargest = 87.0f;
     constexpr float kShift = 12582912.0f;       // 1.5 * 2^23: adding it rounds to an integer
     constexpr float kLn2High = 0.693359375f;    // n * kLn2High is exact
     constexpr float kLn2Low = -2.12194440e-4f;  // ln 2 - kLn2High
-    const float clipped = x < -87.0f ? -87.0f : x;
+    // All ones where x < kLargest, else 0: with a mask there is no branch to keep loops scalar.
+    const uint32_t excess = bits_of(x) - bits_of(kLargest);
+    const uint32_t mask = 0 - (excess >> 31);
+    const float clipped = -float_of(bits_of(kLargest) + (excess & mask));
     const float shifted = clipped * 1.44269504f + kShift;
     const float n = shifted - kShift;
     const float r = (clipped - n * kLn2High) - n * kLn2Low;
-    float y = 1.0f / 5040;
-    y = y * r + 1.0f / 720;
-    y = y * r + 1.0f / 120;
-    y = y * r + 1.0f / 24;
-    y = y * r + 1.0f / 6;
-    y = y * r + 0.5f;
-    y = y * r + 1.0f;
-    y = y * r + 1.0f;
-    // The last bits of `shifted` hold n: moved up, they are added to y's exponent.
-    const float result = float_of(bits_of(y) + (bits_of(shifted) << 23));
-    return x < -87.0f ? 0.0f : result;
+    float p = 0.00831250101f;
+    p = p * r + 0.0418903306f;
+    p = p * r + 0.166671157f;
+    p = p * r + 0.499992311f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    // The last bits of `shifted` hold n: moved up, they are added to p's exponent.
+    const uint32_t scaled = bits_of(p) + (bits_of(shifted) << 23);
+    return float_of(scaled & mask);
+}
+
+// The sum of a block, in the same order everywhere.
+double sum_of_block(const float* block) {
+    double lanes[kLanes] = {};
+    for (size_t i = 0; i < kBlock; i += kLanes) {
+        for (size_t lane = 0; lane < kLanes; ++lane) lanes[lane] += block[i + lane];
+    }
+    return ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5])) +
+           ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]));
 }
 
 // log2(x) for finite x > 0, within 1e-12.
@@ -151,9 +173,9 @@ Sampler::Sampler(size_t n_vocab, const rwkv_sampler_options& options)
     non_negative("mirostat_eta", options.mirostat_eta);
 
     seen_index_.assign(n_vocab, -1);
-    logits_.resize(n_vocab);
-    weights_.resize(n_vocab);
     block_sums_.resize((n_vocab + kBlock - 1) / kBlock);
+    logits_.assign(block_sums_.size() * kBlock, -kInfinity);
+    weights_.assign(logits_.size(), 0);
     reset(options.seed);
 }
 
@@ -237,88 +259,82 @@ void Sampler::adjust(const float* logits) {
 }
 
 Sampler::Top Sampler::find_top() const {
-    float tops[kLanes];
-    int32_t bad[kLanes] = {};  // lanes that saw a NaN
-    std::fill_n(tops, kLanes, -kInfinity);
-    const size_t n = n_vocab_ / kLanes * kLanes;
-    for (size_t i = 0; i < n; i += kLanes) {
+    int32_t tops[kLanes];             // floats in an order that integers have too
+    int32_t magnitudes[kLanes] = {};  // the largest, which tell NaN
+    std::fill_n(tops, kLanes, INT32_MIN);
+    for (size_t i = 0; i < logits_.size(); i += kLanes) {
         for (size_t lane = 0; lane < kLanes; ++lane) {
-            const float x = logits_[i + lane];
-            tops[lane] = x > tops[lane] ? x : tops[lane];
-            bad[lane] |= x != x;
+            const uint32_t bits = bits_of(logits_[i + lane]);
+            const auto magnitude = static_cast<int32_t>(bits & ~kSignBit);
+            const int32_t order = static_cast<int32_t>(bits) < 0 ? -magnitude : magnitude;
+            tops[lane] = order > tops[lane] ? order : tops[lane];
+            magnitudes[lane] = magnitude > magnitudes[lane] ? magnitude : magnitudes[lane];
         }
     }
-    for (size_t i = n; i < n_vocab_; ++i) {
-        tops[0] = std::max(tops[0], logits_[i]);
-        bad[0] |= std::isnan(logits_[i]);
+    const auto refuse = [](const char* message) {
+        throw Failure(RWKV_STATUS_INVALID_ARGUMENT, message);
+    };
+    const int32_t order = *std::max_element(tops, tops + kLanes);
+    const float top = order < 0 ? -float_of(static_cast<uint32_t>(-order))
+                                : float_of(static_cast<uint32_t>(order));
+    if (*std::max_element(magnitudes, magnitudes + kLanes) > static_cast<int32_t>(kInfinityBits)) {
+        refuse("logits: expected numbers, got NaN");
     }
-    const float top = *std::max_element(tops, tops + kLanes);
-    if (std::any_of(bad, bad + kLanes, [](int32_t b) { return b != 0; })) {
-        throw Failure(RWKV_STATUS_INVALID_ARGUMENT, "logits: expected numbers, got NaN");
-    }
-    if (top == kInfinity) {
-        throw Failure(RWKV_STATUS_INVALID_ARGUMENT,
-                      "logits: expected finite numbers or -infinity, got +infinity");
-    }
+    if (top == kInfinity) refuse("logits: expected finite numbers or -infinity, got +infinity");
     if (top == -kInfinity) {
-        throw Failure(
-            RWKV_STATUS_INVALID_ARGUMENT,
-            "logits: expected a token that may be drawn, got -infinity for all. Try banning "
-            "fewer tokens.");
+        refuse(
+            "logits: expected a token that may be drawn, got -infinity for all. Try banning fewer "
+            "tokens.");
     }
     const auto first = std::find(logits_.begin(), logits_.end(), top);
     return {top, static_cast<size_t>(first - logits_.begin())};
 }
 
 void Sampler::softmax(float top) {
-    for (size_t i = 0; i < n_vocab_; ++i) weights_[i] = exp_nonpositive(logits_[i] - top);
+    for (size_t block = 0; block < block_sums_.size(); ++block) {
+        const float* logits = &logits_[block * kBlock];
+        float* weights = &weights_[block * kBlock];
+        for (size_t i = 0; i < kBlock; ++i) weights[i] = exp_negative(top - logits[i]);
+    }
     sum_weights();
 }
 
 void Sampler::sum_weights() {
     total_ = 0;
     for (size_t block = 0; block < block_sums_.size(); ++block) {
-        const size_t begin = block * kBlock, end = std::min(n_vocab_, begin + kBlock);
-        double lanes[kLanes] = {};
-        size_t i = begin;
-        for (; i + kLanes <= end; i += kLanes) {
-            for (size_t lane = 0; lane < kLanes; ++lane) lanes[lane] += weights_[i + lane];
-        }
-        for (; i < end; ++i) lanes[0] += weights_[i];
-        block_sums_[block] = ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5])) +
-                             ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]));
+        block_sums_[block] = sum_of_block(&weights_[block * kBlock]);
         total_ += block_sums_[block];
     }
 }
 
 void Sampler::drop_below(float cutoff) {
-    for (float& weight : weights_) weight = weight < cutoff ? 0.0f : weight;
+    const auto least = static_cast<int32_t>(bits_of(cutoff));
+    for (float& weight : weights_) {
+        const auto bits = static_cast<int32_t>(bits_of(weight));
+        weight = float_of(bits < least ? 0 : static_cast<uint32_t>(bits));
+    }
     sum_weights();
 }
-
-// Weights are 0 .. 1, and positive floats are in the order of their bits: this key is 0 for the
-// most probable token and grows as they become less so.
-constexpr uint32_t kOne = 0x3F800000;
 
 void Sampler::keep_top_p() {
     if (options_.top_p == 1) return;
     // The n_vocab tokens below this floor could not weigh more than what may be left out.
     const double floor = total_ * (1 - options_.top_p) / static_cast<double>(n_vocab_);
-    const uint32_t last_key = kOne - bits_of(static_cast<float>(floor));
+    const uint32_t last_key = kOneBits - bits_of(static_cast<float>(floor));
     const uint32_t key = cut(
-        n_vocab_, [this](size_t i) { return kOne - bits_of(weights_[i]); },
+        n_vocab_, [this](size_t i) { return kOneBits - bits_of(weights_[i]); },
         [this](size_t i) { return static_cast<double>(weights_[i]); }, last_key,
         total_ * options_.top_p, buckets_, border_);
-    drop_below(float_of(kOne - key));
+    drop_below(float_of(kOneBits - key));
 }
 
 void Sampler::keep_top_k() {
     const auto k = static_cast<size_t>(options_.top_k);
     if (k == 0 || k >= n_vocab_) return;
     const uint32_t key = cut(
-        n_vocab_, [this](size_t i) { return kOne - bits_of(weights_[i]); },
-        [](size_t) { return 1.0; }, kOne - 1, static_cast<double>(k), buckets_, border_);
-    const float cutoff = float_of(kOne - key);
+        n_vocab_, [this](size_t i) { return kOneBits - bits_of(weights_[i]); },
+        [](size_t) { return 1.0; }, kOneBits - 1, static_cast<double>(k), buckets_, border_);
+    const float cutoff = float_of(kOneBits - key);
     // Of several tokens that are just as probable as the k-th, the first stay.
     size_t n_above = 0;
     for (const float weight : weights_) n_above += weight > cutoff;
@@ -376,30 +392,36 @@ void Sampler::learn_mirostat(size_t token) {
 void Sampler::apply_temperature(float top) {
     if (options_.temperature == 1) return;
     const auto inverse = static_cast<float>(1 / options_.temperature);
-    for (size_t i = 0; i < n_vocab_; ++i) {
-        const float tempered = exp_nonpositive((logits_[i] - top) * inverse);
-        weights_[i] = weights_[i] > 0 ? tempered : 0.0f;
+    for (size_t block = 0; block < block_sums_.size(); ++block) {
+        if (block_sums_[block] == 0) continue;
+        const float* logits = &logits_[block * kBlock];
+        float* weights = &weights_[block * kBlock];
+        for (size_t i = 0; i < kBlock; ++i) {
+            const uint32_t kept = 0 - ((0 - bits_of(weights[i])) >> 31);  // all ones, or 0 for 0
+            weights[i] = float_of(bits_of(exp_negative((top - logits[i]) * inverse)) & kept);
+        }
     }
     sum_weights();
 }
 
 int32_t Sampler::draw() {
     double target = next_uniform() * total_;
+    size_t drawn = 0;
+    // The block in which the sum of weights exceeds the target, then the token.
     size_t block = 0;
     while (block + 1 < block_sums_.size() && target >= block_sums_[block]) {
         target -= block_sums_[block++];
     }
-    // Rounding may leave the target just above the last weight: then the last token that can be
-    // drawn is drawn.
-    size_t drawn = n_vocab_;
-    for (size_t i = block * kBlock; i < n_vocab_; ++i) {
+    for (size_t i = block * kBlock; i < weights_.size(); ++i) {
         if (weights_[i] == 0) continue;
         drawn = i;
         if (target < weights_[i]) break;
         target -= weights_[i];
     }
-    if (drawn == n_vocab_) {
-        drawn = n_vocab_ - 1;
+    // Rounding may leave the target above the last weight, or in blocks after it: then the last
+    // token that can be drawn is.
+    if (weights_[drawn] == 0) {
+        drawn = weights_.size() - 1;
         while (weights_[drawn] == 0) --drawn;
     }
     if (options_.mirostat_tau > 0) learn_mirostat(drawn);

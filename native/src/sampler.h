@@ -68,9 +68,10 @@ class Sampler {
     std::vector<int32_t> seen_index_;               // (n_vocab): place in seen_, or -1
 
     // A probability is a weight divided by total_; a token that has left has weight 0.
-    std::vector<float> logits_;       // (n_vocab)
-    std::vector<float> weights_;      // (n_vocab), 0 .. 1; the most probable token has 1
-    std::vector<double> block_sums_;  // (n_blocks): sums of kBlock weights each
+    // Both are padded to whole blocks, by logits of -infinity.
+    std::vector<float> logits_;
+    std::vector<float> weights_;      // 0 .. 1; the most probable token has 1
+    std::vector<double> block_sums_;  // (n_blocks): the sum of each block of weights
     double total_ = 0;
 
     // Scratch of keep_*.

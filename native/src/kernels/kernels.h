@@ -177,6 +177,8 @@ void rwkv_kernels_reference(rwkv_kernels* k);
 void rwkv_kernels_avx2(rwkv_kernels* k);
 void rwkv_kernels_avx512(rwkv_kernels* k);
 void rwkv_kernels_avx512_vnni(rwkv_kernels* k);
+void rwkv_kernels_neon(rwkv_kernels* k);
+void rwkv_kernels_neon_dotprod(rwkv_kernels* k);
 
 /* ---- small shared pieces ----------------------------------------------------------------------
  */

@@ -25,6 +25,10 @@ constexpr Level kLevels[] = {
     {"avx512", kAvx2 | kFma | kF16c | kAvx512, rwkv_kernels_avx512},
     {"avx512_vnni", kAvx2 | kFma | kF16c | kAvx512 | kAvx512Vnni, rwkv_kernels_avx512_vnni},
 #endif
+#if defined(RWKV_ARM64)
+    {"neon", 0, rwkv_kernels_neon},
+    {"neon_dotprod", kArmDotprod, rwkv_kernels_neon_dotprod},
+#endif
 };
 
 constexpr size_t kLevelCount = sizeof kLevels / sizeof *kLevels;

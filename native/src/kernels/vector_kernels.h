@@ -6,7 +6,7 @@
  *     vset1(s)                       all lanes s
  *     vadd vsub vmul vdiv            rounded once each
  *     vfma(a, b, c), vfnma(a, b, c)  c + a b, c - a b, rounded once
- *     vmax(a, b), vmin(a, b)         b where either is NaN
+ *     vmax(a, b), vmin(a, b)         b or NaN where either is NaN
  *     vround(v)                      to the nearest whole number, halves to even
  *     vpow2(p, n)                    p 2^n for whole n in [-126, 128]
  *     vless(a, b, x, y)              x where a < b, else y

@@ -1,0 +1,150 @@
+/* neon.c: 128-bit vectors of every 64-bit Arm processor. A panel's 16 rows are four vectors. */
+#include <arm_neon.h>
+#include <math.h>
+
+#include "kernels.h"
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* ---- vectors ----------------------------------------------------------------------------------
+ */
+
+typedef float32x4_t vec;
+enum { LANES = 4, WKV7_VECTORS = 4 };
+
+INLINE vec vload(const float* p, size_t n) {
+    if (n >= 4) return vld1q_f32(p);
+    float part[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+    memcpy(part, p, n * sizeof *p);
+    return vld1q_f32(part);
+}
+
+INLINE void vstore(float* p, size_t n, vec v) {
+    if (n >= 4) {
+        vst1q_f32(p, v);
+    } else {
+        float part[4];
+        vst1q_f32(part, v);
+        memcpy(p, part, n * sizeof *p);
+    }
+}
+
+INLINE vec vset1(float s) { return vdupq_n_f32(s); }
+INLINE vec vadd(vec a, vec b) { return vaddq_f32(a, b); }
+INLINE vec vsub(vec a, vec b) { return vsubq_f32(a, b); }
+INLINE vec vmul(vec a, vec b) { return vmulq_f32(a, b); }
+INLINE vec vdiv(vec a, vec b) { return vdivq_f32(a, b); }
+INLINE vec vfma(vec a, vec b, vec c) { return vfmaq_f32(c, a, b); }
+INLINE vec vfnma(vec a, vec b, vec c) { return vfmsq_f32(c, a, b); }
+INLINE vec vmax(vec a, vec b) { return vmaxq_f32(a, b); }
+INLINE vec vmin(vec a, vec b) { return vminq_f32(a, b); }
+INLINE vec vround(vec v) { return vrndnq_f32(v); }
+INLINE vec vless(vec a, vec b, vec x, vec y) { return vbslq_f32(vcltq_f32(a, b), x, y); }
+
+INLINE vec vkeep(vec v, size_t n) {
+    static const uint32_t ones_then_zeros[8] = {~0u, ~0u, ~0u, ~0u};
+    const uint32x4_t mask = vld1q_u32(ones_then_zeros + 4 - (n < 4 ? n : 4));
+    return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(v), mask));
+}
+
+/* In two factors, since 2^128 is no float. */
+INLINE vec vpow2(vec p, vec n) {
+    const int32x4_t e = vcvtq_s32_f32(n);
+    const int32x4_t half = vshrq_n_s32(e, 1);
+    const int32x4_t bias = vdupq_n_s32(127);
+    const int32x4_t f1 = vshlq_n_s32(vaddq_s32(half, bias), 23);
+    const int32x4_t f2 = vshlq_n_s32(vaddq_s32(vsubq_s32(e, half), bias), 23);
+    return vmulq_f32(vmulq_f32(p, vreinterpretq_f32_s32(f1)), vreinterpretq_f32_s32(f2));
+}
+
+INLINE float vsum(vec v) {
+    const float32x2_t s = vadd_f32(vget_low_f32(v), vget_high_f32(v));
+    return vget_lane_f32(vpadd_f32(s, s), 0);
+}
+
+#include "vector_kernels.h"
+
+/* ---- rows ------------------------------------------------------------------------------------ */
+
+static void quantize(const float* x, size_t n, int8_t* q, float* d, float* sum) {
+    for (size_t b = 0; b < n / RWKV_BLOCK; ++b, x += RWKV_BLOCK, q += RWKV_BLOCK) {
+        float32x4_t v[8];
+        uint32x4_t top = vdupq_n_u32(0);
+        for (int i = 0; i < 8; ++i) {
+            /* Magnitudes compare like their bits, and NaN above infinity above all numbers. */
+            v[i] = vld1q_f32(x + 4 * i);
+            top = vmaxq_u32(top, vreinterpretq_u32_f32(vabsq_f32(v[i])));
+        }
+        const uint32_t bits = vmaxvq_u32(top);
+        float amax;
+        memcpy(&amax, &bits, sizeof amax);
+        const int finite = bits < 0x7f800000u;
+        const float id = finite && bits > 0 ? 127.0f / amax : 0.0f;
+        if (!finite || id > 3.402823466e38f) {
+            memset(q, 0, RWKV_BLOCK);
+            d[b] = finite ? 0.0f : NAN;
+            sum[b] = 0.0f;
+            continue;
+        }
+        int32x4_t total = vdupq_n_s32(0);
+        for (int i = 0; i < 8; i += 4) {
+            int32x4_t i32[4];
+            for (int k = 0; k < 4; ++k) {
+                i32[k] = vcvtnq_s32_f32(vmulq_n_f32(v[i + k], id)); /* halves to even */
+                total = vaddq_s32(total, i32[k]);
+            }
+            const int16x8_t low = vcombine_s16(vmovn_s32(i32[0]), vmovn_s32(i32[1]));
+            const int16x8_t high = vcombine_s16(vmovn_s32(i32[2]), vmovn_s32(i32[3]));
+            vst1q_s8(q + 4 * i, vcombine_s8(vmovn_s16(low), vmovn_s16(high)));
+        }
+        sum[b] = (float)vaddvq_s32(total);
+        d[b] = bits > 0 ? amax / 127.0f : 0.0f;
+    }
+}
+
+/* ---- matrices -------------------------------------------------------------------------------- */
+
+/* A quarter of a group, 4 rows x 4 columns, added to the sums of those rows: in two int16 vectors
+ * (rows 0 and 1, rows 2 and 3) that `finish` turns into four int32. With signed codes no int16
+ * overflows in a block:  8 groups x 16 x 127 = 16256; q8_0, finished every two groups, 32512. */
+typedef struct sums {
+    int16x8_t low;
+    int16x8_t high;
+} sums;
+
+INLINE sums sums_zero(void) {
+    const sums s = {vdupq_n_s16(0), vdupq_n_s16(0)};
+    return s;
+}
+
+INLINE sums add_group(sums s, int8x16_t code, int8x16_t xq) {
+    s.low = vmlal_s8(s.low, vget_low_s8(code), vget_low_s8(xq));
+    s.high = vmlal_s8(s.high, vget_high_s8(code), vget_high_s8(xq));
+    return s;
+}
+
+INLINE int32x4_t finish(sums s) { return vpaddq_s32(vpaddlq_s16(s.low), vpaddlq_s16(s.high)); }
+
+INLINE int32x4_t block_sum(rwkv_type type, const int8x16_t code[8], const int8_t* q) {
+    int32x4_t isum = vdupq_n_s32(0);
+    sums s = sums_zero();
+    for (int g = 0; g < 8; ++g) {
+        s = add_group(s, code[g],
+                      vreinterpretq_s8_u32(vdupq_n_u32(rwkv_load_u32((const uint8_t*)q + 4 * g))));
+        if (type == RWKV_TYPE_Q8_0 && g % 2 == 1) {
+            isum = vaddq_s32(isum, finish(s));
+            s = sums_zero();
+        }
+    }
+    return type == RWKV_TYPE_Q8_0 ? isum : finish(s);
+}
+
+#include "neon_matmul.h"
+
+void rwkv_kernels_neon(rwkv_kernels* k) {
+    for (int type = 0; type < RWKV_TYPE_COUNT; ++type) {
+        k->matrix[type] = (rwkv_matrix_kernels){rwkv_panel16_size, rwkv_panel16_pack, matmul};
+    }
+    k->quantize = quantize;
+    use_vector_kernels(k);
+}
