@@ -71,6 +71,13 @@ def hostile_pickles(marker: Path) -> dict[str, bytes]:
         "torch.load in the pickle": PROTO + _call(global_("torch", "load"), text("x")) + b".",
         "torch.hub": PROTO + _call(global_("torch.hub", "load"), text("x"), text("y")) + b".",
         "numpy": PROTO + global_("numpy.core.multiarray", "_reconstruct") + b".",
+        "dict of two arguments": PROTO + global_("collections", "OrderedDict") + b")]\x86R.",
+        "dict of numbers for items": PROTO
+        + global_("collections", "OrderedDict")
+        + b"]K\x01a\x85R.",
+        "dict of items that are no pairs": PROTO
+        + global_("collections", "OrderedDict")
+        + b"]K\x01\x85a\x85R.",
         "a class to be built": PROTO + global_("argparse", "Namespace") + b")R}b.",
         "build of a list": PROTO + b"]}b.",
         "build with a state that is no dict": PROTO + b"}" + text("__class__") + b"b.",

@@ -109,12 +109,11 @@ _CONSTANTS: dict[Global, Any] = {
 # What the pickle may call, and what is built in its place
 
 
-def _ordered_dict(*arguments: Any) -> dict[str | int, Any]:
+def _ordered_dict(items: Any = None) -> dict[str | int, Any]:
     """`collections.OrderedDict()`; Python 2 passed the items as a list of lists."""
-    if not arguments:
-        return {}
     result: dict[str | int, Any] = {}
-    (items,) = arguments
+    if items is None:
+        return result
     if not isinstance(items, list):
         raise RebuildError("expected a list of items")
     for item in items:
