@@ -59,14 +59,20 @@ void test_every_piece_once() {
     CHECK(ThreadPool(0).size() == 1);
 }
 
-// The body runs once on each thread, and each thread is another one.
-void test_body_runs_on_all_threads() {
+// All threads come to help: pieces that wait for each other to be begun can only end if each is on
+// a thread of its own.
+void test_all_threads_take_pieces() {
     for (const size_t n_threads : kThreadCounts) {
         ThreadPool pool(n_threads);
-        std::atomic<size_t> runs{0};
+        std::atomic<size_t> begun{0};
         std::vector<std::thread::id> ids(n_threads);
-        pool.run([&](Team&) { ids[runs++] = std::this_thread::get_id(); });
-        CHECK(runs == n_threads);
+        pool.run([&](Team& team) {
+            team.for_each(n_threads, 1, [&](size_t i, size_t) {
+                ids[i] = std::this_thread::get_id();
+                ++begun;
+                while (begun < n_threads) std::this_thread::yield();
+            });
+        });
         for (size_t i = 0; i < n_threads; ++i) {
             for (size_t j = 0; j < i; ++j) CHECK(ids[i] != ids[j]);
         }
@@ -184,7 +190,7 @@ int main() {
     CHECK(rwkv::usable_cores() >= 1);
     CHECK(rwkv::usable_cores() <= std::max(1u, std::thread::hardware_concurrency()));
     test_every_piece_once();
-    test_body_runs_on_all_threads();
+    test_all_threads_take_pieces();
     test_stages_wait_for_each_other();
     test_many_regions();
     test_sleepers_wake();
