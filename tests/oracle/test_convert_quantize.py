@@ -33,11 +33,17 @@ CASES = {name: x for name, x in EDGE_CASES.items() if name not in UNDEFINED} | {
 }
 
 
-@pytest.mark.parametrize("type", TYPES)
-@pytest.mark.parametrize("case", CASES)
+# Of zeros of both signs gguf takes the one or the other as the minimum, by the machine.
+PAIRS = [
+    (case, type)
+    for case in CASES
+    for type in TYPES
+    if type not in ("q4_1", "q5_1") or case not in ZEROS_OF_BOTH_SIGNS
+]
+
+
+@pytest.mark.parametrize(("case", "type"), PAIRS)
 def test_quantize_equals_gguf(case, type):
-    if type in ("q4_1", "q5_1") and case in ZEROS_OF_BOTH_SIGNS:
-        pytest.skip("gguf takes the one or the other zero, by the machine")
     x = CASES[case]
     with np.errstate(all="ignore"):
         expected = gguf.quants.quantize(x, gguf.GGMLQuantizationType[type.upper()])
