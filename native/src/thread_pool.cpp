@@ -143,8 +143,9 @@ void ThreadPool::work() {
         inside = inside_.now();
         while (!inside_.compare_exchange(inside, inside - 1)) {
         }
-        if (inside == 1)
-            inside_.set(0);  // the door is closed and this was the last: wake the caller
+        // The door is closed and this was the last: wake the caller. Not more than that, because a
+        // caller that did not sleep may be in its next run already.
+        if (inside == 1) inside_.wake();
     }
 }
 
