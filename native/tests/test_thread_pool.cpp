@@ -6,6 +6,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <thread>
 #include <vector>
@@ -21,6 +22,12 @@ namespace {
 constexpr size_t kThreadCounts[] = {1, 2, 3, 4, 16};
 
 void sleep_ms(int ms) { std::this_thread::sleep_for(std::chrono::milliseconds(ms)); }
+
+void work_for_us(int us) {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(us);
+    while (std::chrono::steady_clock::now() < end) {
+    }
+}
 
 size_t threads_of_this_process() {
     DIR* folder = ::opendir("/proc/self/task");
@@ -105,18 +112,34 @@ void test_stages_wait_for_each_other() {
     }
 }
 
-// Many short regions, as decoding makes them.
-void test_many_regions() {
-    for (const size_t n_threads : {2, 4}) {
-        const size_t n_regions = n_threads == 2 ? 10000 : 2000;
+// Many short runs, as decoding makes them, of one or more regions. When a run returns, no thread is
+// inside its body any more, even one that came late and found nothing to do: what the body uses is
+// gone a moment later.
+void test_many_runs() {
+    const std::thread::id caller = std::this_thread::get_id();
+    for (const size_t n_threads : {2, 3, 4}) {
+        const size_t n_runs = n_threads == 2 ? 10000 : 3000;
         ThreadPool pool(n_threads);
         std::vector<size_t> sums(5, 0);
-        for (size_t region = 0; region < n_regions; ++region) {
+        for (size_t run = 0; run < n_runs; ++run) {
+            const auto inside = std::make_unique<std::atomic<size_t>>(0);
             pool.run([&](Team& team) {
-                team.for_each(sums.size(), 1, [&](size_t i, size_t) { sums[i] += region; });
+                CHECK(++*inside <= n_threads);
+                for (size_t region = 0; region < 1 + run % 3; ++region) {
+                    team.for_each(sums.size(), 1, [&](size_t i, size_t) {
+                        sums[i] += run;
+                        if (run % 2 == 1) work_for_us(3);  // else over before anyone can help
+                    });
+                }
+                // Helpers leave after the caller, in one run out of two.
+                if (run % 4 > 1 && std::this_thread::get_id() != caller) work_for_us(3);
+                --*inside;
             });
+            CHECK(*inside == 0);
         }
-        for (const size_t sum : sums) CHECK(sum == n_regions * (n_regions - 1) / 2);
+        size_t expected = 0;
+        for (size_t run = 0; run < n_runs; ++run) expected += run * (1 + run % 3);
+        for (const size_t sum : sums) CHECK(sum == expected);
     }
 }
 
@@ -192,7 +215,7 @@ int main() {
     test_every_piece_once();
     test_all_threads_take_pieces();
     test_stages_wait_for_each_other();
-    test_many_regions();
+    test_many_runs();
     test_sleepers_wake();
     test_callers_take_turns();
     test_nothing_left_running();
