@@ -20,12 +20,8 @@ constexpr size_t kBlock = 64;
 constexpr size_t kLanes = 8;
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-constexpr uint32_t kInfinityBits = 0x7F800000;
 constexpr uint32_t kOneBits = 0x3F800000;
-constexpr uint32_t kSignBit = 0x80000000;
 
-// Floats are compared by their bits where loops should become vector code: a comparison of floats
-// may raise an exception flag, which compilers take care to preserve, one by one.
 uint32_t bits_of(float x) {
     uint32_t bits;
     std::memcpy(&bits, &x, sizeof bits);
@@ -38,41 +34,48 @@ float float_of(uint32_t bits) {
     return x;
 }
 
-// exp(-x) for 0 <= x, within 2e-7 relative; 0 above 87, so that no result is denormal.
+// Replaces each x >= 0 of a block by exp(-x), within 3e-7 relative up to 64, within 2e-35 beyond; 0
+// from 80 on.
 //     -x = n ln 2 + r, |r| <= ln(2) / 2;   exp(-x) = 2^n p(r)
-// p is the polynomial of degree 5, beginning 1 + r, with the least relative error: 1.1e-7. Every
-// operation is elementwise, so the width of vectors changes nothing.
-float exp_negative(float x) {
-    constexpr float kLargest = 87.0f;
-    constexpr float kShift = 12582912.0f;       // 1.5 * 2^23: adding it rounds to an integer
-    constexpr float kLn2High = 0.693359375f;    // n * kLn2High is exact
-    constexpr float kLn2Low = -2.12194440e-4f;  // ln 2 - kLn2High
-    // All ones where x < kLargest, else 0: with a mask there is no branch to keep loops scalar.
-    const uint32_t excess = bits_of(x) - bits_of(kLargest);
-    const uint32_t mask = 0 - (excess >> 31);
-    const float clipped = -float_of(bits_of(kLargest) + (excess & mask));
-    const float shifted = clipped * 1.44269504f + kShift;
-    const float n = shifted - kShift;
-    const float r = (clipped - n * kLn2High) - n * kLn2Low;
-    float p = 0.00831250101f;
-    p = p * r + 0.0418903306f;
-    p = p * r + 0.166671157f;
-    p = p * r + 0.499992311f;
-    p = p * r + 1.0f;
-    p = p * r + 1.0f;
-    // The last bits of `shifted` hold n: moved up, they are added to p's exponent.
-    const uint32_t scaled = bits_of(p) + (bits_of(shifted) << 23);
-    return float_of(scaled & mask);
+// p is the polynomial of degree 5, beginning 1 + r, with the least relative error: 1.1e-7. The
+// loops have no branch, so that they become vector code, and every operation is elementwise, so
+// that the width of vectors changes nothing.
+void exp_negative(float* block) {
+    constexpr float kLargest = 80.0f;
+    constexpr float kExpOfLargest = 1.80485156e-35f;  // as computed here
+    constexpr float kShift = 12582912.0f;             // 1.5 * 2^23: adding it rounds to an integer
+    constexpr float kLn2High = 0.693359375f;          // n * kLn2High is exact
+    constexpr float kLn2Low = -2.12194440e-4f;        // ln 2 - kLn2High
+    for (size_t i = 0; i < kBlock; ++i) {
+        const float x = block[i];
+        block[i] = x < kLargest ? x : kLargest;
+    }
+    for (size_t i = 0; i < kBlock; ++i) {
+        const float x = block[i];
+        const float shifted = kShift - x * 1.44269504f;
+        const float n = shifted - kShift;
+        const float r = (-x - n * kLn2High) - n * kLn2Low;
+        float p = 0.00831250101f;
+        p = p * r + 0.0418903306f;
+        p = p * r + 0.166671157f;
+        p = p * r + 0.499992311f;
+        p = p * r + 1.0f;
+        p = p * r + 1.0f;
+        // The last bits of `shifted` hold n: moved up, they are added to p's exponent. What clipped
+        // values are left with is taken from all: others lose nothing by it.
+        block[i] = float_of(bits_of(p) + (bits_of(shifted) << 23)) - kExpOfLargest;
+    }
 }
 
-// The sum of a block, in the same order everywhere.
+// The sum of a block. A lane adds 8 numbers in float: the sum is within 5e-7 relative.
 double sum_of_block(const float* block) {
-    double lanes[kLanes] = {};
+    float lanes[kLanes] = {};
     for (size_t i = 0; i < kBlock; i += kLanes) {
         for (size_t lane = 0; lane < kLanes; ++lane) lanes[lane] += block[i + lane];
     }
-    return ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5])) +
-           ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]));
+    double sum = 0;
+    for (const float lane : lanes) sum += static_cast<double>(lane);
+    return sum;
 }
 
 // log2(x) for finite x > 0, within 1e-12.
@@ -105,38 +108,41 @@ uint64_t next_random(uint64_t& counter) {
     return z ^ (z >> 31);
 }
 
-// The smallest key such that the entries with keys up to it weigh `target` or more together; the
-// largest key if they do not. Entries are 0 .. n - 1; those whose key is above `last_key` are not
-// looked at.
+}  // namespace
+
+// The smallest key such that the tokens with keys up to it weigh `target` or more together; the
+// largest key up to `last_key` if they do not. Tokens whose key is above `last_key` are not looked
+// at.
 //
-// In place of sorting all entries: weigh them in buckets of keys with equal upper half, find the
+// In place of sorting all tokens: weigh them in buckets of keys with equal upper half, find the
 // bucket in which the target is reached, and sort only that.
 template <class Key, class Weight>
-uint32_t cut(size_t n, Key key, Weight weight, uint32_t last_key, double target,
-             std::vector<double>& buckets, std::vector<std::pair<uint32_t, double>>& border) {
-    buckets.assign((last_key >> 16) + 1, 0.0);
-    for (size_t i = 0; i < n; ++i) {
-        const uint32_t k = key(i);
-        if (k <= last_key) buckets[k >> 16] += weight(i);
+uint32_t Sampler::cut(Key key, Weight weight, uint32_t last_key, double target) {
+    // Which tokens are looked at is as good as random: a branch on it would be mispredicted.
+    size_t n = 0;
+    for (size_t i = 0; i < n_vocab_; ++i) {
+        candidates_[n] = static_cast<uint32_t>(i);
+        n += key(i) <= last_key;
     }
+    buckets_.assign((last_key >> 16) + 1, 0.0);
+    for (size_t c = 0; c < n; ++c) buckets_[key(candidates_[c]) >> 16] += weight(candidates_[c]);
     double sum = 0;
     size_t bucket = 0;
-    while (bucket + 1 < buckets.size() && sum + buckets[bucket] < target) sum += buckets[bucket++];
+    while (bucket + 1 < buckets_.size() && sum + buckets_[bucket] < target)
+        sum += buckets_[bucket++];
 
-    border.clear();
-    for (size_t i = 0; i < n; ++i) {
-        const uint32_t k = key(i);
-        if (k >> 16 == bucket && k <= last_key) border.emplace_back(k, weight(i));
+    border_.clear();
+    for (size_t c = 0; c < n; ++c) {
+        const uint32_t k = key(candidates_[c]);
+        if (k >> 16 == bucket) border_.emplace_back(k, weight(candidates_[c]));
     }
-    std::sort(border.begin(), border.end());
-    for (const auto& [k, w] : border) {
+    std::sort(border_.begin(), border_.end());
+    for (const auto& [k, w] : border_) {
         sum += w;
         if (sum >= target) return k;
     }
     return last_key;
 }
-
-}  // namespace
 
 // ------------------------------------------------------------------------------- settings ---
 
@@ -176,6 +182,7 @@ Sampler::Sampler(size_t n_vocab, const rwkv_sampler_options& options)
     block_sums_.resize((n_vocab + kBlock - 1) / kBlock);
     logits_.assign(block_sums_.size() * kBlock, -kInfinity);
     weights_.assign(logits_.size(), 0);
+    candidates_.resize(n_vocab + 1);
     reset(options.seed);
 }
 
@@ -230,18 +237,21 @@ void Sampler::accept(int32_t token) {
 
 int32_t Sampler::sample(const float* logits) {
     adjust(logits);
-    const Top top = find_top();
-    if (options_.temperature == 0) return static_cast<int32_t>(top.token);
-    softmax(top.logit);
+    const float top = find_top();
+    if (options_.temperature == 0) {
+        const auto first = std::find(logits_.begin(), logits_.end(), top);
+        return static_cast<int32_t>(first - logits_.begin());
+    }
+    softmax(top);
     if (options_.mirostat_tau > 0) {
-        apply_temperature(top.logit);
+        apply_temperature(top);
         keep_mirostat();
     } else {
         keep_top_p();
         keep_top_k();
         keep_min_p();
-        keep_typical(top.logit);
-        apply_temperature(top.logit);
+        keep_typical(top);
+        apply_temperature(top);
     }
     return draw();
 }
@@ -258,62 +268,68 @@ void Sampler::adjust(const float* logits) {
     }
 }
 
-Sampler::Top Sampler::find_top() const {
-    int32_t tops[kLanes];             // floats in an order that integers have too
-    int32_t magnitudes[kLanes] = {};  // the largest, which tell NaN
-    std::fill_n(tops, kLanes, INT32_MIN);
-    for (size_t i = 0; i < logits_.size(); i += kLanes) {
-        for (size_t lane = 0; lane < kLanes; ++lane) {
-            const uint32_t bits = bits_of(logits_[i + lane]);
-            const auto magnitude = static_cast<int32_t>(bits & ~kSignBit);
-            const int32_t order = static_cast<int32_t>(bits) < 0 ? -magnitude : magnitude;
-            tops[lane] = order > tops[lane] ? order : tops[lane];
-            magnitudes[lane] = magnitude > magnitudes[lane] ? magnitude : magnitudes[lane];
+float Sampler::find_top() const {
+    // A column for each place in a block.
+    float tops[kBlock];
+    float sums[kBlock] = {};  // NaN if a logit is; scaled down, so that they do not overflow
+    std::fill_n(tops, kBlock, -kInfinity);
+    for (size_t block = 0; block < block_sums_.size(); ++block) {
+        const float* logits = &logits_[block * kBlock];
+        for (size_t i = 0; i < kBlock; ++i) {
+            const float x = logits[i], top = tops[i];
+            tops[i] = x > top ? x : top;
+            sums[i] += x * 0x1p-40f;
         }
     }
     const auto refuse = [](const char* message) {
         throw Failure(RWKV_STATUS_INVALID_ARGUMENT, message);
     };
-    const int32_t order = *std::max_element(tops, tops + kLanes);
-    const float top = order < 0 ? -float_of(static_cast<uint32_t>(-order))
-                                : float_of(static_cast<uint32_t>(order));
-    if (*std::max_element(magnitudes, magnitudes + kLanes) > static_cast<int32_t>(kInfinityBits)) {
-        refuse("logits: expected numbers, got NaN");
-    }
+    const float top = *std::max_element(tops, tops + kBlock);
     if (top == kInfinity) refuse("logits: expected finite numbers or -infinity, got +infinity");
+    for (const float sum : sums) {
+        if (std::isnan(sum)) refuse("logits: expected numbers, got NaN");
+    }
     if (top == -kInfinity) {
         refuse(
             "logits: expected a token that may be drawn, got -infinity for all. Try banning fewer "
             "tokens.");
     }
-    const auto first = std::find(logits_.begin(), logits_.end(), top);
-    return {top, static_cast<size_t>(first - logits_.begin())};
+    return top;
 }
 
 void Sampler::softmax(float top) {
     for (size_t block = 0; block < block_sums_.size(); ++block) {
         const float* logits = &logits_[block * kBlock];
         float* weights = &weights_[block * kBlock];
-        for (size_t i = 0; i < kBlock; ++i) weights[i] = exp_negative(top - logits[i]);
+        for (size_t i = 0; i < kBlock; ++i) weights[i] = top - logits[i];
+        exp_negative(weights);
+        block_sums_[block] = sum_of_block(weights);
     }
-    sum_weights();
+    sum_blocks();
 }
 
 void Sampler::sum_weights() {
-    total_ = 0;
     for (size_t block = 0; block < block_sums_.size(); ++block) {
         block_sums_[block] = sum_of_block(&weights_[block * kBlock]);
-        total_ += block_sums_[block];
     }
+    sum_blocks();
+}
+
+void Sampler::sum_blocks() {
+    total_ = 0;
+    for (const double sum : block_sums_) total_ += sum;
 }
 
 void Sampler::drop_below(float cutoff) {
-    const auto least = static_cast<int32_t>(bits_of(cutoff));
-    for (float& weight : weights_) {
-        const auto bits = static_cast<int32_t>(bits_of(weight));
-        weight = float_of(bits < least ? 0 : static_cast<uint32_t>(bits));
+    for (size_t block = 0; block < block_sums_.size(); ++block) {
+        float* weights = &weights_[block * kBlock];
+        for (size_t i = 0; i < kBlock; ++i) {
+            const uint32_t dropped = (bits_of(weights[i]) - bits_of(cutoff)) >> 31;  // 0 or 1
+            weights[i] = float_of(bits_of(weights[i]) & (dropped - 1));
+        }
+        block_sums_[block] = sum_of_block(weights);
     }
-    sum_weights();
+    sum_blocks();
 }
 
 void Sampler::keep_top_p() {
@@ -321,19 +337,17 @@ void Sampler::keep_top_p() {
     // The n_vocab tokens below this floor could not weigh more than what may be left out.
     const double floor = total_ * (1 - options_.top_p) / static_cast<double>(n_vocab_);
     const uint32_t last_key = kOneBits - bits_of(static_cast<float>(floor));
-    const uint32_t key = cut(
-        n_vocab_, [this](size_t i) { return kOneBits - bits_of(weights_[i]); },
-        [this](size_t i) { return static_cast<double>(weights_[i]); }, last_key,
-        total_ * options_.top_p, buckets_, border_);
+    const uint32_t key = cut([this](size_t i) { return kOneBits - bits_of(weights_[i]); },
+                             [this](size_t i) { return static_cast<double>(weights_[i]); },
+                             last_key, total_ * options_.top_p);
     drop_below(float_of(kOneBits - key));
 }
 
 void Sampler::keep_top_k() {
     const auto k = static_cast<size_t>(options_.top_k);
     if (k == 0 || k >= n_vocab_) return;
-    const uint32_t key = cut(
-        n_vocab_, [this](size_t i) { return kOneBits - bits_of(weights_[i]); },
-        [](size_t) { return 1.0; }, kOneBits - 1, static_cast<double>(k), buckets_, border_);
+    const uint32_t key = cut([this](size_t i) { return kOneBits - bits_of(weights_[i]); },
+                             [](size_t) { return 1.0; }, kOneBits - 1, static_cast<double>(k));
     const float cutoff = float_of(kOneBits - key);
     // Of several tokens that are just as probable as the k-th, the first stay.
     size_t n_above = 0;
@@ -368,8 +382,8 @@ void Sampler::keep_typical(float top) {
         return bits_of(static_cast<float>(std::fabs(static_cast<double>(logits_[i] - top) - mean)));
     };
     const uint32_t last = cut(
-        n_vocab_, key, [this](size_t i) { return static_cast<double>(weights_[i]); },
-        bits_of(128.0f), total_ * options_.typical_p, buckets_, border_);
+        key, [this](size_t i) { return static_cast<double>(weights_[i]); }, bits_of(128.0f),
+        total_ * options_.typical_p);
     for (size_t i = 0; i < n_vocab_; ++i) {
         if (key(i) > last) weights_[i] = 0;
     }
@@ -396,12 +410,13 @@ void Sampler::apply_temperature(float top) {
         if (block_sums_[block] == 0) continue;
         const float* logits = &logits_[block * kBlock];
         float* weights = &weights_[block * kBlock];
-        for (size_t i = 0; i < kBlock; ++i) {
-            const uint32_t kept = 0 - ((0 - bits_of(weights[i])) >> 31);  // all ones, or 0 for 0
-            weights[i] = float_of(bits_of(exp_negative((top - logits[i]) * inverse)) & kept);
-        }
+        float tempered[kBlock];
+        for (size_t i = 0; i < kBlock; ++i) tempered[i] = (top - logits[i]) * inverse;
+        exp_negative(tempered);
+        for (size_t i = 0; i < kBlock; ++i) weights[i] = weights[i] > 0 ? tempered[i] : 0;
+        block_sums_[block] = sum_of_block(weights);
     }
-    sum_weights();
+    sum_blocks();
 }
 
 int32_t Sampler::draw() {

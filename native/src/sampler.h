@@ -30,16 +30,11 @@ class Sampler {
         int32_t token;
         double count;
     };
-    struct Top {
-        float logit;
-        size_t token;
-    };
-
     void check(int32_t token) const;
 
     // The steps, in order.
     void adjust(const float* logits);  // logits_ := logits with biases and penalties
-    Top find_top() const;              // the first of the largest logits_; throws if there is none
+    float find_top() const;            // the largest of logits_; throws if nothing may be drawn
     void softmax(float top);           // weights_ := exp(logits_ - top)
     void keep_top_p();
     void keep_top_k();
@@ -52,8 +47,12 @@ class Sampler {
 
     // weights_[i] := 0 where weights_[i] < cutoff.
     void drop_below(float cutoff);
-    // Recomputes block_sums_ and total_.
+    // Recomputes block_sums_ and total_, or total_ alone.
     void sum_weights();
+    void sum_blocks();
+
+    template <class Key, class Weight>
+    uint32_t cut(Key key, Weight weight, uint32_t last_key, double target);
 
     double next_uniform();  // in [0, 1)
 
@@ -74,7 +73,8 @@ class Sampler {
     std::vector<double> block_sums_;  // (n_blocks): the sum of each block of weights
     double total_ = 0;
 
-    // Scratch of keep_*.
+    // Scratch of cut().
+    std::vector<uint32_t> candidates_;
     std::vector<double> buckets_;
     std::vector<std::pair<uint32_t, double>> border_;
 };
