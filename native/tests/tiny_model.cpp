@@ -232,7 +232,7 @@ void File::write(const uint8_t* bytes, size_t n) const {
     ::unlink(path_.c_str());
     std::FILE* file = std::fopen(path_.c_str(), "wb");
     CHECK(file != nullptr);
-    CHECK(std::fwrite(bytes, 1, n, file) == n);
+    CHECK(n == 0 || std::fwrite(bytes, 1, n, file) == n);
     CHECK(std::fclose(file) == 0);
 }
 
