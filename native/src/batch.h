@@ -28,6 +28,9 @@ struct Batch {
     };
     std::vector<Logits> logits;
 
+    // Rows [0, n_wide) belong to sequences of RWKV_WIDE rows or more, which come first.
+    size_t n_wide = 0;
+
     size_t n_rows() const noexcept { return tokens.size(); }
 };
 

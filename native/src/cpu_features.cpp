@@ -2,6 +2,10 @@
 
 #if defined(__x86_64__) || defined(__i386__)
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #endif
@@ -18,6 +22,18 @@ uint64_t saved_states() noexcept {
     uint32_t high = 0;
     __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
     return static_cast<uint64_t>(high) << 32 | low;
+}
+
+// Linux saves the 8 KiB of tile registers only for processes that have asked for it. Asking again
+// is harmless.
+bool may_use_tiles() noexcept {
+#if defined(__linux__) && defined(SYS_arch_prctl)
+    constexpr int kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+    constexpr int kTileData = 18;               // XFEATURE_XTILEDATA
+    return ::syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+    return false;
+#endif
 }
 
 constexpr bool bit(uint32_t word, int i) { return (word >> i & 1) != 0; }
@@ -47,6 +63,10 @@ uint32_t cpu_features() noexcept {
     if ((states & kZmm) != kZmm) return features;
     if (bit(b, 16) && bit(b, 17) && bit(b, 30) && bit(b, 31)) features |= kAvx512;
     if (bit(c, 11)) features |= kAvx512Vnni;
+    constexpr uint64_t kTiles = 0x60000;  // tile configuration and data
+    const bool amx = bit(d, 22) && bit(d, 24) && (states & kTiles) == kTiles && may_use_tiles();
+    if (amx) features |= kAmxBf16;
+    if (__get_cpuid_count(7, 1, &a, &b, &c, &d) && bit(a, 5)) features |= kAvx512Bf16;
     return features;
 }
 

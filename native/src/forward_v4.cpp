@@ -44,7 +44,7 @@ void forward_v4(const Model& model, const Batch& batch) {
                      {{l.mix_r, xr, quantised(l.receptance)},
                       {l.mix_k, xk, quantised(l.key)},
                       {l.mix_v, xv, quantised(l.value)}});
-            products(pass, n,
+            products(pass,
                      {{l.receptance, xr, r, k.sigmoid}, {l.key, xk, key}, {l.value, xv, value}});
             // Channels are independent: pieces of 64 of each sequence.
             constexpr size_t kPiece = 64;
@@ -63,7 +63,7 @@ void forward_v4(const Model& model, const Batch& batch) {
                 }
             });
             quantize_rows(pass, {{y, quantised(l.output)}});
-            products(pass, n, {{l.output, y, out, nullptr, nullptr, x}});
+            products(pass, {{l.output, y, out, nullptr, nullptr, x}});
 
             norm_and_shift(pass, l.ln2, x, xx, &State::ffn_shift, i);
             channel_mix(pass, l.ffn, xx, ffn, x);

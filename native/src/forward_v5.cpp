@@ -49,17 +49,16 @@ void forward_v5(const Model& model, const Batch& batch) {
                           {l.mix_k, xk, quantised(l.key)},
                           {l.mix_v, xv, quantised(l.value)},
                           {l.mix_g, xg, quantised(l.gate)}});
-                products(pass, n,
-                         {{l.receptance, xr, r},
-                          {l.key, xk, key},
-                          {l.value, xv, value},
-                          {l.gate, xg, g, k.silu}});
+                products(pass, {{l.receptance, xr, r},
+                                {l.key, xk, key},
+                                {l.value, xv, value},
+                                {l.gate, xg, g, k.silu}});
             } else {
                 mix_rows(pass, xx,
                          {{l.mix_r, xr, quantised(l.receptance)},
                           {l.mix_k, xk, quantised(l.key)},
                           {l.mix_v, xv, quantised(l.value)}});
-                products(pass, n, {{l.receptance, xr, r}, {l.key, xk, key}, {l.value, xv, value}});
+                products(pass, {{l.receptance, xr, r}, {l.key, xk, key}, {l.value, xv, value}});
             }
             for_each_head(pass, [&](const Sequence& s, size_t head) {
                 const size_t h = head * N;
@@ -73,7 +72,7 @@ void forward_v5(const Model& model, const Batch& batch) {
                 }
             });
             quantize_rows(pass, {{y, quantised(l.output)}});
-            products(pass, n, {{l.output, y, out, nullptr, nullptr, x}});
+            products(pass, {{l.output, y, out, nullptr, nullptr, x}});
 
             norm_and_shift(pass, l.ln2, x, xx, &State::ffn_shift, i);
             channel_mix(pass, l.ffn, xx, ffn, x);

@@ -72,18 +72,17 @@ void forward_v6(const Model& model, const Batch& batch) {
 
             norm_and_shift(pass, l.ln1, x, xx, &State::att_shift, i);
             mix_rows(pass, xx, {{l.maa_x, xxx, quantised(l.maa_w1)}});
-            products(pass, n, {{l.maa_w1, xxx, maa_hidden, k.tanh}});
+            products(pass, {{l.maa_w1, xxx, maa_hidden, k.tanh}});
             quantize_rows(pass, {{parts[0], quantised(l.maa_w2[0])},
                                  {parts[1], quantised(l.maa_w2[1])},
                                  {parts[2], quantised(l.maa_w2[2])},
                                  {parts[3], quantised(l.maa_w2[3])},
                                  {parts[4], quantised(l.maa_w2[4])}});
-            products(pass, n,
-                     {{l.maa_w2[0], parts[0], maa[0]},
-                      {l.maa_w2[1], parts[1], maa[1]},
-                      {l.maa_w2[2], parts[2], maa[2]},
-                      {l.maa_w2[3], parts[3], maa[3]},
-                      {l.maa_w2[4], parts[4], maa[4]}});
+            products(pass, {{l.maa_w2[0], parts[0], maa[0]},
+                            {l.maa_w2[1], parts[1], maa[1]},
+                            {l.maa_w2[2], parts[2], maa[2]},
+                            {l.maa_w2[3], parts[3], maa[3]},
+                            {l.maa_w2[4], parts[4], maa[4]}});
             for_each_span(pass, n, C, [&](size_t row, size_t column, size_t width) {
                 for (size_t p = 0; p < 5; ++p) {
                     float* mix = maa[p] + row * C + column;
@@ -97,14 +96,13 @@ void forward_v6(const Model& model, const Batch& batch) {
                                  {xv, quantised(l.value)},
                                  {xr, quantised(l.receptance)},
                                  {xg, quantised(l.gate)}});
-            products(pass, n,
-                     {{l.receptance, xr, r},
-                      {l.key, xk, key},
-                      {l.value, xv, value},
-                      {l.gate, xg, g, k.silu},
-                      {l.decay_w1, xw, decay.x, k.tanh}});
+            products(pass, {{l.receptance, xr, r},
+                            {l.key, xk, key},
+                            {l.value, xv, value},
+                            {l.gate, xg, g, k.silu},
+                            {l.decay_w1, xw, decay.x, k.tanh}});
             quantize_rows(pass, {{decay, quantised(l.decay_w2)}});
-            products(pass, n, {{l.decay_w2, decay, w}});
+            products(pass, {{l.decay_w2, decay, w}});
             for_each_head(pass, [&](const Sequence& s, size_t head) {
                 const size_t h = head * N;
                 const size_t at = s.first_row * C + h;
@@ -121,7 +119,7 @@ void forward_v6(const Model& model, const Batch& batch) {
                 }
             });
             quantize_rows(pass, {{y, quantised(l.output)}});
-            products(pass, n, {{l.output, y, out, nullptr, nullptr, x}});
+            products(pass, {{l.output, y, out, nullptr, nullptr, x}});
 
             norm_and_shift(pass, l.ln2, x, xx, &State::ffn_shift, i);
             channel_mix(pass, l.ffn, xx, ffn, x);

@@ -135,32 +135,31 @@ void forward_v7(const Model& model, const Batch& batch) {
                       {l.x_a, xa, quantised(l.a1)},
                       {l.x_g, xg, quantised(l.g1)}});
             // In layer 0, v1 and v2 are empty matrices: their products do nothing.
-            products(pass, n,
-                     {{l.receptance, xr, b.r},
-                      {l.key, xk, b.k},
-                      {l.value, xv, b.v},
-                      {l.w1, xw, w1.x, k.tanh},
-                      {l.a1, xa, a1.x},
-                      {l.v1, xv, v1.x},
-                      {l.g1, xg, g1.x, k.sigmoid}});
+            products(pass, {{l.receptance, xr, b.r},
+                            {l.key, xk, b.k},
+                            {l.value, xv, b.v},
+                            {l.w1, xw, w1.x, k.tanh},
+                            {l.a1, xa, a1.x},
+                            {l.v1, xv, v1.x},
+                            {l.g1, xg, g1.x, k.sigmoid}});
             quantize_rows(pass, {{w1, quantised(l.w2)},
                                  {a1, quantised(l.a2)},
                                  {v1, quantised(l.v2)},
                                  {g1, quantised(l.g2)}});
-            products(pass, n,
+            products(pass,
                      {{l.w2, w1, b.w}, {l.a2, a1, b.a}, {l.v2, v1, b.v_mix}, {l.g2, g1, b.g}});
             for_each_head(pass, [&](const Sequence& s, size_t head) {
                 float* S = s.state->wkv(i) + head * c.head_size * c.head_size;
                 time_mix_head(model, l, i == 0, s, head, b, S);
             });
             quantize_rows(pass, {{y, quantised(l.output)}});
-            products(pass, n, {{l.output, y, out, nullptr, nullptr, x}});
+            products(pass, {{l.output, y, out, nullptr, nullptr, x}});
 
             norm_and_shift(pass, l.ln2, x, xx, &State::ffn_shift, i);
             mix_rows(pass, xx, {{l.ffn_x_k, xk, quantised(l.ffn_key)}});
-            products(pass, n, {{l.ffn_key, xk, ffn_k.x, k.relu2}});
+            products(pass, {{l.ffn_key, xk, ffn_k.x, k.relu2}});
             quantize_rows(pass, {{ffn_k, quantised(l.ffn_value)}});
-            products(pass, n, {{l.ffn_value, ffn_k, out, nullptr, nullptr, x}});
+            products(pass, {{l.ffn_value, ffn_k, out, nullptr, nullptr, x}});
         }
         head(pass, x, head_buffers);
     });

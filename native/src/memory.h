@@ -33,7 +33,7 @@ class Memory {
     size_t size_ = 0;
 };
 
-// Rounds up so that what follows is aligned to a cache line.
-constexpr size_t round_up_64(size_t n) { return (n + 63) / 64 * 64; }
+// The smallest multiple of `unit` that is not below n.
+constexpr size_t round_up(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
 
 }  // namespace rwkv

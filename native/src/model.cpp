@@ -289,7 +289,7 @@ class ModelLoader {
         out.type = tensor.type;
         packings_.push_back({&out, src, packed_bytes_});
         packed_bytes_ +=
-            round_up_64(model_.kernels.matrix[out.type].packed_size(out.type, n_out, n_in));
+            round_up(model_.kernels.matrix[out.type].packed_size(out.type, n_out, n_in), 64);
     }
 
     void embedding() {

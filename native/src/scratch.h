@@ -26,7 +26,7 @@ class Scratch {
     template <class T>
     T* take(size_t n) {
         const size_t begin = used_;
-        const size_t n_bytes = round_up_64(n * sizeof(T));
+        const size_t n_bytes = round_up(n * sizeof(T), 64);
         used_ += n_bytes;
         if (used_ <= memory_.size()) return reinterpret_cast<T*>(memory_.data() + begin);
         extra_.emplace_back(n_bytes);
@@ -43,6 +43,7 @@ class Scratch {
         rows.q = take<int8_t>(n_rows * n_cols);
         rows.d = take<float>(n_rows * n_blocks);
         rows.sum = take<float>(n_rows * n_blocks);
+        rows.bf16 = take<uint16_t>(round_up(n_rows, 32) * n_cols);
         rows.n_cols = n_cols;
         rows.ld = n_cols;
         return rows;

@@ -17,6 +17,45 @@ constexpr size_t kPieceRows = 256;
 // Rows of a pass beyond which no further piece is taken.
 constexpr size_t kPassRows = 256;
 
+// The next piece of each sequence that has tokens left, as many as a pass takes; `done` counts each
+// sequence's tokens and is moved on.
+Batch next_batch(const Model& model, const std::vector<Work>& work, std::vector<size_t>& done) {
+    struct Piece {
+        size_t sequence;
+        size_t n;
+    };
+    std::vector<Piece> pieces;
+    size_t n_rows = 0;
+    for (size_t i = 0; i < work.size() && n_rows < kPassRows; ++i) {
+        const size_t n = std::min(work[i].n_tokens - done[i], kPieceRows);
+        if (n == 0 || (n_rows > 0 && n_rows + n > kPassRows)) continue;
+        pieces.push_back({i, n});
+        n_rows += n;
+    }
+    const auto narrow = std::stable_partition(pieces.begin(), pieces.end(),
+                                              [](const Piece& p) { return p.n >= RWKV_WIDE; });
+    Batch batch;
+    for (auto p = pieces.begin(); p != pieces.end(); ++p) {
+        const Work& w = work[p->sequence];
+        const size_t first_row = batch.n_rows();
+        size_t& at = done[p->sequence];
+        batch.tokens.insert(batch.tokens.end(), w.tokens + at, w.tokens + at + p->n);
+        batch.sequence_of.insert(batch.sequence_of.end(), p->n, batch.sequences.size());
+        batch.sequences.push_back({w.state, first_row, p->n});
+        if (w.wanted == RWKV_LOGITS_ALL) {
+            for (size_t t = 0; t < p->n; ++t) {
+                batch.logits.push_back({first_row + t, w.logits + (at + t) * model.config.n_vocab});
+            }
+        }
+        at += p->n;
+        if (w.wanted == RWKV_LOGITS_LAST && at == w.n_tokens) {
+            batch.logits.push_back({batch.n_rows() - 1, w.logits});
+        }
+        if (p < narrow) batch.n_wide = batch.n_rows();
+    }
+    return batch;
+}
+
 }  // namespace
 
 Session::Session(std::shared_ptr<const Model> of) : model(std::move(of)), state(model->config) {}
@@ -40,31 +79,11 @@ void check_tokens(const Model& model, const int32_t* tokens, size_t n_tokens) {
 
 void step(const Model& model, const std::vector<Work>& work) {
     const std::lock_guard<std::mutex> turn(model.stepping);
-    std::vector<size_t> done(work.size(), 0);  // tokens of each sequence
-    size_t first = 0;                          // the sequences before it are done
-    while (first < work.size()) {
-        Batch batch;
-        for (size_t i = first; i < work.size() && batch.n_rows() < kPassRows; ++i) {
-            const Work& w = work[i];
-            const size_t n = std::min(w.n_tokens - done[i], kPieceRows);
-            if (n == 0) continue;
-            const size_t first_row = batch.n_rows();
-            if (first_row > 0 && first_row + n > kPassRows) continue;  // in a later pass
-            batch.tokens.insert(batch.tokens.end(), w.tokens + done[i], w.tokens + done[i] + n);
-            batch.sequence_of.insert(batch.sequence_of.end(), n, batch.sequences.size());
-            batch.sequences.push_back({w.state, first_row, n});
-            if (w.wanted == RWKV_LOGITS_ALL) {
-                for (size_t t = 0; t < n; ++t) {
-                    float* out = w.logits + (done[i] + t) * model.config.n_vocab;
-                    batch.logits.push_back({first_row + t, out});
-                }
-            } else if (w.wanted == RWKV_LOGITS_LAST && done[i] + n == w.n_tokens) {
-                batch.logits.push_back({first_row + n - 1, w.logits});
-            }
-            done[i] += n;
-        }
+    std::vector<size_t> done(work.size(), 0);
+    for (;;) {
+        const Batch batch = next_batch(model, work, done);
+        if (batch.n_rows() == 0) return;
         forward(model, batch);
-        while (first < work.size() && done[first] == work[first].n_tokens) ++first;
     }
 }
 

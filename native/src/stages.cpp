@@ -9,20 +9,27 @@ namespace rwkv {
 
 namespace {
 
-void quantize_span(const rwkv_kernels& k, const rwkv_rows& rows, size_t row, size_t column,
-                   size_t n) {
-    const size_t blocks = row * (rows.n_cols / RWKV_BLOCK) + column / RWKV_BLOCK;
-    k.quantize(rows.x + row * rows.ld + column, n, rows.q + row * rows.n_cols + column,
-               rows.d + blocks, rows.sum + blocks);
+// Prepares part of a row for products with quantised matrices: as bf16 where the level has wide
+// products and the row is one of `n_wide` that take them, else quantised.
+void quantize_span(const rwkv_kernels& k, const rwkv_rows& rows, size_t n_wide, size_t row,
+                   size_t column, size_t n) {
+    const float* x = rows.x + row * rows.ld + column;
+    const size_t at = row * rows.n_cols + column;
+    if (k.to_bf16 != nullptr && row < n_wide) return k.to_bf16(x, n, rows.bf16 + at);
+    const size_t block = row * (rows.n_cols / RWKV_BLOCK) + column / RWKV_BLOCK;
+    k.quantize(x, n, rows.q + at, rows.d + block, rows.sum + block);
 }
 
 size_t panels_of(const Matrix& m) { return (m.n_out + RWKV_PANEL - 1) / RWKV_PANEL; }
 
 // The panels [begin, end) of one product.
-void product_piece(const rwkv_kernels& k, const Product& p, size_t n_rows, size_t begin,
-                   size_t end) {
+void product_piece(const rwkv_kernels& k, const Product& p, size_t n_rows, size_t n_wide,
+                   size_t begin, size_t end) {
     const size_t ldy = p.ldy == 0 ? p.w.n_out : p.ldy;
-    k.matrix[p.w.type].matmul(&p.w, &p.x, 0, n_rows, begin, end, p.y, ldy);
+    const rwkv_matrix_kernels& m = k.matrix[p.w.type];
+    const size_t wide = m.matmul_wide != nullptr ? n_wide : 0;
+    if (wide > 0) m.matmul_wide(&p.w, &p.x, 0, wide, begin, end, p.y, ldy);
+    if (wide < n_rows) m.matmul(&p.w, &p.x, wide, n_rows, begin, end, p.y, ldy);
     if (p.f == nullptr && p.residual == nullptr) return;
     const size_t column = begin * RWKV_PANEL;
     const size_t n = std::min(end * RWKV_PANEL, p.w.n_out) - column;
@@ -76,7 +83,9 @@ void mix_rows(Pass& pass, const ShiftedRows& xx, std::initializer_list<Mix> mixe
                       for (const Mix& m : mixes) {
                           k.lerp(xx.row(row) + column, xx.before(row) + column, m.mix + column, n,
                                  m.out.x + row * m.out.ld + column);
-                          if (m.quantised) quantize_span(k, m.out, row, column, n);
+                          if (m.quantised) {
+                              quantize_span(k, m.out, pass.batch.n_wide, row, column, n);
+                          }
                       }
                   });
 }
@@ -84,14 +93,18 @@ void mix_rows(Pass& pass, const ShiftedRows& xx, std::initializer_list<Mix> mixe
 void quantize_rows(Pass& pass, std::initializer_list<Ready> all) {
     for (const Ready& ready : all) {
         if (!ready.quantised) continue;
-        for_each_span(pass, pass.n_rows(), ready.rows.n_cols,
-                      [&](size_t row, size_t column, size_t n) {
-                          quantize_span(pass.kernels(), ready.rows, row, column, n);
-                      });
+        for_each_span(
+            pass, pass.n_rows(), ready.rows.n_cols, [&](size_t row, size_t column, size_t n) {
+                quantize_span(pass.kernels(), ready.rows, pass.batch.n_wide, row, column, n);
+            });
     }
 }
 
-void products(Pass& pass, size_t n_rows, std::initializer_list<Product> all) {
+void products(Pass& pass, std::initializer_list<Product> all) {
+    products(pass, pass.n_rows(), pass.batch.n_wide, all);
+}
+
+void products(Pass& pass, size_t n_rows, size_t n_wide, std::initializer_list<Product> all) {
     size_t n_panels = 0;
     for (const Product& p : all) n_panels += panels_of(p.w);
     // Pieces small enough to share evenly and large enough that taking them costs nothing.
@@ -101,7 +114,7 @@ void products(Pass& pass, size_t n_rows, std::initializer_list<Product> all) {
         for (const Product& p : all) {
             const size_t last = first + panels_of(p.w);
             if (begin < last && end > first) {
-                product_piece(pass.kernels(), p, n_rows, std::max(begin, first) - first,
+                product_piece(pass.kernels(), p, n_rows, n_wide, std::max(begin, first) - first,
                               std::min(end, last) - first);
             }
             first = last;
@@ -119,12 +132,11 @@ ChannelMixBuffers::ChannelMixBuffers(Scratch& scratch, const Config& c, size_t n
 void channel_mix(Pass& pass, const ChannelMix& w, const ShiftedRows& xx, const ChannelMixBuffers& b,
                  float* x) {
     const rwkv_kernels& k = pass.kernels();
-    const size_t n = pass.n_rows();
     mix_rows(pass, xx,
              {{w.mix_k, b.xk, quantised(w.key)}, {w.mix_r, b.xr, quantised(w.receptance)}});
-    products(pass, n, {{w.key, b.xk, b.k.x, k.relu2}, {w.receptance, b.xr, b.r, k.sigmoid}});
+    products(pass, {{w.key, b.xk, b.k.x, k.relu2}, {w.receptance, b.xr, b.r, k.sigmoid}});
     quantize_rows(pass, {{b.k, quantised(w.value)}});
-    products(pass, n, {{w.value, b.k, b.v, nullptr, b.r, x}});
+    products(pass, {{w.value, b.k, b.v, nullptr, b.r, x}});
 }
 
 HeadBuffers::HeadBuffers(Scratch& scratch, const Config& c, const Batch& batch)
@@ -142,10 +154,12 @@ void head(Pass& pass, const float* x, const HeadBuffers& b) {
         pass.team.for_each(n, 1, [&](size_t i, size_t) {
             model.kernels.layer_norm(x + wanted[first + i].row * C, model.ln_out.weight,
                                      model.ln_out.bias, kLayerNormEps, C, b.rows.x + i * C);
-            if (quantised(model.head)) quantize_span(model.kernels, b.rows, i, 0, C);
+            if (quantised(model.head)) quantize_span(model.kernels, b.rows, 0, i, 0, C);
         });
         float* logits = b.n > 1 ? b.logits : wanted[first].out;
-        products(pass, n, {{model.head, b.rows, logits}});
+        // Always the narrow way: rows here are those that want logits, whatever their sequences'
+        // sizes.
+        products(pass, n, 0, {{model.head, b.rows, logits}});
         if (b.n == 1) continue;
         pass.team.for_each(n, 1, [&](size_t i, size_t) {
             std::memcpy(wanted[first + i].out, logits + i * V, V * sizeof *logits);

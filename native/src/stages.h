@@ -63,7 +63,8 @@ struct Mix {
 };
 void mix_rows(Pass& pass, const ShiftedRows& xx, std::initializer_list<Mix> mixes);
 
-// Quantises rows whose x is complete, if the matrix that reads them is quantised.
+// Quantises rows whose x is complete, if the matrix that reads them is quantised (or makes bf16 of
+// them, where the level has wide products and the row's sequence is wide enough).
 struct Ready {
     const rwkv_rows& rows;
     bool quantised;
@@ -81,7 +82,10 @@ struct Product {
     float* residual = nullptr;
     size_t ldy = 0;  // distance of y's rows; 0: n_out
 };
-void products(Pass& pass, size_t n_rows, std::initializer_list<Product> all);
+void products(Pass& pass, std::initializer_list<Product> all);
+
+// The same for n_rows other rows than the pass's, of which the first n_wide may take the wide way.
+void products(Pass& pass, size_t n_rows, size_t n_wide, std::initializer_list<Product> all);
 
 // Calls body(row, first column, columns) for all elements of (n, n_cols), in pieces that keep every
 // thread busy and begin at multiples of RWKV_LANES columns.

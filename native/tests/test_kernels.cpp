@@ -182,7 +182,7 @@ struct Rows {
 
     Rows(size_t n, size_t n_cols)
         : x(floats(n * n_cols, -1, 1)), d(n * n_cols / 32), sum(n * n_cols / 32), q(n * n_cols) {
-        rows = {x.data(), q.data(), d.data(), sum.data(), n_cols, n_cols};
+        rows = {x.data(), q.data(), d.data(), sum.data(), nullptr, n_cols, n_cols};
     }
 };
 

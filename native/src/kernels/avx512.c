@@ -276,7 +276,7 @@ static void matmul(const rwkv_matrix* w, const rwkv_rows* x, size_t r0, size_t r
 
 void rwkv_kernels_avx512(rwkv_kernels* k) {
     for (int type = 0; type < RWKV_TYPE_COUNT; ++type) {
-        k->matrix[type] = (rwkv_matrix_kernels){rwkv_panel16_size, rwkv_panel16_pack, matmul};
+        k->matrix[type] = (rwkv_matrix_kernels){rwkv_panel16_size, rwkv_panel16_pack, matmul, NULL};
     }
     k->quantize = quantize;
     use_vector_kernels(k);

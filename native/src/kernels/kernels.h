@@ -41,6 +41,7 @@ typedef enum rwkv_type {
 enum {
     RWKV_BLOCK = 32,      /* values in a quantised block */
     RWKV_PANEL = 16,      /* rows of a matrix that are packed, and computed, together */
+    RWKV_WIDE = 32,       /* rows from which a sequence may take matmul_wide */
     RWKV_LANES = 16,      /* widest vector, in floats */
     RWKV_PREFETCH = 4096, /* bytes ahead that weights are fetched: see rwkv_prefetch */
 };
@@ -53,13 +54,16 @@ typedef struct rwkv_matrix {
     rwkv_type type;
 } rwkv_matrix;
 
-/* Activations, as matrices take them: fp32 rows, and the same rows quantised in blocks of 32
- * (q, d and sum are read only by products with quantised matrices, x only by the others). */
+/* Activations, as matrices take them: fp32 rows, and the same rows quantised in blocks of 32, or,
+ * for products of many rows at levels that have them, as bf16. x is read by products with fp
+ * matrices, q, d and sum or bf16 by those with quantised ones. Memory of bf16 goes on to a multiple
+ * of 32 rows. */
 typedef struct rwkv_rows {
-    float* x;   /* (n, n_cols), rows `ld` floats apart */
-    int8_t* q;  /* (n, n_cols): x ~ d * q */
-    float* d;   /* (n, n_cols / 32) */
-    float* sum; /* (n, n_cols / 32): the sum of the block's q, a whole number */
+    float* x;       /* (n, n_cols), rows `ld` floats apart */
+    int8_t* q;      /* (n, n_cols): x ~ d * q */
+    float* d;       /* (n, n_cols / 32) */
+    float* sum;     /* (n, n_cols / 32): the sum of the block's q, a whole number */
+    uint16_t* bf16; /* (n, n_cols) */
     size_t n_cols;
     size_t ld;
 } rwkv_rows;
@@ -85,6 +89,12 @@ typedef struct rwkv_matrix_kernels {
      *               q_w is signed for q4_0 (q - 8), q5_0 (q - 16), q8_0. */
     void (*matmul)(const rwkv_matrix* w, const rwkv_rows* x, size_t row_begin, size_t row_end,
                    size_t panel_begin, size_t panel_end, float* y, size_t ldy);
+
+    /* The same for rows of sequences that contribute many rows to a step (RWKV_WIDE or more), from
+     * their bf16: W's values and x are rounded to bf16, their products added in fp32. NULL where a
+     * level has nothing wider than matmul. */
+    void (*matmul_wide)(const rwkv_matrix* w, const rwkv_rows* x, size_t row_begin, size_t row_end,
+                        size_t panel_begin, size_t panel_end, float* y, size_t ldy);
 } rwkv_matrix_kernels;
 
 typedef struct rwkv_kernels {
@@ -97,6 +107,9 @@ typedef struct rwkv_kernels {
      * amax = 0, or so small that id overflows: d = 0, q = 0.
      * A value that is not finite: d = NaN, q = 0, so that every product with it is NaN. */
     void (*quantize)(const float* x, size_t n, int8_t* q, float* d, float* sum);
+
+    /* Rounds to bf16, halves to even. NULL at levels without matmul_wide. */
+    void (*to_bf16)(const float* x, size_t n, uint16_t* y);
 
     /* y = (x - mean) / sqrt(variance + eps) * w + b; variance = mean of (x - mean)^2. y may be x.
      */
@@ -177,6 +190,7 @@ void rwkv_kernels_reference(rwkv_kernels* k);
 void rwkv_kernels_avx2(rwkv_kernels* k);
 void rwkv_kernels_avx512(rwkv_kernels* k);
 void rwkv_kernels_avx512_vnni(rwkv_kernels* k);
+void rwkv_kernels_amx(rwkv_kernels* k);
 void rwkv_kernels_neon(rwkv_kernels* k);
 void rwkv_kernels_neon_dotprod(rwkv_kernels* k);
 

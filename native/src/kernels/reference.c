@@ -280,6 +280,6 @@ void rwkv_kernels_reference(rwkv_kernels* k) {
         .wkv7 = wkv7,
     };
     for (int type = 0; type < RWKV_TYPE_COUNT; ++type) {
-        k->matrix[type] = (rwkv_matrix_kernels){packed_size, pack, matmul};
+        k->matrix[type] = (rwkv_matrix_kernels){packed_size, pack, matmul, NULL};
     }
 }
