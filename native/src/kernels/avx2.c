@@ -7,6 +7,9 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
+/* For loops over the rows of a tile, whose sums are to stay in registers. */
+#define UNROLL _Pragma("GCC unroll 16")
+
 /* ---- vectors ----------------------------------------------------------------------------------
  */
 
@@ -138,6 +141,7 @@ INLINE void panel_values(rwkv_type type, const rwkv_matrix* w, size_t panel, con
                 const __m256 wc = type == RWKV_TYPE_FP32
                                       ? _mm256_loadu_ps((const float*)p)
                                       : _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p));
+                UNROLL
                 for (size_t i = 0; i < n_rows; ++i) {
                     const __m256 xc = _mm256_broadcast_ss(x->x + (row + i) * x->ld + c + k);
                     sum[i][k] = _mm256_fmadd_ps(wc, xc, sum[i][k]);
@@ -214,6 +218,7 @@ INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, con
             const __m256 mw =
                 has_m ? _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(m + b * 32 + half * 16)))
                       : _mm256_setzero_ps();
+            UNROLL
             for (size_t i = 0; i < n_rows; ++i) {
                 const size_t at = (row + i) * n_blocks + b;
                 const uint8_t* q = (const uint8_t*)x->q + at * RWKV_BLOCK;

@@ -6,6 +6,9 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
+/* For loops over the rows of a tile, whose sums are to stay in registers. */
+#define UNROLL _Pragma("GCC unroll 16")
+
 /* ---- vectors ----------------------------------------------------------------------------------
  */
 
@@ -109,6 +112,7 @@ INLINE void panel_values(rwkv_type type, const rwkv_matrix* w, size_t panel, con
             const __m512 wc = type == RWKV_TYPE_FP32
                                   ? _mm512_loadu_ps(p)
                                   : _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p));
+            UNROLL
             for (size_t i = 0; i < n_rows; ++i) {
                 const __m512 xc = _mm512_set1_ps(x->x[(row + i) * x->ld + c + k]);
                 sum[i][k] = _mm512_fmadd_ps(wc, xc, sum[i][k]);
@@ -119,6 +123,7 @@ INLINE void panel_values(rwkv_type type, const rwkv_matrix* w, size_t panel, con
         const __m512 wc = type == RWKV_TYPE_FP32
                               ? _mm512_loadu_ps(p)
                               : _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p));
+        UNROLL
         for (size_t i = 0; i < n_rows; ++i) {
             const __m512 xc = _mm512_set1_ps(x->x[(row + i) * x->ld + c]);
             sum[i][0] = _mm512_fmadd_ps(wc, xc, sum[i][0]);
@@ -183,6 +188,7 @@ INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, con
         const __m512 dw = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(d + b * 32)));
         const __m512 mw = has_m ? _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(m + b * 32)))
                                 : _mm512_setzero_ps();
+        UNROLL
         for (size_t i = 0; i < n_rows; ++i) {
             const size_t at = (row + i) * n_blocks + b;
             const uint8_t* q = (const uint8_t*)x->q + at * RWKV_BLOCK;

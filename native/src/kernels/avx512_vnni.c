@@ -6,6 +6,9 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
+/* For loops over the rows of a tile, whose sums are to stay in registers. */
+#define UNROLL _Pragma("GCC unroll 16")
+
 /* Rows of activations that share one pass over a panel: their sums, the eight vectors of a block's
  * codes and what else is at hand fill the 32 registers. */
 enum { TILE = 16 };
@@ -59,6 +62,7 @@ INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, con
         const __m512 dw = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(d + b * 32)));
         const __m512 mw = has_m ? _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(m + b * 32)))
                                 : _mm512_setzero_ps();
+        UNROLL
         for (size_t i = 0; i < n_rows; ++i) {
             const size_t at = (row + i) * n_blocks + b;
             const uint8_t* q = (const uint8_t*)x->q + at * RWKV_BLOCK;

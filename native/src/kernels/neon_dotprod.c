@@ -6,6 +6,9 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
+/* For loops over the rows of a tile, whose sums are to stay in registers. */
+#define UNROLL _Pragma("GCC unroll 16")
+
 INLINE int32x4_t block_sum(rwkv_type type, const int8x16_t code[8], const int8_t* q) {
     (void)type;
     const int8x16_t low = vld1q_s8(q);

@@ -31,6 +31,7 @@ INLINE void quarter_values(rwkv_type type, const rwkv_matrix* w, size_t panel, s
     for (size_t c = 0; c < w->n_in; ++c, p += RWKV_PANEL * size) {
         const float32x4_t wc =
             type == RWKV_TYPE_FP32 ? vld1q_f32((const float*)(const void*)p) : load_fp16(p);
+        UNROLL
         for (size_t i = 0; i < n_rows; ++i) {
             const float xc = x->x[(row + i) * x->ld + c];
             sum[i][c % 2] = vfmaq_n_f32(sum[i][c % 2], wc, xc);
@@ -84,6 +85,7 @@ INLINE void quarter_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, s
         }
         const float32x4_t dw = load_fp16(d + b * 32 + 8 * quarter);
         const float32x4_t mw = has_m ? load_fp16(m + b * 32 + 8 * quarter) : vdupq_n_f32(0.0f);
+        UNROLL
         for (size_t i = 0; i < n_rows; ++i) {
             const size_t at = (row + i) * n_blocks + b;
             const float dx = x->d[at];
