@@ -1,0 +1,96 @@
+// One matrix product of the kernels, for tests that compute the same in another language:
+//
+//     matmul_probe MODEL TENSOR X OUT
+//
+// MODEL is a ggmf file (any tensors will do), TENSOR the name of a matrix (n_out, n_in) in it, X
+// raw float32 (rows, n_in). The level is that of RWKV_KERNELS. OUT receives, raw and one after
+// another,
+//     y    float32 (rows, n_out)       x times the transpose of the matrix
+//     d    float32 (rows, n_in / 32)   the activations' scales ...
+//     sum  float32 (rows, n_in / 32)   ... the sums of their codes ...
+//     q    int8    (rows, n_in)        ... and the codes; these three for quantised matrices only
+//
+//     matmul_probe        prints the levels that this machine supports, one a line
+#include <cstdio>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "kernels/registry.h"
+#include "memory.h"
+#include "model_file.h"
+#include "status.h"
+
+namespace {
+
+std::vector<float> read_floats(const char* path) {
+    const rwkv::MappedFile file(path);
+    std::vector<float> x(file.size() / sizeof(float));
+    if (!x.empty()) std::memcpy(x.data(), file.data(), x.size() * sizeof(float));
+    return x;
+}
+
+template <class T>
+bool write(std::FILE* file, const std::vector<T>& values) {
+    return std::fwrite(values.data(), sizeof(T), values.size(), file) == values.size();
+}
+
+bool probe(const char* model, const char* name, const char* x_path, const char* out_path) {
+    const rwkv::ModelFile file(model);
+    const rwkv::Tensor* tensor = file.find(name);
+    if (tensor == nullptr || tensor->shape.size() != 2) {
+        std::fprintf(stderr, "%s: no matrix '%s'\n", model, name);
+        return false;
+    }
+    const rwkv_kernels kernels = rwkv::choose_kernels();
+    const rwkv_matrix_kernels& m = kernels.matrix[tensor->type];
+    const size_t n_out = tensor->shape[0];
+    const size_t n_in = tensor->shape[1];
+    const size_t n_panels = (n_out + RWKV_PANEL - 1) / RWKV_PANEL;
+    const rwkv::Memory packed(m.packed_size(tensor->type, n_out, n_in));
+    m.pack(tensor->type, tensor->data, n_out, n_in, 0, n_panels, packed.data());
+
+    std::vector<float> x = read_floats(x_path);
+    const size_t n_rows = x.size() / n_in;
+    const bool quantised = tensor->type != RWKV_TYPE_FP32 && tensor->type != RWKV_TYPE_FP16;
+    const size_t n_blocks = quantised ? n_in / RWKV_BLOCK : 0;
+    std::vector<float> y(n_rows * n_out);
+    std::vector<float> d(n_rows * n_blocks);
+    std::vector<float> sum(n_rows * n_blocks);
+    std::vector<int8_t> q(quantised ? x.size() : 0);
+    for (size_t i = 0; quantised && i < n_rows; ++i) {
+        kernels.quantize(x.data() + i * n_in, n_in, q.data() + i * n_in, d.data() + i * n_blocks,
+                         sum.data() + i * n_blocks);
+    }
+    rwkv_rows rows = {};
+    rows.x = x.data();
+    rows.q = q.data();
+    rows.d = d.data();
+    rows.sum = sum.data();
+    rows.n_cols = rows.ld = n_in;
+    const rwkv_matrix matrix = {packed.data(), n_out, n_in, tensor->type};
+    m.matmul(&matrix, &rows, 0, n_rows, 0, n_panels, y.data(), n_out);
+
+    std::FILE* out = std::fopen(out_path, "wb");
+    if (out == nullptr) return false;
+    const bool written = write(out, y) && write(out, d) && write(out, sum) && write(out, q);
+    return std::fclose(out) == 0 && written;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    if (argc == 1) {
+        for (const char* const* name = rwkv::kernel_names(); *name != nullptr; ++name) {
+            if (rwkv::kernels_supported(*name)) std::puts(*name);
+        }
+        return 0;
+    }
+    if (argc != 5) return 2;
+    try {
+        return probe(argv[1], argv[2], argv[3], argv[4]) ? 0 : 1;
+    } catch (const rwkv::Failure& failure) {
+        std::fprintf(stderr, "%s\n", failure.what());
+        return 1;
+    }
+}
