@@ -1,0 +1,193 @@
+"""Synthetic RWKV-7 checkpoints of the released shapes: random weights, real sizes.
+
+Speed does not depend on what the weights are, as long as nothing overflows or becomes subnormal, so
+their magnitudes are about those of trained models.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import rwkv_convert
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from .paths import cache
+
+TYPES = ("fp32", "fp16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0")
+ROWS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A model's size: layers L, width C, vocabulary V; heads of 64 channels, a channel mix of 4 C."""
+
+    name: str
+    n_layer: int
+    n_embd: int
+    n_vocab: int = 65536
+
+
+SHAPES = {
+    shape.name: shape
+    for shape in (Shape("0.1B", 12, 768), Shape("0.4B", 24, 1024), Shape("1.5B", 24, 2048))
+}
+
+HEAD_SIZE = 64
+
+
+def ranks(n_embd: int) -> dict[str, int]:
+    """Widths of the low-rank matrices w, a, v, g: the released models', multiples of 32."""
+
+    def rank(exponent: float, factor: float) -> int:
+        return max(1, round(n_embd**exponent * factor / 32)) * 32
+
+    return {"w": rank(0.5, 1.8), "a": rank(0.5, 1.8), "v": rank(0.5, 1.3), "g": rank(0.8, 0.6)}
+
+
+@dataclass(frozen=True)
+class Random:
+    """A tensor to be made: normal with a mean of 0, or uniform in [low, high)."""
+
+    shape: tuple[int, ...]
+    std: float = 0.02
+    low: float = 0.0
+    high: float = 0.0
+
+    def rows(self, generator: np.random.Generator) -> Iterator[NDArray[np.float16]]:
+        """The tensor as fp16, some rows at a time."""
+        n_rows = self.shape[0]
+        for begin in range(0, n_rows, ROWS_AT_ONCE):
+            part = (min(ROWS_AT_ONCE, n_rows - begin), *self.shape[1:])
+            if self.high > self.low:
+                values = generator.random(part, np.float32) * np.float32(self.high - self.low)
+                values += np.float32(self.low)
+            else:
+                values = generator.standard_normal(part, np.float32) * np.float32(self.std)
+            yield values.astype(np.float16)
+
+
+def tensors(shape: Shape) -> dict[str, Random]:
+    """All tensors of a checkpoint, with the official names, shapes and order."""
+    C, V = shape.n_embd, shape.n_vocab
+    rank = ranks(C)
+
+    def vector(low: float, high: float) -> Random:
+        return Random((1, 1, C), low=low, high=high)
+
+    def norm(name: str) -> dict[str, Random]:
+        return {f"{name}.weight": Random((C,), low=0.8, high=1.2), f"{name}.bias": Random((C,))}
+
+    z = {"emb.weight": Random((V, C), 0.1)}
+    for i in range(shape.n_layer):
+        block = f"blocks.{i}."
+        if i == 0:
+            z |= norm(block + "ln0")
+        z |= norm(block + "ln1") | norm(block + "ln2")
+        att = block + "att."
+        for c in "rwkvag":
+            z[f"{att}x_{c}"] = vector(0, 1)
+        for c, (low, high) in {"w": (-6, 1), "a": (-1, 1), "v": (-1, 1)}.items():
+            if c == "v" and i == 0:
+                continue
+            z[f"{att}{c}0"] = vector(low, high)
+            z[f"{att}{c}1"] = Random((C, rank[c]))
+            z[f"{att}{c}2"] = Random((rank[c], C), 0.1)
+        z[att + "g1"] = Random((C, rank["g"]))
+        z[att + "g2"] = Random((rank["g"], C), 0.1)
+        z[att + "k_k"] = vector(0.5, 1)
+        z[att + "k_a"] = vector(0.8, 1.2)
+        z[att + "r_k"] = Random((C // HEAD_SIZE, HEAD_SIZE), 0.1)
+        for name in ("receptance", "key", "value", "output"):
+            z[f"{att}{name}.weight"] = Random((C, C), C**-0.5)
+        z |= norm(att + "ln_x")
+        z[block + "ffn.x_k"] = vector(0, 1)
+        z[block + "ffn.key.weight"] = Random((4 * C, C), C**-0.5)
+        z[block + "ffn.value.weight"] = Random((C, 4 * C), 0.5 * C**-0.5)
+    z |= norm("ln_out")
+    z["head.weight"] = Random((V, C), C**-0.5)
+    return z
+
+
+def write_checkpoint(shape: Shape, path: Path, seed: int = 0) -> None:
+    """Writes a .safetensors checkpoint in fp16, a piece at a time."""
+    content = tensors(shape)
+    header: dict[str, object] = {}
+    at = 0
+    for name, tensor in content.items():
+        size = 2 * int(np.prod(tensor.shape))
+        header[name] = {
+            "dtype": "F16",
+            "shape": list(tensor.shape),
+            "data_offsets": [at, at + size],
+        }
+        at += size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    generator = np.random.default_rng(seed)
+    with (
+        _complete(path) as file,
+        tqdm(desc=f"making {path.name}", total=at, unit="B", unit_scale=True, disable=None) as bar,
+    ):
+        file.write(len(text).to_bytes(8, "little") + text)
+        for tensor in content.values():
+            for rows in tensor.rows(generator):
+                file.write(rows.tobytes())
+                bar.update(rows.nbytes)
+
+
+def read_checkpoint(path: Path) -> dict[str, NDArray[np.float16]]:
+    """The tensors of a checkpoint that `write_checkpoint` made, mapped."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    data = np.memmap(path, np.uint8, "r", offset=8 + length)
+    return {
+        name: data[slice(*entry["data_offsets"])].view(np.float16).reshape(entry["shape"])
+        for name, entry in header.items()
+    }
+
+
+def checkpoint(shape: Shape) -> Path:
+    """The checkpoint of a shape, from the cache."""
+    path = cache() / f"rwkv7-{shape.name}.safetensors"
+    if not path.exists():
+        write_checkpoint(shape, path)
+    return path
+
+
+def model_file(shape: Shape, dtype: str) -> Path:
+    """The checkpoint converted by rwkv-convert, with its defaults; from the cache."""
+    path = cache() / f"rwkv7-{shape.name}-{dtype}.bin"
+    if not path.exists():
+        source = checkpoint(shape)
+        tqdm.write(f"converting to {path.name}")
+        rwkv_convert.convert(source, path, dtype=dtype)
+    return path
+
+
+def into_page_cache(path: Path) -> None:
+    """Reads a file, so that what follows does not measure the disk."""
+    buffer = bytearray(8 << 20)
+    with path.open("rb", buffering=0) as file:
+        while file.readinto(buffer):
+            pass
+
+
+@contextmanager
+def _complete(path: Path) -> Iterator[BinaryIO]:
+    """A file that appears under its name only when it is complete."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
