@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .paths import BUILD, REPO
-from .work import Rates
+from .work import Rates as Rates
 
 BENCH_KERNELS = BUILD / "native" / "bench" / "bench_kernels"
 LIBRARY = BUILD / "native" / "librwkv_runtime.so"
