@@ -221,8 +221,8 @@ Tokenizer Tokenizer::open(const char* path) {
 }
 
 Tokenizer Tokenizer::bytes() {
-    std::vector<std::string> tokens;
-    for (int byte = 0; byte < 256; ++byte) tokens.emplace_back(1, static_cast<char>(byte));
+    std::vector<std::string> tokens(256);
+    for (size_t byte = 0; byte < 256; ++byte) tokens[byte] = static_cast<char>(byte);
     return Tokenizer(tokens);
 }
 

@@ -66,8 +66,8 @@ std::vector<double> twin(const std::vector<float>& logits, const rwkv_sampler_op
         normalise();
     };
     const auto negative = [&p] {
-        std::vector<double> key;
-        for (const double x : p) key.push_back(-x);
+        std::vector<double> key = p;
+        for (double& x : key) x = -x;
         return key;
     };
     normalise();
@@ -83,10 +83,8 @@ std::vector<double> twin(const std::vector<float>& logits, const rwkv_sampler_op
     if (o.typical_p < 1) {
         double entropy = 0;
         for (const double x : p) entropy -= x > 0 ? x * std::log(x) : 0;
-        std::vector<double> key;
-        for (const double x : p) {
-            key.push_back(x > 0 ? std::fabs(-std::log(x) - entropy) : HUGE_VAL);
-        }
+        std::vector<double> key = p;
+        for (double& x : key) x = x > 0 ? std::fabs(-std::log(x) - entropy) : HUGE_VAL;
         keep_share(key, o.typical_p);
     }
     for (double& x : p) x = x > 0 ? std::pow(x, 1 / o.temperature) : 0;
@@ -159,8 +157,8 @@ void test_ties() {
 void test_repeatable() {
     const std::vector<float> logits = random_logits(300, 2, 3);
     const auto draws = [&logits](Sampler& sampler) {
-        std::vector<int32_t> tokens;
-        for (int i = 0; i < 50; ++i) tokens.push_back(sampler.sample(logits.data()));
+        std::vector<int32_t> tokens(50);
+        for (int32_t& token : tokens) token = sampler.sample(logits.data());
         return tokens;
     };
     Sampler a(300, options_with([](rwkv_sampler_options& o) { o.seed = 42; }));
@@ -236,19 +234,31 @@ void test_repetition_penalty() {
     CHECK(sampler.sample(positive) == 1 && sampler.sample(negative) == 1);
 }
 
-// The mean surprise of what is drawn settles at tau.
+// Follows mu beside the sampler: what is drawn was allowed, and its mean surprise settles at tau.
 void test_mirostat() {
     const std::vector<float> logits = random_logits(2000, 2, 11);
     for (const double tau : {2.0, 4.0, 6.0}) {
-        Sampler sampler(2000, options_with([tau](rwkv_sampler_options& o) {
-                            o.mirostat_tau = tau, o.mirostat_eta = 0.05, o.top_p = 0.01;
-                        }));
-        std::vector<bool> seen(2000);
-        for (int i = 0; i < 3000; ++i)
-            seen[static_cast<size_t>(sampler.sample(logits.data()))] = true;
-        // A uniform choice among 2^tau tokens has surprise tau: more are needed, as p is uneven.
-        const auto n_seen = std::count(seen.begin(), seen.end(), true);
-        CHECK(static_cast<double>(n_seen) >= std::exp2(tau) && n_seen < 2000);
+        const auto options = options_with([tau](rwkv_sampler_options& o) {
+            o.mirostat_tau = tau, o.mirostat_eta = 0.05, o.temperature = 1.2, o.top_p = 0.01;
+        });
+        const std::vector<double> p =
+            twin(logits,
+                 options_with([](rwkv_sampler_options& o) { o.temperature = 1.2, o.top_p = 1; }));
+        const double largest = *std::max_element(p.begin(), p.end());
+        Sampler sampler(2000, options);
+        double mu = 2 * tau, mean = 0;
+        constexpr int kDraws = 3000;
+        for (int i = 0; i < kDraws; ++i) {
+            const double drawn = p[static_cast<size_t>(sampler.sample(logits.data()))];
+            const double least = std::min(largest, std::exp2(-mu));
+            CHECK(drawn >= least * (1 - 1e-5));
+            double kept = 0;
+            for (const double x : p) kept += x >= least * (1 - 1e-9) ? x : 0;
+            const double surprise = -std::log2(drawn / kept);
+            mu -= options.mirostat_eta * (surprise - tau);
+            mean += surprise / kDraws;
+        }
+        CHECK_NEAR(mean, tau, 0.05);
     }
 }
 

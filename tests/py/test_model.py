@@ -116,6 +116,8 @@ def test_folder_and_odd_names(tmp_path: Path, converted: Callable[[str], Path]) 
         Model(tmp_path)
     with pytest.raises(InvalidArgumentError, match="zero character"):
         Model("a\0b")
+    with pytest.raises(ModelFileError, match="\udcff"):
+        Model(tmp_path / "missing \udcff.bin")
     link = tmp_path / "módel \udcff.bin"  # bytes that are no UTF-8 are names too
     link.symlink_to(converted("q4_0"))
     assert Model(link).n_vocab == 256

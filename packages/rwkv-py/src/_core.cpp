@@ -8,6 +8,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <atomic>
+#include <exception>
 #include <memory>
 #include <optional>
 #include <string>
@@ -29,20 +30,27 @@ using ConstFloats = Array<const float, 1>;
 
 // ------------------------------------------------------------------------------------ errors ---
 
-struct StatusError {
-    rwkv_status status;
-    std::string message;
+class StatusError : public std::exception {
+  public:
+    StatusError(rwkv_status status, std::string message)
+        : status_(status), message_(std::move(message)) {}
+    rwkv_status status() const noexcept { return status_; }
+    const char* what() const noexcept override { return message_.c_str(); }
+
+  private:
+    rwkv_status status_;
+    std::string message_;
 };
 
 void check(rwkv_status status) {
-    if (status != RWKV_STATUS_OK) throw StatusError{status, rwkv_error_message()};
+    if (status != RWKV_STATUS_OK) throw StatusError(status, rwkv_error_message());
 }
 
 void check_size(size_t got, size_t expected, const char* what) {
     if (got != expected) {
-        throw StatusError{RWKV_STATUS_INVALID_ARGUMENT, std::string(what) + ": expected " +
+        throw StatusError(RWKV_STATUS_INVALID_ARGUMENT, std::string(what) + ": expected " +
                                                             std::to_string(expected) +
-                                                            " numbers, got " + std::to_string(got)};
+                                                            " numbers, got " + std::to_string(got));
     }
 }
 
@@ -51,9 +59,11 @@ void raise_status_error(const std::exception_ptr& thrown, void*) {
     try {
         std::rethrow_exception(thrown);
     } catch (const StatusError& error) {
+        // Messages quote paths, which may hold bytes that are not UTF-8.
+        const nb::object message = nb::steal(PyUnicode_DecodeFSDefault(error.what()));
         const nb::object exception =
             nb::module_::import_("rwkv_py.errors")
-                .attr("error_of")(static_cast<int>(error.status), nb::str(error.message.c_str()));
+                .attr("error_of")(static_cast<int>(error.status()), message);
         PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(exception.ptr())), exception.ptr());
     }
 }
@@ -127,9 +137,9 @@ class Session {
       public:
         explicit Use(const Session& session) : session_(session) {
             if (session.in_use_.test_and_set()) {
-                throw StatusError{RWKV_STATUS_INVALID_ARGUMENT,
+                throw StatusError(RWKV_STATUS_INVALID_ARGUMENT,
                                   "session: is in use by another thread, expected one thread at a "
-                                  "time. Try a session for each thread: fork() makes one."};
+                                  "time. Try a session for each thread: fork() makes one.");
             }
         }
         Use(const Use&) = delete;
@@ -187,14 +197,15 @@ void step(const Model& model, const std::vector<Session*>& sessions,
     for (size_t i = 0; i < sessions.size(); ++i) {
         uses.push_back(std::make_unique<Session::Use>(*sessions[i]));
         rwkv_logits wanted = RWKV_LOGITS_NONE;
-        if (logits[i]) {
-            wanted = logits[i]->ndim() == 1 ? RWKV_LOGITS_LAST : RWKV_LOGITS_ALL;
-            check_size(logits[i]->size(),
-                       model.n_vocab() * (wanted == RWKV_LOGITS_ALL ? tokens[i].size() : 1),
-                       "logits");
+        float* out = nullptr;
+        if (const std::optional<Logits>& array = logits[i]) {
+            const bool all = array->ndim() == 2;
+            check_size(array->size(), model.n_vocab() * (all ? tokens[i].size() : 1), "logits");
+            wanted = all ? RWKV_LOGITS_ALL : RWKV_LOGITS_LAST;
+            out = array->data();
         }
         check(rwkv_batch_add(batch.get(), uses.back()->get(), tokens[i].data(), tokens[i].size(),
-                             wanted, logits[i] ? logits[i]->data() : nullptr));
+                             wanted, out));
     }
     const nb::gil_scoped_release released;
     check(rwkv_batch_run(batch.get()));
@@ -259,6 +270,7 @@ class Sampler {
         handle_.reset(sampler);
     }
 
+    // Keeps the GIL: it is short, and two threads with one sampler would run into each other.
     int32_t sample(const ConstFloats& logits) {
         check_size(logits.size(), n_vocab_, "logits");
         int32_t token = 0;
