@@ -276,23 +276,26 @@ RWKV_API rwkv_status rwkv_tokenizer_decode(const rwkv_tokenizer* tokenizer, cons
 
 typedef struct rwkv_sampler rwkv_sampler;
 
-/* How the next token is drawn, in this order (that of the official `rwkv` package, in which steps 5
- * and 6 are missing):
- *     1. biases       are added to the logits; -INFINITY bans a token
- *     2. penalties    of every token accepted so far:
- *                         logit := logit > 0 ? logit / repetition_penalty : logit *
- * repetition_penalty logit -= presence_penalty + count * frequency_penalty where each acceptance
- * adds 1 (or what rwkv_sampler_weigh says) to the token's count after multiplying all counts by
- * penalty_decay
- *     3. top-p        of the probabilities p = softmax(logits) keep those at least as large as the
- * one where the sum, from the largest down, reaches top_p
+/* How the next token is drawn, in the order of the official `rwkv` package:
+ *
+ *     1. bias         what rwkv_sampler_bias says is added to the logits; -INFINITY bans a token
+ *     2. penalties    for every token accepted so far, x being its logit:
+ *                         x := x / repetition_penalty, or x * repetition_penalty if x < 0
+ *                         x := x - presence_penalty - count * frequency_penalty
+ *                     To accept a token multiplies all counts by penalty_decay, then adds 1 (or
+ *                     what rwkv_sampler_weigh says) to its own.
+ *     3. top-p        of p = softmax(logits) keep those at least as large as the one where the
+ *                     sum, from the largest down, reaches top_p
  *     4. top-k        of these keep the top_k largest
  *     5. min-p        of these keep those that are at least min_p times the largest
- *     6. typical      of these keep those whose surprise -log p is nearest to its mean, until their
- *                     share reaches typical_p
- *     7. temperature  p^(1 / temperature), then draw; temperature 0 takes the most probable token
- * With mirostat_tau > 0 steps 3 to 6 are replaced, after the temperature, by mirostat 2: tokens
- * more surprising than mu bits leave, and mu, which begins at 2 mirostat_tau, changes by
+ *     6. typical      of these keep those whose surprise -log p is nearest to its mean, until
+ *                     their share reaches typical_p
+ *     7. temperature  p^(1 / temperature), then draw; 0 takes the most probable token
+ *
+ * Biases other than bans, repetition_penalty, min-p and typical are additions to that package.
+ *
+ * With mirostat_tau > 0, mirostat 2 replaces steps 3 to 6, after the temperature: tokens more
+ * surprising than mu bits leave, and mu, which begins at 2 mirostat_tau, changes by
  * mirostat_eta * (mirostat_tau - surprise of the token drawn). */
 typedef struct rwkv_sampler_options {
     size_t struct_size;
