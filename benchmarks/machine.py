@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .paths import BUILD, REPO
-from .work import Rates as Rates
+from .work import Rates
 
 BENCH_KERNELS = BUILD / "native" / "bench" / "bench_kernels"
 LIBRARY = BUILD / "native" / "librwkv_runtime.so"
@@ -104,6 +104,11 @@ def _caches() -> dict[str, str]:
             level = (index / "level").read_text().strip()
             found[f"L{level}"] = (index / "size").read_text().strip()
     return found
+
+
+def cpu_flags() -> set[str]:
+    """What the processor says it can do, in Linux's words."""
+    return set(_lines("/proc/cpuinfo").get("flags", "").split())
 
 
 def _commit() -> str:

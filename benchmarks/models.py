@@ -6,20 +6,20 @@ their magnitudes are about those of trained models.
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import NoReturn
 
 import numpy as np
-import rwkv_convert
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+import rwkv_convert
+
 from .paths import cache
+from .safetensors_file import write_safetensors
 
 TYPES = ("fp32", "fp16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0")
 ROWS_AT_ONCE = 4096
@@ -27,7 +27,7 @@ ROWS_AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class Shape:
-    """A model's size: layers L, width C, vocabulary V; heads of 64 channels, a channel mix of 4 C."""
+    """A model's size: layers, width C, vocabulary; heads of 64, a channel mix of 4 C."""
 
     name: str
     n_layer: int
@@ -119,40 +119,22 @@ def tensors(shape: Shape) -> dict[str, Random]:
 def write_checkpoint(shape: Shape, path: Path, seed: int = 0) -> None:
     """Writes a .safetensors checkpoint in fp16, a piece at a time."""
     content = tensors(shape)
-    header: dict[str, object] = {}
-    at = 0
-    for name, tensor in content.items():
-        size = 2 * int(np.prod(tensor.shape))
-        header[name] = {
-            "dtype": "F16",
-            "shape": list(tensor.shape),
-            "data_offsets": [at, at + size],
-        }
-        at += size
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
+    shapes = {name: tensor.shape for name, tensor in content.items()}
     generator = np.random.default_rng(seed)
-    with (
-        _complete(path) as file,
-        tqdm(desc=f"making {path.name}", total=at, unit="B", unit_scale=True, disable=None) as bar,
-    ):
-        file.write(len(text).to_bytes(8, "little") + text)
-        for tensor in content.values():
-            for rows in tensor.rows(generator):
-                file.write(rows.tobytes())
-                bar.update(rows.nbytes)
+    pieces = (rows for tensor in content.values() for rows in tensor.rows(generator))
+    total = 2 * sum(math.prod(tensor.shape) for tensor in content.values())
+    with tqdm(
+        desc=f"making {path.name}", total=total, unit="B", unit_scale=True, disable=None
+    ) as bar:
+        write_safetensors(path, shapes, _counted(pieces, bar))
 
 
-def read_checkpoint(path: Path) -> dict[str, NDArray[np.float16]]:
-    """The tensors of a checkpoint that `write_checkpoint` made, mapped."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-    data = np.memmap(path, np.uint8, "r", offset=8 + length)
-    return {
-        name: data[slice(*entry["data_offsets"])].view(np.float16).reshape(entry["shape"])
-        for name, entry in header.items()
-    }
+def _counted(
+    pieces: Iterable[NDArray[np.float16]], bar: tqdm[NoReturn]
+) -> Iterator[NDArray[np.float16]]:
+    for piece in pieces:
+        yield piece
+        bar.update(piece.nbytes)
 
 
 def checkpoint(shape: Shape) -> Path:
@@ -179,15 +161,3 @@ def into_page_cache(path: Path) -> None:
     with path.open("rb", buffering=0) as file:
         while file.readinto(buffer):
             pass
-
-
-@contextmanager
-def _complete(path: Path) -> Iterator[BinaryIO]:
-    """A file that appears under its name only when it is complete."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ EXAMPLES = REPO / "examples"
 
 
 def cache() -> Path:
-    """Folder of models and peers, which take long to make: $RWKV_BENCH_CACHE or ~/.cache/rwkv-bench."""
+    """Keeps models and peers, which take long to make: $RWKV_BENCH_CACHE, ~/.cache/rwkv-bench."""
     value = os.environ.get("RWKV_BENCH_CACHE")
     folder = Path(value) if value else Path.home() / ".cache" / "rwkv-bench"
     folder.mkdir(parents=True, exist_ok=True)

@@ -68,7 +68,12 @@ def between(text: str, section: str, new: str) -> str:
 
 
 def publish(
-    args: Any, section: str, head: str, tables: Sequence[Table], result: dict[str, Any], json_path: Path
+    args: Any,
+    section: str,
+    head: str,
+    tables: Sequence[Table],
+    result: dict[str, Any],
+    json_path: Path,
 ) -> None:
     """Prints the tables, writes the JSON, and does what --markdown and --docs ask."""
     show(tables)

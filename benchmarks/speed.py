@@ -1,6 +1,6 @@
 """How fast the runtime is on this machine, and what share of the machine's limits that is.
 
-    python -m benchmarks.speed --quick
+python -m benchmarks.speed --quick
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tqdm import tqdm
 from . import machine, report
 from .models import SHAPES, TYPES, into_page_cache, model_file
 from .paths import BUILD
-from .work import Work, concurrent_limit, decode_limit, prefill_limit, work_of
+from .work import Rates, Work, concurrent_limit, decode_limit, prefill_limit, work_of
 from .worker import Worker
 
 LOADS = 3
@@ -65,7 +65,7 @@ class Task:
     name: str
     request: dict[str, Any]
     tokens: int
-    limit: Callable[[Work, machine.Rates], float]
+    limit: Callable[[Work, Rates], float]
 
 
 def tasks(prefills: list[int], sequences: list[int]) -> list[Task]:
@@ -228,7 +228,10 @@ def tables(
         [
             [
                 *map(str, key),
-                *(f"{report.number(row[w].tokens_per_s)} ({report.percent(row[w].share)})" for w in works),
+                *(
+                    f"{report.number(row[w].tokens_per_s)} ({report.percent(row[w].share)})"
+                    for w in works
+                ),
             ]
             for key, row in rows.items()
         ],
@@ -236,7 +239,16 @@ def tables(
     )
     opening = report.Table(
         "Opening a model whose file is in the page cache",
-        ["model", "type", "level", "threads", "file MB", "seconds", "resident MB", "resident / file"],
+        [
+            "model",
+            "type",
+            "level",
+            "threads",
+            "file MB",
+            "seconds",
+            "resident MB",
+            "resident / file",
+        ],
         [
             [
                 o.shape,
@@ -273,7 +285,10 @@ def tables(
             [
                 entry["level"],
                 str(entry["threads"]),
-                *(report.number(entry[k] / 1e9) if entry[k] else "-" for k in ("int8", "bf16", "fp32")),
+                *(
+                    report.number(entry[k] / 1e9) if entry[k] else "-"
+                    for k in ("int8", "bf16", "fp32")
+                ),
             ]
             for entry in measured["multiply"]
         ],
@@ -308,7 +323,9 @@ def plot(figures: list[Figure], path: Path, title: str) -> None:
         for column, shape in enumerate(shapes):
             ax = axes[row][column]
             for i, level in enumerate(levels):
-                at = [x + (i - (len(levels) - 1) / 2) * 0.8 / len(levels) for x in range(len(types))]
+                at = [
+                    x + (i - (len(levels) - 1) / 2) * 0.8 / len(levels) for x in range(len(types))
+                ]
                 bars = [value[shape, work, level, dtype] for dtype in types]
                 drawn = ax.bar(at, [100 * b.share for b in bars], 0.8 / len(levels), label=level)
                 labels = [report.number(b.tokens_per_s) for b in bars]
@@ -320,7 +337,9 @@ def plot(figures: list[Figure], path: Path, title: str) -> None:
             if column == 0:
                 ax.set_ylabel("% of the limit", fontsize=8)
     axes[0][0].legend(fontsize=7)
-    grid.suptitle(f"Share of the machine's limit, {threads} threads; figures: tokens/s\n{title}", fontsize=8)
+    grid.suptitle(
+        f"Share of the machine's limit, {threads} threads; figures: tokens/s\n{title}", fontsize=8
+    )
     grid.savefig(path, dpi=150)
 
 

@@ -1,8 +1,12 @@
-"""llama.cpp, through the C API that the package `llama-cpp-python` wraps."""
+"""llama.cpp, through the C API that the package `llama-cpp-python` wraps.
+
+python -m benchmarks.engines.llama_cpp FP16.gguf OUT.gguf TYPE     runs its quantiser
+"""
 
 from __future__ import annotations
 
 import ctypes
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,14 +23,11 @@ MAX_TOKENS = 2048
 QUANTIZED = {"q4_0": "Q4_0", "q8_0": "Q8_0", "q4_K_M": "Q4_K_M"}
 
 
-def quantize(source: str, target: str, dtype: str, threads: int) -> None:
+def quantize(source: str, target: str, dtype: str) -> None:
     """Runs llama.cpp's own quantiser, with its defaults."""
     options = llama_cpp.llama_model_quantize_default_params()
-    options.nthread = threads
     options.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{QUANTIZED[dtype]}")
-    status = llama_cpp.llama_model_quantize(
-        source.encode(), target.encode(), ctypes.byref(options)
-    )
+    status = llama_cpp.llama_model_quantize(source.encode(), target.encode(), ctypes.byref(options))
     if status != 0:
         raise RuntimeError(f"{source}: llama.cpp's quantiser failed with {status}")
 
@@ -124,3 +125,7 @@ class Engine:
         if status != 0:
             raise RuntimeError(f"llama_decode failed with {status}")
         llama_cpp.llama_synchronize(self._context)
+
+
+if __name__ == "__main__":
+    quantize(*sys.argv[1:])

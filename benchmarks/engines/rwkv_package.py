@@ -1,14 +1,21 @@
-"""The PyPI package `rwkv` with torch, in fp32 on the CPU."""
+"""The PyPI package `rwkv` with torch, in fp32 on the CPU.
+
+python -m benchmarks.engines.rwkv_package CHECKPOINT.safetensors OUT.pth     makes its input
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..safetensors_file import read_safetensors
 
 # The package reads these when it is imported.
 os.environ.update(RWKV_V7_ON="1", RWKV_JIT_ON="0", RWKV_CUDA_ON="0")
@@ -64,3 +71,17 @@ class Engine:
         with self._torch.no_grad():
             logits, self._state = self._model.forward(tokens, self._state)
         return np.asarray(logits.numpy(), np.float32)
+
+
+def write_pth(source: str, target: str) -> None:
+    """A checkpoint as torch saves it."""
+    import torch
+
+    tensors = read_safetensors(Path(source))
+    temporary = target + ".part"
+    torch.save({name: torch.from_numpy(np.array(t)) for name, t in tensors.items()}, temporary)
+    os.replace(temporary, target)
+
+
+if __name__ == "__main__":
+    write_pth(*sys.argv[1:])
