@@ -399,23 +399,24 @@ class Bench {
             const double bytes = 4.0 * kN * arrays;
             add(name, "", shape, 1, bytes, bytes, 0, 0, call);
         };
-        volatile float sink = 0;
-        one("dot", 2, [&] { sink = k_.dot(a, b, kN); });
         one("lerp", 4, [&] { k_.lerp(a, b, c, kN, y); });
         one("add", 3, [&] { k_.add(a, b, kN, y); });
         one("mul", 3, [&] { k_.mul(a, b, kN, y); });
         // Sums that go on from call to call: scaled down, so that they stay finite.
         const std::vector<float> zeros(kN);
         one("add_mul", 4, [&] { k_.add_mul(a, zeros.data(), kN, y); });
-        one("scale", 2, [&] { k_.scale(a, 0.5f, kN, y); });
-        one("add_scaled", 3, [&] { k_.add_scaled(a, 0.0f, kN, y); });
         one("sigmoid", 2, [&] { k_.sigmoid(a, kN, y); });
         one("tanh", 2, [&] { k_.tanh(a, kN, y); });
         one("silu", 2, [&] { k_.silu(a, kN, y); });
         one("relu2", 2, [&] { k_.relu2(a, kN, y); });
         one("decay_v6", 2, [&] { k_.decay_v6(a, kN, y); });
-        one("decay_v7", 2, [&] { k_.decay_v7(a, kN, y); });
-        one("key_v7", 4, [&] { k_.key_v7(a, b, c, kN, y); });
+        const rwkv_weights_v7 weights = {a, a, a, b, b, b, c, c, 64e-5f};
+        std::vector<std::vector<float>> rows(11, std::vector<float>(kN, 0.5f));
+        const auto row = [&](size_t i) { return rows[i].data(); };
+        const rwkv_head_v7 head = {row(0), row(1), row(2), row(3), row(4), row(5),
+                                   row(6), row(7), row(8), row(9), row(10)};
+        one("before_wkv7", 17, [&] { k_.before_wkv7(&weights, &head, kN); });
+        one("after_wkv7", 10, [&] { k_.after_wkv7(&weights, &head, kN); });
     }
 
     const Options& options_;

@@ -12,8 +12,6 @@
 //     x += O (g (ln_x(y) + (sum of r k r_k) v))
 // Channel mix: x += V relu(K lerp(x, x', x_k))^2
 #include <algorithm>
-#include <cmath>
-#include <cstring>
 
 #include "forward.h"
 #include "stages.h"
@@ -22,54 +20,38 @@ namespace rwkv {
 
 namespace {
 
-// What a head's part of the time mix reads and writes; all (n, C).
-struct HeadRows {
-    float *r, *w, *k, *v, *a, *g;  // products; w, a, k, v are changed in place
-    float* v_mix;                  // v2 (v1 x_v)
-    float* v_first;
-    float *minus_kappa, *a_kappa;
-    float* y;
-};
+// A head's part of the layer's element-wise weights.
+rwkv_weights_v7 head_weights(const Config& c, const LayerV7& l, size_t head) {
+    const size_t h = head * c.head_size;
+    const float* v0 = l.v0 == nullptr ? nullptr : l.v0 + h;
+    return {l.w0 + h,          l.a0 + h,        v0,        l.k_k + h, l.k_a + h, l.r_k + h,
+            l.ln_x.weight + h, l.ln_x.bias + h, c.ln_x_eps};
+}
+
+// The rows from element `at` on.
+rwkv_head_v7 rows_at(const rwkv_head_v7& b, size_t at) {
+    return {b.r + at,     b.w + at,       b.k + at,           b.v + at,       b.a + at, b.g + at,
+            b.v_mix + at, b.v_first + at, b.minus_kappa + at, b.a_kappa + at, b.y + at};
+}
 
 // One head of one sequence, from the products to what the output matrix reads.
-void time_mix_head(const Model& model, const LayerV7& l, bool first_layer, const Sequence& s,
-                   size_t head, const HeadRows& b, float* S) {
+void time_mix_head(const Model& model, const LayerV7& l, const Sequence& s, size_t head,
+                   const rwkv_head_v7& all, float* S) {
     const rwkv_kernels& k = model.kernels;
     const size_t C = model.config.n_embd;
     const size_t N = model.config.head_size;
-    const size_t h = head * N;
-    const size_t begin = s.first_row * C + h;
+    const rwkv_weights_v7 weights = head_weights(model.config, l, head);
+    const size_t begin = s.first_row * C + head * N;
     const size_t end = begin + s.n_rows * C;
     for (size_t at = begin; at < end; at += C) {
-        k.add(b.w + at, l.w0 + h, N, b.w + at);
-        k.decay_v7(b.w + at, N, b.w + at);
-        k.add(b.a + at, l.a0 + h, N, b.a + at);
-        k.sigmoid(b.a + at, N, b.a + at);
-
-        float* kappa = b.minus_kappa + at;
-        k.mul(b.k + at, l.k_k + h, N, kappa);
-        const float length = std::sqrt(k.dot(kappa, kappa, N));
-        k.scale(kappa, -1.0f / std::max(length, 1e-12f), N, kappa);
-        k.mul(b.a + at, kappa, N, b.a_kappa + at);
-        k.scale(b.a_kappa + at, -1.0f, N, b.a_kappa + at);
-        k.key_v7(b.k + at, b.a + at, l.k_a + h, N, b.k + at);
-
-        if (first_layer) {
-            std::memcpy(b.v_first + at, b.v + at, N * sizeof *b.v);
-        } else {
-            k.add(b.v_mix + at, l.v0 + h, N, b.v_mix + at);
-            k.sigmoid(b.v_mix + at, N, b.v_mix + at);
-            k.lerp(b.v + at, b.v_first + at, b.v_mix + at, N, b.v + at);
-        }
+        const rwkv_head_v7 rows = rows_at(all, at);
+        k.before_wkv7(&weights, &rows, N);
     }
-    k.wkv7(s.n_rows, C, N, b.r + begin, b.w + begin, b.k + begin, b.v + begin,
-           b.minus_kappa + begin, b.a_kappa + begin, S, b.y + begin);
+    const rwkv_head_v7 b = rows_at(all, begin);
+    k.wkv7(s.n_rows, C, N, b.r, b.w, b.k, b.v, b.minus_kappa, b.a_kappa, S, b.y);
     for (size_t at = begin; at < end; at += C) {
-        k.layer_norm(b.y + at, l.ln_x.weight + h, l.ln_x.bias + h, model.config.ln_x_eps, N,
-                     b.y + at);
-        k.mul(b.k + at, l.r_k + h, N, b.k + at);
-        k.add_scaled(b.v + at, k.dot(b.r + at, b.k + at, N), N, b.y + at);
-        k.mul(b.y + at, b.g + at, N, b.y + at);
+        const rwkv_head_v7 rows = rows_at(all, at);
+        k.after_wkv7(&weights, &rows, N);
     }
 }
 
@@ -110,8 +92,8 @@ void forward_v7(const Model& model, const Batch& batch) {
     const rwkv_rows y = scratch.rows(n, C);
     float* const rest = scratch.floats(10 * n * C);
     const auto buffer = [&](size_t i) { return rest + i * n * C; };
-    const HeadRows b = {buffer(0), buffer(1), buffer(2), buffer(3), buffer(4), buffer(5),
-                        buffer(6), buffer(7), buffer(8), buffer(9), y.x};
+    const rwkv_head_v7 b = {buffer(0), buffer(1), buffer(2), buffer(3), buffer(4), buffer(5),
+                            buffer(6), buffer(7), buffer(8), buffer(9), y.x};
     float* out = scratch.floats(n * C);
     const rwkv_rows ffn_k = scratch.rows(n, c.n_ffn);
     const HeadBuffers head_buffers(scratch, c, batch);
@@ -150,7 +132,7 @@ void forward_v7(const Model& model, const Batch& batch) {
                      {{l.w2, w1, b.w}, {l.a2, a1, b.a}, {l.v2, v1, b.v_mix}, {l.g2, g1, b.g}});
             for_each_head(pass, [&](const Sequence& s, size_t head) {
                 float* S = s.state->wkv(i) + head * c.head_size * c.head_size;
-                time_mix_head(model, l, i == 0, s, head, b, S);
+                time_mix_head(model, l, s, head, b, S);
             });
             quantize_rows(pass, {{y, quantised(l.output)}});
             products(pass, {{l.output, y, out, nullptr, nullptr, x}});

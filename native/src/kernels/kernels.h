@@ -97,6 +97,20 @@ typedef struct rwkv_matrix_kernels {
                         size_t panel_begin, size_t panel_end, float* y, size_t ldy);
 } rwkv_matrix_kernels;
 
+/* One head's part of version 7's element-wise weights and rows, each n floats. */
+typedef struct rwkv_weights_v7 {
+    const float *w0, *a0, *v0, *k_k, *k_a, *r_k;
+    const float *ln_x_weight, *ln_x_bias;
+    float ln_x_eps;
+} rwkv_weights_v7;
+
+typedef struct rwkv_head_v7 {
+    float *r, *w, *k, *v, *a, *g; /* products of the matrices */
+    float *v_mix, *v_first;
+    float *minus_kappa, *a_kappa;
+    float* y;
+} rwkv_head_v7;
+
 typedef struct rwkv_kernels {
     const char* name; /* of the highest level that this table holds */
 
@@ -116,25 +130,28 @@ typedef struct rwkv_kernels {
     void (*layer_norm)(const float* x, const float* w, const float* b, float eps, size_t n,
                        float* y);
 
-    /* Returns the sum of x y over n elements. */
-    float (*dot)(const float* x, const float* y, size_t n);
-
     /* Element-wise; y may be any of the inputs. */
     void (*lerp)(const float* x, const float* prev, const float* mix, size_t n,
                  float* y);                                              /* x + (prev - x) mix */
     void (*add)(const float* x, const float* z, size_t n, float* y);     /* x + z */
     void (*mul)(const float* x, const float* z, size_t n, float* y);     /* x z */
     void (*add_mul)(const float* x, const float* z, size_t n, float* y); /* y + x z */
-    void (*scale)(const float* x, float s, size_t n, float* y);          /* s x */
-    void (*add_scaled)(const float* x, float s, size_t n, float* y);     /* y + s x */
     void (*sigmoid)(const float* x, size_t n, float* y);                 /* 1 / (1 + exp(-x)) */
     void (*tanh)(const float* x, size_t n, float* y);
     void (*silu)(const float* x, size_t n, float* y);     /* x sigmoid(x) */
     void (*relu2)(const float* x, size_t n, float* y);    /* max(x, 0)^2 */
     void (*decay_v6)(const float* x, size_t n, float* y); /* exp(-exp(x)) */
-    void (*decay_v7)(const float* x, size_t n, float* y); /* exp(-exp(-1/2) sigmoid(x)) */
-    void (*key_v7)(const float* k, const float* a, const float* k_a, size_t n,
-                   float* y); /* k (1 + (a - 1) k_a) */
+
+    /* Version 7, one head of n channels of one token, in place; the equations of forward_v7.cpp.
+     * Before WKV7:
+     *     w = exp(-exp(-1/2) sigmoid(w0 + w)),  a = sigmoid(a0 + a)
+     *     kappa = k k_k / max(|k k_k|, 1e-12);  minus_kappa = -kappa,  a_kappa = a kappa
+     *     k = k (1 + (a - 1) k_a)
+     *     v = lerp(v, v_first, sigmoid(v0 + v_mix)), or, where v0 is NULL (layer 0), v_first = v
+     * After it:
+     *     y = g (layer_norm(y) + (sum of r k r_k) v) */
+    void (*before_wkv7)(const rwkv_weights_v7* weights, const rwkv_head_v7* head, size_t n);
+    void (*after_wkv7)(const rwkv_weights_v7* weights, const rwkv_head_v7* head, size_t n);
 
     /* The recurrences. Rows of r, w, k, v, y are `ld` floats apart, one for each of n_tokens
      * tokens; the state is read and written.

@@ -138,12 +138,6 @@ static void layer_norm(const float* x, const float* w, const float* b, float eps
     for (size_t i = 0; i < n; ++i) y[i] = (float)((x[i] - mean) * scale * w[i] + b[i]);
 }
 
-static float dot(const float* x, const float* y, size_t n) {
-    double sum = 0.0;
-    for (size_t i = 0; i < n; ++i) sum += (double)x[i] * y[i];
-    return (float)sum;
-}
-
 /* ---- element-wise ---------------------------------------------------------------------------- */
 
 static float sigmoid1(float x) { return 1.0f / (1.0f + expf(-x)); }
@@ -162,14 +156,6 @@ static void mul(const float* x, const float* z, size_t n, float* y) {
 
 static void add_mul(const float* x, const float* z, size_t n, float* y) {
     for (size_t i = 0; i < n; ++i) y[i] += x[i] * z[i];
-}
-
-static void scale(const float* x, float s, size_t n, float* y) {
-    for (size_t i = 0; i < n; ++i) y[i] = s * x[i];
-}
-
-static void add_scaled(const float* x, float s, size_t n, float* y) {
-    for (size_t i = 0; i < n; ++i) y[i] += s * x[i];
 }
 
 static void sigmoid(const float* x, size_t n, float* y) {
@@ -193,13 +179,36 @@ static void decay_v6(const float* x, size_t n, float* y) {
     for (size_t i = 0; i < n; ++i) y[i] = expf(-expf(x[i]));
 }
 
-static void decay_v7(const float* x, size_t n, float* y) {
-    /* 0.606531 stands in the official code for exp(-1/2) = 0.60653066. */
-    for (size_t i = 0; i < n; ++i) y[i] = expf(-0.606531f * sigmoid1(x[i]));
+static void before_wkv7(const rwkv_weights_v7* p, const rwkv_head_v7* h, size_t n) {
+    double squares = 0.0;
+    for (size_t i = 0; i < n; ++i) {
+        h->minus_kappa[i] = h->k[i] * p->k_k[i];
+        squares += (double)h->minus_kappa[i] * h->minus_kappa[i];
+    }
+    const float length = (float)sqrt(squares);
+    const float to_unit = 1.0f / (length < 1e-12f ? 1e-12f : length);
+    for (size_t i = 0; i < n; ++i) {
+        const float a = sigmoid1(p->a0[i] + h->a[i]);
+        const float kappa = h->minus_kappa[i] * to_unit;
+        h->minus_kappa[i] = -kappa;
+        h->a_kappa[i] = a * kappa;
+        h->a[i] = a;
+        h->k[i] *= 1.0f + (a - 1.0f) * p->k_a[i];
+        /* 0.606531 stands in the official code for exp(-1/2) = 0.60653066. */
+        h->w[i] = expf(-0.606531f * sigmoid1(p->w0[i] + h->w[i]));
+        if (p->v0 == NULL) {
+            h->v_first[i] = h->v[i];
+        } else {
+            h->v[i] += (h->v_first[i] - h->v[i]) * sigmoid1(p->v0[i] + h->v_mix[i]);
+        }
+    }
 }
 
-static void key_v7(const float* k, const float* a, const float* k_a, size_t n, float* y) {
-    for (size_t i = 0; i < n; ++i) y[i] = k[i] * (1.0f + (a[i] - 1.0f) * k_a[i]);
+static void after_wkv7(const rwkv_weights_v7* p, const rwkv_head_v7* h, size_t n) {
+    double bonus = 0.0;
+    for (size_t i = 0; i < n; ++i) bonus += (double)h->r[i] * h->k[i] * p->r_k[i];
+    layer_norm(h->y, p->ln_x_weight, p->ln_x_bias, p->ln_x_eps, n, h->y);
+    for (size_t i = 0; i < n; ++i) h->y[i] = h->g[i] * (h->y[i] + (float)bonus * h->v[i]);
 }
 
 /* ---- recurrences ----------------------------------------------------------------------------- */
@@ -261,20 +270,17 @@ void rwkv_kernels_reference(rwkv_kernels* k) {
         .name = "reference",
         .quantize = quantize,
         .layer_norm = layer_norm,
-        .dot = dot,
         .lerp = lerp,
         .add = add,
         .mul = mul,
         .add_mul = add_mul,
-        .scale = scale,
-        .add_scaled = add_scaled,
         .sigmoid = sigmoid,
         .tanh = tanh_,
         .silu = silu,
         .relu2 = relu2,
         .decay_v6 = decay_v6,
-        .decay_v7 = decay_v7,
-        .key_v7 = key_v7,
+        .before_wkv7 = before_wkv7,
+        .after_wkv7 = after_wkv7,
         .wkv4 = wkv4,
         .wkv5 = wkv5,
         .wkv7 = wkv7,

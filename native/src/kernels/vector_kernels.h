@@ -90,18 +90,6 @@ static void add_mul(const float* x, const float* z, size_t n, float* y) {
     }
 }
 
-static void scale(const float* x, float s, size_t n, float* y) {
-    for (size_t i = 0; i < n; i += LANES) {
-        vstore(y + i, n - i, vmul(vload(x + i, n - i), vset1(s)));
-    }
-}
-
-static void add_scaled(const float* x, float s, size_t n, float* y) {
-    for (size_t i = 0; i < n; i += LANES) {
-        vstore(y + i, n - i, vfma(vload(x + i, n - i), vset1(s), vload(y + i, n - i)));
-    }
-}
-
 static void sigmoid(const float* x, size_t n, float* y) {
     for (size_t i = 0; i < n; i += LANES) vstore(y + i, n - i, vsigmoid(vload(x + i, n - i)));
 }
@@ -130,31 +118,8 @@ static void decay_v6(const float* x, size_t n, float* y) {
     }
 }
 
-static void decay_v7(const float* x, size_t n, float* y) {
-    for (size_t i = 0; i < n; i += LANES) {
-        vstore(y + i, n - i, vexp(vmul(vset1(-0.606531f), vsigmoid(vload(x + i, n - i)))));
-    }
-}
-
-static void key_v7(const float* k, const float* a, const float* k_a, size_t n, float* y) {
-    const vec one = vset1(1.0f);
-    for (size_t i = 0; i < n; i += LANES) {
-        const vec factor = vfma(vsub(vload(a + i, n - i), one), vload(k_a + i, n - i), one);
-        vstore(y + i, n - i, vmul(vload(k + i, n - i), factor));
-    }
-}
-
 /* ---- rows: sums go to two vectors in turn, which are added at the end -------------------------
  */
-
-static float dot(const float* x, const float* y, size_t n) {
-    vec sum[2] = {vset1(0.0f), vset1(0.0f)};
-    for (size_t i = 0; i < n; i += LANES) {
-        const size_t s = i / LANES % 2;
-        sum[s] = vfma(vload(x + i, n - i), vload(y + i, n - i), sum[s]);
-    }
-    return vsum(vadd(sum[0], sum[1]));
-}
 
 static void layer_norm(const float* x, const float* w, const float* b, float eps, size_t n,
                        float* y) {
@@ -175,6 +140,54 @@ static void layer_norm(const float* x, const float* w, const float* b, float eps
     for (size_t i = 0; i < n; i += LANES) {
         const vec normed = vmul(vsub(vload(x + i, n - i), mean), factor);
         vstore(y + i, n - i, vfma(normed, vload(w + i, n - i), vload(b + i, n - i)));
+    }
+}
+
+/* ---- version 7's element-wise work, a head at a time ------------------------------------------
+ */
+
+static void before_wkv7(const rwkv_weights_v7* p, const rwkv_head_v7* h, size_t n) {
+    const vec one = vset1(1.0f);
+    vec squares = vset1(0.0f);
+    for (size_t i = 0; i < n; i += LANES) {
+        const vec kappa = vmul(vload(h->k + i, n - i), vload(p->k_k + i, n - i));
+        vstore(h->minus_kappa + i, n - i, kappa);
+        squares = vfma(kappa, kappa, squares);
+    }
+    const float length = sqrtf(vsum(squares));
+    const vec to_unit = vset1(1.0f / (length < 1e-12f ? 1e-12f : length));
+    for (size_t i = 0; i < n; i += LANES) {
+        const size_t left = n - i;
+        const vec a = vsigmoid(vadd(vload(p->a0 + i, left), vload(h->a + i, left)));
+        const vec kappa = vmul(vload(h->minus_kappa + i, left), to_unit);
+        vstore(h->minus_kappa + i, left, vneg(kappa));
+        vstore(h->a_kappa + i, left, vmul(a, kappa));
+        vstore(h->a + i, left, a);
+        const vec factor = vfma(vsub(a, one), vload(p->k_a + i, left), one);
+        vstore(h->k + i, left, vmul(vload(h->k + i, left), factor));
+        const vec w = vsigmoid(vadd(vload(p->w0 + i, left), vload(h->w + i, left)));
+        vstore(h->w + i, left, vexp(vmul(vset1(-0.606531f), w)));
+        const vec v = vload(h->v + i, left);
+        if (p->v0 == NULL) {
+            vstore(h->v_first + i, left, v);
+        } else {
+            const vec mix = vsigmoid(vadd(vload(p->v0 + i, left), vload(h->v_mix + i, left)));
+            vstore(h->v + i, left, vfma(vsub(vload(h->v_first + i, left), v), mix, v));
+        }
+    }
+}
+
+static void after_wkv7(const rwkv_weights_v7* p, const rwkv_head_v7* h, size_t n) {
+    vec products = vset1(0.0f);
+    for (size_t i = 0; i < n; i += LANES) {
+        const vec rk = vmul(vload(h->r + i, n - i), vload(h->k + i, n - i));
+        products = vfma(rk, vload(p->r_k + i, n - i), products);
+    }
+    const vec bonus = vset1(vsum(products));
+    layer_norm(h->y, p->ln_x_weight, p->ln_x_bias, p->ln_x_eps, n, h->y);
+    for (size_t i = 0; i < n; i += LANES) {
+        const vec y = vfma(bonus, vload(h->v + i, n - i), vload(h->y + i, n - i));
+        vstore(h->y + i, n - i, vmul(y, vload(h->g + i, n - i)));
     }
 }
 
@@ -316,20 +329,17 @@ static void wkv7(size_t n_tokens, size_t ld, size_t n, const float* r, const flo
 
 static void use_vector_kernels(rwkv_kernels* k) {
     k->layer_norm = layer_norm;
-    k->dot = dot;
     k->lerp = lerp;
     k->add = add;
     k->mul = mul;
     k->add_mul = add_mul;
-    k->scale = scale;
-    k->add_scaled = add_scaled;
     k->sigmoid = sigmoid;
     k->tanh = tanh_;
     k->silu = silu;
     k->relu2 = relu2;
     k->decay_v6 = decay_v6;
-    k->decay_v7 = decay_v7;
-    k->key_v7 = key_v7;
+    k->before_wkv7 = before_wkv7;
+    k->after_wkv7 = after_wkv7;
     k->wkv4 = wkv4;
     k->wkv5 = wkv5;
     k->wkv7 = wkv7;
