@@ -5,8 +5,8 @@
 The shipped checkpoint reads `examples/heldout_a.txt` once, from a fresh state carried through the
 file. Tokens are bytes; byte t + 1 is scored with the logits after byte t, so the first byte is not
 scored. The text is fed token by token, and in large pieces, which is other code in the engine. The
-reference level is slow: it reads only the beginning of the text, token by token, and the other levels
-are compared with it there.
+reference level is slow: it reads only the beginning of the text, token by token, and the other
+levels are compared with it there.
 """
 
 from __future__ import annotations
@@ -110,8 +110,8 @@ def tables(scores: list[Score], n_beginning: int) -> list[report.Table]:
     n_bytes = max(s.n_bytes for s in scores)
     return [
         report.Table(
-            f"Bits per byte of {n_bytes} bytes; the difference from the reference level is that over "
-            f"the first {n_beginning - 1} bytes, the larger of both ways of feeding",
+            f"Bits per byte of {n_bytes} bytes; the difference from the reference level is that "
+            f"over the first {n_beginning - 1} bytes, the larger of both ways of feeding",
             ["type", "level", "token by token", f"{PIECE} tokens at a time", "from reference"],
             rows,
             n_labels=2,
