@@ -1,0 +1,49 @@
+"""`rwkv info`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ..model import Model
+from .common import AsJson, ModelArgument, at_work
+
+
+def info(
+    model: ModelArgument,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a model file is, and how it would run here."""
+    with at_work("Opening the model"):
+        opened = Model(model)
+    facts = dataclasses.asdict(opened.info)
+    if as_json:
+        print(json.dumps({"path": opened.path, **facts}, indent=2))
+        return
+    table = Table(box=None, show_header=False, title=opened.path, title_justify="left")
+    for name, value in _readable(facts):
+        table.add_row(name, value)
+    Console(soft_wrap=True).print(table)
+
+
+def _readable(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the rows of `rwkv info`."""
+    yield "architecture", f"RWKV-{facts['version']}"
+    yield "type", facts["data_type"]
+    yield "parameters", f"{facts['n_parameters']:,}"
+    yield "layers", str(facts["n_layer"])
+    yield "width", f"{facts['n_embd']} (channel mix {facts['n_ffn']})"
+    if facts["n_head"]:
+        yield "heads", f"{facts['n_head']} of {facts['head_size']}"
+        yield "ln_x_eps", f"{facts['ln_x_eps']:.3g}"
+    yield "vocabulary", f"{facts['n_vocab']} tokens"
+    yield "state", f"{facts['state_size'] * 4 / 1e6:.2f} MB"
+    yield "file", f"{facts['file_bytes'] / 1e6:.1f} MB"
+    yield "weights in memory", f"{facts['weight_bytes'] / 1e6:.1f} MB"
+    yield "kernels", facts["kernels"]
+    yield "threads", str(facts["n_threads"])
