@@ -50,7 +50,7 @@ class Reader {
 };
 
 bool same(float a, float b) {
-    return std::memcmp(&a, &b, sizeof a) == 0 || (std::isnan(a) && std::isnan(b));
+    return (a == b && std::signbit(a) == std::signbit(b)) || (std::isnan(a) && std::isnan(b));
 }
 
 // Quantises and dequantises all blocks, as rows of `per_row` blocks.

@@ -507,8 +507,8 @@ void damage(std::vector<uint8_t>& bytes, const std::vector<size_t>& headers, std
     }
 }
 
-void test_random_damage() {
-    std::mt19937 random(20240229);
+void test_random_damage(uint32_t seed) {
+    std::mt19937 random(seed);
     size_t opened = 0;
     size_t refused = 0;
     for (const char* version : tiny::kVersions) {
@@ -545,6 +545,6 @@ int main() {
     test_missing_tensors();
     test_misshaped_tensors();
     test_truncated_anywhere();
-    test_random_damage();
+    test_random_damage(20240229);
     return 0;
 }

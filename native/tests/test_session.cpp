@@ -304,6 +304,10 @@ void test_levels_agree(const tiny::File& file, bool quantised, const std::string
     }
 }
 
+std::string at_level(std::string name, const std::string& level) {
+    return name.append(", ").append(level);
+}
+
 void test_all_models() {
     for (const char* version : tiny::kVersions) {
         for (const rwkv_type type : kTypes) {
@@ -313,7 +317,7 @@ void test_all_models() {
             test_levels_agree(file, type >= RWKV_TYPE_Q4_0, name);
             for (const std::string& level : supported_levels()) {
                 choose_level(level.c_str());
-                const std::string where = name + ", " + level;
+                const std::string where = at_level(name, level);
                 test_short_sequence(file, where);
                 const bool long_too = level == "reference"
                                           ? type == RWKV_TYPE_Q4_1
@@ -344,7 +348,7 @@ void test_odd_sizes() {
             test_levels_agree(file, false, name);
             for (const std::string& level : supported_levels()) {
                 choose_level(level.c_str());
-                test_short_sequence(file, name + ", " + level);
+                test_short_sequence(file, at_level(name, level));
             }
         }
     }
@@ -589,7 +593,9 @@ void test_status_sentences() {
         const char* sentence = rwkv_status_sentence(static_cast<rwkv_status>(status));
         CHECK(std::string(sentence) != "unknown status" && *sentence != '\0');
     }
-    CHECK(rwkv_status_sentence(static_cast<rwkv_status>(12345)) != nullptr);
+    for (const int unknown : {10, 63}) {
+        CHECK(rwkv_status_sentence(static_cast<rwkv_status>(unknown)) != nullptr);
+    }
     CHECK(rwkv_version_string() == std::string(RWKV_VERSION_STRING));
     CHECK(rwkv_version_abi() == RWKV_ABI_VERSION);
 }
@@ -711,6 +717,7 @@ void test_concurrent_sessions() {
         }
         std::vector<Result> got(tokens.size());
         std::vector<std::thread> threads;
+        threads.reserve(tokens.size());
         for (size_t i = 0; i < tokens.size(); ++i) {
             threads.emplace_back([&, i] {
                 // Other cuts and other errors in each thread, at once.
