@@ -96,9 +96,10 @@ size_t usable_cores() noexcept { return std::max(1u, std::thread::hardware_concu
 
 #endif
 
-ThreadPool::ThreadPool(size_t n_threads) : n_threads_(std::max<size_t>(1, n_threads)) {
+ThreadPool::ThreadPool(size_t n_threads)
+    : n_threads_(std::max<size_t>(1, n_threads)), parts_(n_threads_) {
     try {
-        while (threads_.size() + 1 < n_threads_) threads_.emplace_back([this] { work(); });
+        for (size_t i = 1; i < n_threads_; ++i) threads_.emplace_back([this, i] { work(i); });
     } catch (...) {  // the destructor of a half-built object does not run
         stop();
         throw;
@@ -113,12 +114,19 @@ void ThreadPool::stop() noexcept {
     for (std::thread& thread : threads_) thread.join();
 }
 
+// No thread works on a region now.
+void ThreadPool::open_region(uint64_t region) noexcept {
+    finished_.store(0, std::memory_order_relaxed);
+    for (Part& part : parts_) part.claimed.store(region << 32, std::memory_order_release);
+    region_.set(region);
+}
+
 void ThreadPool::run(const std::function<void(Team&)>& body) {
     body_ = &body;
-    claimed_.set(0);
+    open_region(0);
     inside_.set(kOpen);
     if (n_threads_ > 1) started_.set(started_.now() + 1);
-    Team team(*this);
+    Team team(*this, 0);
     body(team);
     // All work is done. Close the door, and wait for those who are still inside, on their way out.
     uint64_t inside = inside_.now();
@@ -127,7 +135,7 @@ void ThreadPool::run(const std::function<void(Team&)>& body) {
     inside_.wait([](uint64_t now) { return now == 0; });
 }
 
-void ThreadPool::work() {
+void ThreadPool::work(size_t thread) {
     uint64_t seen = 0;
     for (;;) {
         started_.wait([&](uint64_t now) { return now != seen; });
@@ -138,7 +146,7 @@ void ThreadPool::work() {
         while ((inside & kOpen) != 0 && !inside_.compare_exchange(inside, inside + 1)) {
         }
         if ((inside & kOpen) == 0) continue;
-        Team team(*this);
+        Team team(*this, thread);
         (*body_)(team);
         inside = inside_.now();
         while (!inside_.compare_exchange(inside, inside - 1)) {

@@ -75,15 +75,17 @@ class Team {
   public:
     // Calls body(begin, end) for pieces of [0, n), each on one thread; returns when all pieces are
     // done. Pieces begin at multiples of `grain` and are that long, but for the last, whatever the
-    // number of threads. Every thread must make the same calls in the same order; n < 2^32. body
-    // must not throw.
+    // number of threads. A thread takes the pieces of its own part of [0, n) in order, so that it
+    // reads memory in order, then helps with what is left of the others' parts. Every thread must
+    // make the same calls in the same order; n < 2^32. body must not throw.
     template <class Body>
     void for_each(size_t n, size_t grain, Body&& body);
 
   private:
     friend class ThreadPool;
-    explicit Team(ThreadPool& pool) : pool_(pool) {}
+    Team(ThreadPool& pool, size_t thread) : pool_(pool), thread_(thread) {}
     ThreadPool& pool_;
+    size_t thread_;
     uint64_t region_ = 0;  // calls of for_each so far
 };
 
@@ -103,48 +105,57 @@ class ThreadPool {
 
   private:
     friend class Team;
-    void work();
-    void stop() noexcept;
+
+    // The first piece of a thread's part that nobody has taken (lower half), and the region that
+    // this speaks of (upper half), so that a thread that comes late takes nothing of another
+    // region.
+    struct alignas(64) Part {
+        std::atomic<uint64_t> claimed{0};
+    };
 
     // In `inside_`: a run is open to threads that come to help; below it, how many are inside.
     static constexpr uint64_t kOpen = uint64_t{1} << 32;
 
+    void work(size_t thread);
+    void open_region(uint64_t region) noexcept;
+    void stop() noexcept;
+
     const size_t n_threads_;
+    std::vector<Part> parts_;
     std::vector<std::thread> threads_;
     const std::function<void(Team&)>* body_ = nullptr;
     std::atomic<bool> stopping_{false};
 
     Signal started_;  // counts runs
     Signal inside_;
-    Signal
-        claimed_;  // the region (upper half) and its first item that nobody has taken (lower half)
-    alignas(64) std::atomic<size_t> finished_{0};  // items of the region that are done
+    Signal region_;                                // the region being worked on
+    alignas(64) std::atomic<size_t> finished_{0};  // its pieces that are done
 };
 
 template <class Body>
 void Team::for_each(size_t n, size_t grain, Body&& body) {
     if (n == 0) return;
     const uint64_t region = region_++;
-    uint64_t claimed = pool_.claimed_.now();
-    while (claimed >> 32 == region) {
-        const size_t begin = claimed & 0xffffffff;
-        if (begin >= n) {
-            pool_.claimed_.wait([&](uint64_t now) { return now >> 32 != region; });
-            return;
+    const size_t n_pieces = (n + grain - 1) / grain;
+    const size_t n_parts = pool_.n_threads_;
+    for (size_t i = 0; i < n_parts; ++i) {
+        const size_t part = (thread_ + i) % n_parts;
+        const size_t first = n_pieces * part / n_parts;
+        const size_t last = n_pieces * (part + 1) / n_parts;
+        std::atomic<uint64_t>& claimed = pool_.parts_[part].claimed;
+        uint64_t now = claimed.load(std::memory_order_acquire);
+        while (now >> 32 == region && first + (now & 0xffffffff) < last) {
+            if (!claimed.compare_exchange_weak(now, now + 1, std::memory_order_acq_rel)) continue;
+            const size_t begin = (first + (now & 0xffffffff)) * grain;
+            body(begin, std::min(begin + grain, n));
+            if (pool_.finished_.fetch_add(1, std::memory_order_acq_rel) + 1 == n_pieces) {
+                pool_.open_region(region + 1);  // the last piece
+                return;
+            }
+            now = claimed.load(std::memory_order_acquire);
         }
-        const size_t end = std::min(begin + grain, n);
-        if (!pool_.claimed_.compare_exchange(claimed, region << 32 | end)) continue;
-        body(begin, end);
-        // The one that does the last piece opens the next region.
-        const size_t finished =
-            pool_.finished_.fetch_add(end - begin, std::memory_order_acq_rel) + (end - begin);
-        if (finished == n) {
-            pool_.finished_.store(0, std::memory_order_relaxed);
-            pool_.claimed_.set((region + 1) << 32);
-            return;
-        }
-        claimed = pool_.claimed_.now();
     }
+    pool_.region_.wait([&](uint64_t now) { return now != region; });
 }
 
 }  // namespace rwkv
