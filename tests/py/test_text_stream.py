@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rwkv_py import InvalidArgumentError, TextStream, Tokenizer
-from rwkv_py.text_stream import StopMatcher
+from rwkv_py.text_stream import StopMatcher, TextBuilder
 
 BYTEWISE = Tokenizer.bytewise()
 
@@ -28,14 +28,8 @@ class Script:
         stop: str | bytes | Iterable[str | bytes] = (),
         stop_tokens: Iterable[int] = (0,),
     ) -> TextStream:
-        return TextStream(
-            lambda: next(self._tokens),
-            self.taken.append,
-            tokenizer,
-            max_tokens=max_tokens,
-            stop=stop,
-            stop_tokens=stop_tokens,
-        )
+        builder = TextBuilder(tokenizer, max_tokens=max_tokens, stop=stop, stop_tokens=stop_tokens)
+        return TextStream(lambda: next(self._tokens), self.taken.append, builder)
 
 
 def test_ends_at_token_0() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import secrets
 from collections.abc import Iterable, Mapping
-from typing import TypedDict
+from typing import TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,8 +14,9 @@ from numpy.typing import ArrayLike
 from . import _core
 from ._convert import as_token
 from .errors import InvalidArgumentError
+from .tokenizer import Tokenizer
 
-__all__ = ["Sampler", "SamplingOptions"]
+__all__ = ["Sampler", "SamplingOptions", "sampler_of_text"]
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -169,6 +172,21 @@ class Sampler:
         self._core.reset(self._seed)
 
 
+def sampler_of_text(
+    tokenizer: Tokenizer, n_vocab: int, **sampling: Unpack[SamplingOptions]
+) -> Sampler:
+    """Return a sampler that draws only tokens that stand for text.
+
+    Spaces, tabs and digits do not count for its `frequency_penalty`, as in the official package.
+    """
+    sampler = Sampler(n_vocab, **sampling)
+    missing, uncounted = _about(tokenizer, n_vocab)
+    sampler.ban(missing)
+    for token in uncounted:
+        sampler.weigh(token, 0)
+    return sampler
+
+
 def _as_seed(seed: int | None) -> int:
     if seed is None:
         return secrets.randbits(64)
@@ -181,3 +199,25 @@ def _as_top_k(top_k: int) -> int:
     if not 0 <= top_k < 2**31:
         raise InvalidArgumentError(f"top_k: expected 0 (all) or more, got {top_k}")
     return top_k
+
+
+# The official package lets a token count nothing for the frequency penalty if its text is part of
+# this one.
+_UNCOUNTED = " \t0123456789"
+
+
+@functools.lru_cache(maxsize=8)
+def _about(tokenizer: Tokenizer, n_vocab: int) -> tuple[list[int], list[int]]:
+    """Return the tokens of the model that the tokenizer lacks, and those that are not counted."""
+    parts = {
+        _UNCOUNTED[begin:end]
+        for begin in range(len(_UNCOUNTED))
+        for end in range(begin + 1, len(_UNCOUNTED) + 1)
+    }
+    uncounted = []
+    for part in parts:
+        with contextlib.suppress(InvalidArgumentError):  # not every vocabulary has all of it
+            tokens = tokenizer.encode(part)
+            if len(tokens) == 1:
+                uncounted += tokens
+    return list(tokenizer.missing(n_vocab)), uncounted

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
 from collections.abc import Iterable
 from typing import Unpack
 
@@ -14,8 +12,8 @@ from . import _core
 from ._convert import StrPath, TokenSequence, as_tokens
 from .errors import InvalidArgumentError, NoTokenizerError, StateMismatchError
 from .model import Model
-from .sampling import Sampler, SamplingOptions
-from .text_stream import TextStream
+from .sampling import SamplingOptions, sampler_of_text
+from .text_stream import TextBuilder, TextStream
 from .tokenizer import Tokenizer
 
 __all__ = ["Session"]
@@ -169,11 +167,8 @@ class Session:
         """
         tokenizer = self.tokenizer
         unread = self._tokens(prompt)
-        sampler = Sampler(self._model.n_vocab, **sampling)
-        missing, uncounted = _about(tokenizer, self._model.n_vocab)
-        sampler.ban(missing)
-        for token in uncounted:
-            sampler.weigh(token, 0)
+        sampler = sampler_of_text(tokenizer, self._model.n_vocab, **sampling)
+        builder = TextBuilder(tokenizer, max_tokens=max_tokens, stop=stop, stop_tokens=stop_tokens)
 
         def draw() -> int:
             nonlocal unread
@@ -193,9 +188,7 @@ class Session:
             sampler.accept(token)
             self._feed(as_tokens([token]))
 
-        return TextStream(
-            draw, take, tokenizer, max_tokens=max_tokens, stop=stop, stop_tokens=stop_tokens
-        )
+        return TextStream(draw, take, builder)
 
     @property
     def state(self) -> NDArray[np.float32]:
@@ -267,25 +260,3 @@ class Session:
         """Note that the state has changed, and the logits after its last token, if known."""
         self._logits = logits
         self._has_read = True
-
-
-# The official package lets a token count nothing for the frequency penalty if its text is part of
-# this one.
-_UNCOUNTED = " \t0123456789"
-
-
-@functools.lru_cache(maxsize=8)
-def _about(tokenizer: Tokenizer, n_vocab: int) -> tuple[list[int], list[int]]:
-    """Return the tokens of the model that the tokenizer lacks, and those that are not counted."""
-    parts = {
-        _UNCOUNTED[begin:end]
-        for begin in range(len(_UNCOUNTED))
-        for end in range(begin + 1, len(_UNCOUNTED) + 1)
-    }
-    uncounted = []
-    for part in parts:
-        with contextlib.suppress(InvalidArgumentError):  # not every vocabulary has all of it
-            tokens = tokenizer.encode(part)
-            if len(tokens) == 1:
-                uncounted += tokens
-    return list(tokenizer.missing(n_vocab)), uncounted

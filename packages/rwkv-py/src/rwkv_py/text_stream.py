@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 from .errors import InvalidArgumentError
 from .tokenizer import Tokenizer
 
-__all__ = ["FinishReason", "StopMatcher", "TextStream"]
+__all__ = ["FinishReason", "StopMatcher", "TextBuilder", "TextStream"]
 
 FinishReason: TypeAlias = Literal["end", "stop", "length"]
 
@@ -59,62 +59,109 @@ def _overlap(text: bytes, stop: bytes) -> int:
     return 0
 
 
-class TextStream(Iterator[str]):
-    """Text being generated: an iterator over its pieces, none of them empty.
+class TextBuilder:
+    r"""Makes text of drawn tokens, one after the other, and knows when it ends.
 
-    Every piece consists of whole characters: bytes that are not UTF-8 become U+FFFD, and an
-    unfinished character at the very end is left out. Nothing is computed before the first piece is
-    asked for; `Session.stream` makes streams.
+    `Session` and `Engine` both draw tokens until their builder says that the text has ended.
+
+    Args:
+        tokenizer: what the tokens stand for.
+        max_tokens: how many tokens the text has at most.
+        stop: strings that end the text and are left out of it, wherever tokens begin or end.
+        stop_tokens: tokens that end the text.
 
     Attributes:
-        tokens: the tokens that the session has read since the prompt: those drawn so far, but for
-            the one that ended the text.
-        finish_reason: None while there may be more; then "end" (a stop token, such as the end of
-            the document), "stop" (a stop string) or "length" (`max_tokens`).
+        tokens: the tokens taken: those pushed, but for the one that ended the text.
+        finish_reason: None while there may be more; see `TextStream`.
+
+    >>> builder = TextBuilder(Tokenizer.bytewise(), max_tokens=9, stop="\n", stop_tokens=[0])
+    >>> [builder.push(token) for token in "né\n".encode()], builder.finish_reason
+    (['n', '', 'é', ''], 'stop')
     """
 
     def __init__(
         self,
-        draw: Callable[[], int],
-        take: Callable[[int], None],
         tokenizer: Tokenizer,
         *,
         max_tokens: int,
         stop: str | bytes | Iterable[str | bytes],
         stop_tokens: Iterable[int],
     ):
-        """`draw` returns the next token, `take` lets the sampler and the session have it."""
         if max_tokens < 0:
             raise InvalidArgumentError(f"max_tokens: expected 0 or more, got {max_tokens}")
         self.tokens: list[int] = []
         self.finish_reason: FinishReason | None = None
-        self._draw = draw
-        self._take = take
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
         self._stop_tokens = frozenset(stop_tokens)
         self._matcher = StopMatcher([stop] if isinstance(stop, str | bytes) else stop)
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
-    def __next__(self) -> str:
-        while self.finish_reason is None:
-            if text := self._utf8.decode(self._advance()):
-                return text
-        raise StopIteration
+    @property
+    def full(self) -> bool:
+        """Whether there are `max_tokens` tokens: nothing is left but to `end`."""
+        return len(self.tokens) == self._max_tokens
 
-    def _advance(self) -> bytes:
-        """Draw a token, and return the bytes that have become certain."""
-        if len(self.tokens) == self._max_tokens:
-            self.finish_reason = "length"
-            return self._matcher.finish()
-        token = self._draw()
+    def push(self, token: int) -> str:
+        """Let a drawn token come next; return the text that has become certain, which may be "".
+
+        Afterwards either the token was taken, or `finish_reason` is set.
+        """
         if token in self._stop_tokens:
-            self.finish_reason = "end"
-            return self._matcher.finish()
+            return self.end("end")
         certain = self._matcher.push(self._tokenizer.decode_bytes([token]))
         if self._matcher.found:
             self.finish_reason = "stop"
         else:
-            self._take(token)
             self.tokens.append(token)
-        return certain
+        return self._utf8.decode(certain)
+
+    def end(self, reason: FinishReason) -> str:
+        """End the text here; return what was held back."""
+        self.finish_reason = reason
+        return self._utf8.decode(self._matcher.finish())
+
+
+class TextStream(Iterator[str]):
+    """Text being generated: an iterator over its pieces, none of them empty.
+
+    Every piece consists of whole characters: bytes that are not UTF-8 become U+FFFD, and an
+    unfinished character at the very end is left out. Nothing is computed before the first piece is
+    asked for; `Session.stream` makes streams.
+    """
+
+    def __init__(self, draw: Callable[[], int], take: Callable[[int], None], builder: TextBuilder):
+        """`draw` returns the next token, `take` lets the sampler and the session have it."""
+        self._draw = draw
+        self._take = take
+        self._builder = builder
+
+    @property
+    def tokens(self) -> list[int]:
+        """The tokens drawn so far and read by the session: all but the one that ended the text."""
+        return self._builder.tokens
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """Why the text ended; None while there may be more.
+
+        "end" (a stop token, such as the end of the document), "stop" (a stop string) or "length"
+        (`max_tokens`).
+        """
+        return self._builder.finish_reason
+
+    def __next__(self) -> str:
+        while self.finish_reason is None:
+            if text := self._advance():
+                return text
+        raise StopIteration
+
+    def _advance(self) -> str:
+        """Draw a token, and return the text that has become certain."""
+        if self._builder.full:
+            return self._builder.end("length")
+        token = self._draw()
+        text = self._builder.push(token)
+        if self._builder.finish_reason is None:
+            self._take(token)
+        return text
