@@ -47,7 +47,7 @@ def ranks(n_embd: int) -> dict[str, int]:
     """Widths of the low-rank matrices w, a, v, g: the released models', multiples of 32."""
 
     def rank(exponent: float, factor: float) -> int:
-        return max(1, round(float(n_embd) ** exponent * factor / 32)) * 32
+        return max(1, round(math.pow(n_embd, exponent) * factor / 32)) * 32
 
     return {"w": rank(0.5, 1.8), "a": rank(0.5, 1.8), "v": rank(0.5, 1.3), "g": rank(0.8, 0.6)}
 
