@@ -179,15 +179,8 @@ INLINE __m256i fifth_bits(const uint8_t* masks) {
 INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, const rwkv_rows* x,
                          size_t row, size_t n_rows, float* y, size_t ldy) {
     const int is_q8 = type == RWKV_TYPE_Q8_0;
-    const int has_fifth = type == RWKV_TYPE_Q5_0 || type == RWKV_TYPE_Q5_1;
-    const int has_m = type == RWKV_TYPE_Q4_1 || type == RWKV_TYPE_Q5_1;
+    const rwkv_panel16 p16 = rwkv_panel16_at(type, w->data, w->n_in, panel);
     const size_t n_blocks = w->n_in / RWKV_BLOCK;
-    const size_t code_bytes = is_q8 ? 512 : 256;
-    const uint8_t* base =
-        (const uint8_t*)w->data + panel * RWKV_PANEL * rwkv_row_bytes(type, w->n_in);
-    const uint8_t* fifth = base + n_blocks * code_bytes;
-    const uint8_t* d = fifth + (has_fifth ? n_blocks * 64 : 0);
-    const uint8_t* m = d + n_blocks * 32;
     const __m256i low = _mm256_set1_epi8(15);
     const __m256i ones = _mm256_set1_epi16(1);
 
@@ -195,7 +188,7 @@ INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, con
         __m256 sum[TILE];
         for (size_t i = 0; i < n_rows; ++i) sum[i] = _mm256_setzero_ps();
         for (size_t b = 0; b < n_blocks; ++b) {
-            const uint8_t* p = base + b * code_bytes + half * 32;
+            const uint8_t* p = p16.codes + b * p16.code_bytes + half * 32;
             __m256i code[8];
             for (int g = 0; g < (is_q8 ? 8 : 4); ++g) {
                 const __m256i bytes = _mm256_loadu_si256((const __m256i*)(p + 64 * g));
@@ -207,17 +200,18 @@ INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, con
                     code[g + 4] = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), low);
                 }
             }
-            if (has_fifth) {
+            if (rwkv_has_fifth(type)) {
                 for (int g = 0; g < 8; ++g) {
                     code[g] =
-                        _mm256_or_si256(code[g], fifth_bits(fifth + b * 64 + 8 * g + 4 * half));
+                        _mm256_or_si256(code[g], fifth_bits(p16.fifth + b * 64 + 8 * g + 4 * half));
                 }
             }
             const __m256 dw =
-                _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(d + b * 32 + half * 16)));
+                _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(p16.d + b * 32 + half * 16)));
             const __m256 mw =
-                has_m ? _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(m + b * 32 + half * 16)))
-                      : _mm256_setzero_ps();
+                rwkv_has_m(type)
+                    ? _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(p16.m + b * 32 + half * 16)))
+                    : _mm256_setzero_ps();
             UNROLL
             for (size_t i = 0; i < n_rows; ++i) {
                 const size_t at = (row + i) * n_blocks + b;
@@ -239,7 +233,7 @@ INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, con
                         pairs[g / 4] =
                             _mm256_add_epi16(pairs[g / 4], _mm256_maddubs_epi16(code[g], xq));
                     }
-                    isum = has_fifth
+                    isum = rwkv_has_fifth(type)
                                ? _mm256_add_epi32(_mm256_madd_epi16(pairs[0], ones),
                                                   _mm256_madd_epi16(pairs[1], ones))
                                : _mm256_madd_epi16(_mm256_add_epi16(pairs[0], pairs[1]), ones);
@@ -253,7 +247,7 @@ INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, con
                 }
                 const __m256 dx = _mm256_broadcast_ss(x->d + at);
                 sum[i] = _mm256_fmadd_ps(_mm256_mul_ps(dw, dx), signed_sum, sum[i]);
-                if (has_m) sum[i] = _mm256_fmadd_ps(_mm256_mul_ps(mw, dx), xsum, sum[i]);
+                if (rwkv_has_m(type)) sum[i] = _mm256_fmadd_ps(_mm256_mul_ps(mw, dx), xsum, sum[i]);
             }
         }
         for (size_t i = 0; i < n_rows; ++i) {
@@ -263,60 +257,12 @@ INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, con
     }
 }
 
-INLINE void panel_tile(rwkv_type type, const rwkv_matrix* w, size_t panel, const rwkv_rows* x,
-                       size_t row, size_t n_rows, float* y, size_t ldy) {
-    if (type == RWKV_TYPE_FP32 || type == RWKV_TYPE_FP16) {
-        panel_values(type, w, panel, x, row, n_rows, y, ldy);
-    } else {
-        panel_blocks(type, w, panel, x, row, n_rows, y, ldy);
-    }
-}
-
-/* The type and the number of rows of a tile are constants to the compiler. */
-INLINE void matmul_of(rwkv_type type, const rwkv_matrix* w, const rwkv_rows* x, size_t row_begin,
-                      size_t row_end, size_t panel_begin, size_t panel_end, float* y, size_t ldy) {
-    for (size_t panel = panel_begin; panel < panel_end; ++panel) {
-        size_t row = row_begin;
-        for (; row + TILE <= row_end; row += TILE) {
-            panel_tile(type, w, panel, x, row, TILE, y, ldy);
-        }
-        for (; row < row_end; ++row) panel_tile(type, w, panel, x, row, 1, y, ldy);
-    }
-}
-
-static void matmul(const rwkv_matrix* w, const rwkv_rows* x, size_t r0, size_t r1, size_t p0,
-                   size_t p1, float* y, size_t ldy) {
-    switch (w->type) {
-        case RWKV_TYPE_FP32:
-            matmul_of(RWKV_TYPE_FP32, w, x, r0, r1, p0, p1, y, ldy);
-            break;
-        case RWKV_TYPE_FP16:
-            matmul_of(RWKV_TYPE_FP16, w, x, r0, r1, p0, p1, y, ldy);
-            break;
-        case RWKV_TYPE_Q4_0:
-            matmul_of(RWKV_TYPE_Q4_0, w, x, r0, r1, p0, p1, y, ldy);
-            break;
-        case RWKV_TYPE_Q4_1:
-            matmul_of(RWKV_TYPE_Q4_1, w, x, r0, r1, p0, p1, y, ldy);
-            break;
-        case RWKV_TYPE_Q5_0:
-            matmul_of(RWKV_TYPE_Q5_0, w, x, r0, r1, p0, p1, y, ldy);
-            break;
-        case RWKV_TYPE_Q5_1:
-            matmul_of(RWKV_TYPE_Q5_1, w, x, r0, r1, p0, p1, y, ldy);
-            break;
-        case RWKV_TYPE_Q8_0:
-            matmul_of(RWKV_TYPE_Q8_0, w, x, r0, r1, p0, p1, y, ldy);
-            break;
-        default:
-            break;
-    }
-}
+#define HAS_VALUES
+#include "panel_matmul.h"
 
 void rwkv_kernels_avx2(rwkv_kernels* k) {
-    for (int type = 0; type < RWKV_TYPE_COUNT; ++type) {
-        k->matrix[type] = (rwkv_matrix_kernels){rwkv_panel16_size, rwkv_panel16_pack, matmul, NULL};
-    }
+    use_matmul_blocks(k);
+    use_matmul_values(k);
     k->quantize = quantize;
     use_vector_kernels(k);
 }

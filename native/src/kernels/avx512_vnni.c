@@ -26,15 +26,8 @@ INLINE float offset_of(rwkv_type type) {
 INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, const rwkv_rows* x,
                          size_t row, size_t n_rows, float* y, size_t ldy) {
     const int is_q8 = type == RWKV_TYPE_Q8_0;
-    const int has_fifth = type == RWKV_TYPE_Q5_0 || type == RWKV_TYPE_Q5_1;
-    const int has_m = type == RWKV_TYPE_Q4_1 || type == RWKV_TYPE_Q5_1;
+    const rwkv_panel16 p16 = rwkv_panel16_at(type, w->data, w->n_in, panel);
     const size_t n_blocks = w->n_in / RWKV_BLOCK;
-    const size_t code_bytes = is_q8 ? 512 : 256;
-    const uint8_t* base =
-        (const uint8_t*)w->data + panel * RWKV_PANEL * rwkv_row_bytes(type, w->n_in);
-    const uint8_t* fifth = base + n_blocks * code_bytes;
-    const uint8_t* d = fifth + (has_fifth ? n_blocks * 64 : 0);
-    const uint8_t* m = d + n_blocks * 32;
     const __m512i low = _mm512_set1_epi8(15);
 
     __m512 sum[TILE];
@@ -42,7 +35,7 @@ INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, con
     for (size_t b = 0; b < n_blocks; ++b) {
         __m512i code[8];
         for (int g = 0; g < (is_q8 ? 8 : 4); ++g) {
-            const uint8_t* p = base + b * code_bytes + 64 * g;
+            const uint8_t* p = p16.codes + b * p16.code_bytes + 64 * g;
             const __m512i bytes = _mm512_loadu_si512(p);
             if (n_rows <= 2) rwkv_prefetch(p);
             if (is_q8) {
@@ -52,16 +45,17 @@ INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, con
                 code[g + 4] = _mm512_and_si512(_mm512_srli_epi16(bytes, 4), low);
             }
         }
-        if (has_fifth) {
+        if (rwkv_has_fifth(type)) {
             for (int g = 0; g < 8; ++g) {
                 __mmask64 bits;
-                memcpy(&bits, fifth + b * 64 + 8 * g, sizeof bits);
+                memcpy(&bits, p16.fifth + b * 64 + 8 * g, sizeof bits);
                 code[g] = _mm512_mask_add_epi8(code[g], bits, code[g], _mm512_set1_epi8(16));
             }
         }
-        const __m512 dw = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(d + b * 32)));
-        const __m512 mw = has_m ? _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(m + b * 32)))
-                                : _mm512_setzero_ps();
+        const __m512 dw = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(p16.d + b * 32)));
+        const __m512 mw =
+            rwkv_has_m(type) ? _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(p16.m + b * 32)))
+                             : _mm512_setzero_ps();
         UNROLL
         for (size_t i = 0; i < n_rows; ++i) {
             const size_t at = (row + i) * n_blocks + b;
@@ -79,7 +73,7 @@ INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, con
             }
             const __m512 dx = _mm512_set1_ps(x->d[at]);
             sum[i] = _mm512_fmadd_ps(_mm512_mul_ps(dw, dx), signed_sum, sum[i]);
-            if (has_m) sum[i] = _mm512_fmadd_ps(_mm512_mul_ps(mw, dx), xsum, sum[i]);
+            if (rwkv_has_m(type)) sum[i] = _mm512_fmadd_ps(_mm512_mul_ps(mw, dx), xsum, sum[i]);
         }
     }
     const size_t o = panel * RWKV_PANEL;
@@ -90,53 +84,6 @@ INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, con
     }
 }
 
-/* The type and the number of rows of a tile are constants to the compiler. */
-INLINE void matmul_of(rwkv_type type, const rwkv_matrix* w, const rwkv_rows* x, size_t row_begin,
-                      size_t row_end, size_t panel_begin, size_t panel_end, float* y, size_t ldy) {
-    for (size_t panel = panel_begin; panel < panel_end; ++panel) {
-        size_t row = row_begin;
-        for (; row + TILE <= row_end; row += TILE) {
-            panel_blocks(type, w, panel, x, row, TILE, y, ldy);
-        }
-        if (row + 8 <= row_end) {
-            panel_blocks(type, w, panel, x, row, 8, y, ldy);
-            row += 8;
-        }
-        if (row + 4 <= row_end) {
-            panel_blocks(type, w, panel, x, row, 4, y, ldy);
-            row += 4;
-        }
-        if (row + 2 <= row_end) {
-            panel_blocks(type, w, panel, x, row, 2, y, ldy);
-            row += 2;
-        }
-        if (row < row_end) panel_blocks(type, w, panel, x, row, 1, y, ldy);
-    }
-}
+#include "panel_matmul.h"
 
-static void matmul(const rwkv_matrix* w, const rwkv_rows* x, size_t r0, size_t r1, size_t p0,
-                   size_t p1, float* y, size_t ldy) {
-    switch (w->type) {
-        case RWKV_TYPE_Q4_0:
-            matmul_of(RWKV_TYPE_Q4_0, w, x, r0, r1, p0, p1, y, ldy);
-            break;
-        case RWKV_TYPE_Q4_1:
-            matmul_of(RWKV_TYPE_Q4_1, w, x, r0, r1, p0, p1, y, ldy);
-            break;
-        case RWKV_TYPE_Q5_0:
-            matmul_of(RWKV_TYPE_Q5_0, w, x, r0, r1, p0, p1, y, ldy);
-            break;
-        case RWKV_TYPE_Q5_1:
-            matmul_of(RWKV_TYPE_Q5_1, w, x, r0, r1, p0, p1, y, ldy);
-            break;
-        case RWKV_TYPE_Q8_0:
-            matmul_of(RWKV_TYPE_Q8_0, w, x, r0, r1, p0, p1, y, ldy);
-            break;
-        default:
-            break;
-    }
-}
-
-void rwkv_kernels_avx512_vnni(rwkv_kernels* k) {
-    for (int type = RWKV_TYPE_Q4_0; type < RWKV_TYPE_COUNT; ++type) k->matrix[type].matmul = matmul;
-}
+void rwkv_kernels_avx512_vnni(rwkv_kernels* k) { use_matmul_blocks(k); }

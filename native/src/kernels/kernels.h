@@ -46,6 +46,21 @@ enum {
     RWKV_PREFETCH = 4096, /* bytes ahead that weights are fetched: see rwkv_prefetch */
 };
 
+/* Bytes of a block of each type in a file (d, m, fifth bits, codes), and its values. */
+static inline size_t rwkv_block_bytes(rwkv_type type) {
+    static const uint8_t bytes[RWKV_TYPE_COUNT] = {4, 2, 18, 20, 22, 24, 34};
+    return bytes[type];
+}
+
+static inline size_t rwkv_block_values(rwkv_type type) {
+    return type == RWKV_TYPE_FP32 || type == RWKV_TYPE_FP16 ? 1 : RWKV_BLOCK;
+}
+
+/* Bytes of a row of n_in values in a file. */
+static inline size_t rwkv_row_bytes(rwkv_type type, size_t n_in) {
+    return n_in / rwkv_block_values(type) * rwkv_block_bytes(type);
+}
+
 /* A packed matrix: y = W x, W of shape (n_out, n_in). `data` is aligned to 64 bytes. */
 typedef struct rwkv_matrix {
     const void* data;
@@ -200,6 +215,35 @@ size_t rwkv_panel16_size(rwkv_type type, size_t n_out, size_t n_in);
 void rwkv_panel16_pack(rwkv_type type, const uint8_t* src, size_t n_out, size_t n_in,
                        size_t panel_begin, size_t panel_end, uint8_t* dst);
 
+/* Where the parts of panel `panel` lie; fifth and m only for types that have them. */
+typedef struct rwkv_panel16 {
+    const uint8_t* codes; /* code_bytes for each block */
+    const uint8_t* fifth; /* 64 bytes for each block */
+    const uint8_t* d;     /* 32 bytes for each block */
+    const uint8_t* m;     /* likewise */
+    size_t code_bytes;
+} rwkv_panel16;
+
+static inline int rwkv_has_fifth(rwkv_type type) {
+    return type == RWKV_TYPE_Q5_0 || type == RWKV_TYPE_Q5_1;
+}
+
+static inline int rwkv_has_m(rwkv_type type) {
+    return type == RWKV_TYPE_Q4_1 || type == RWKV_TYPE_Q5_1;
+}
+
+static inline rwkv_panel16 rwkv_panel16_at(rwkv_type type, const void* packed, size_t n_in,
+                                           size_t panel) {
+    const size_t n_blocks = n_in / RWKV_BLOCK;
+    rwkv_panel16 p;
+    p.code_bytes = type == RWKV_TYPE_Q8_0 ? 512 : 256;
+    p.codes = (const uint8_t*)packed + panel * RWKV_PANEL * rwkv_row_bytes(type, n_in);
+    p.fifth = p.codes + n_blocks * p.code_bytes;
+    p.d = p.fifth + (rwkv_has_fifth(type) ? n_blocks * 64 : 0);
+    p.m = p.d + n_blocks * 32;
+    return p;
+}
+
 /* ---- the levels' own functions; see registry.cpp ----------------------------------------------
  */
 
@@ -213,21 +257,6 @@ void rwkv_kernels_neon_dotprod(rwkv_kernels* k);
 
 /* ---- small shared pieces ----------------------------------------------------------------------
  */
-
-/* Bytes of a block of each type in a file (d, m, fifth bits, codes), and its values. */
-static inline size_t rwkv_block_bytes(rwkv_type type) {
-    static const uint8_t bytes[RWKV_TYPE_COUNT] = {4, 2, 18, 20, 22, 24, 34};
-    return bytes[type];
-}
-
-static inline size_t rwkv_block_values(rwkv_type type) {
-    return type == RWKV_TYPE_FP32 || type == RWKV_TYPE_FP16 ? 1 : RWKV_BLOCK;
-}
-
-/* Bytes of a row of n_in values in a file. */
-static inline size_t rwkv_row_bytes(rwkv_type type, size_t n_in) {
-    return n_in / rwkv_block_values(type) * rwkv_block_bytes(type);
-}
 
 /* IEEE half to float, exact (also for subnormals, infinities and NaN). */
 static inline float rwkv_fp16_to_fp32(uint16_t h) {

@@ -142,12 +142,12 @@ INLINE int32x4_t block_sum(rwkv_type type, const int8x16_t code[8], const int8_t
     return type == RWKV_TYPE_Q8_0 ? isum : finish(s);
 }
 
+#define HAS_VALUES
 #include "neon_matmul.h"
 
 void rwkv_kernels_neon(rwkv_kernels* k) {
-    for (int type = 0; type < RWKV_TYPE_COUNT; ++type) {
-        k->matrix[type] = (rwkv_matrix_kernels){rwkv_panel16_size, rwkv_panel16_pack, matmul, NULL};
-    }
+    use_matmul_blocks(k);
+    use_matmul_values(k);
     k->quantize = quantize;
     use_vector_kernels(k);
 }

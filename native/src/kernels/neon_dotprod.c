@@ -26,6 +26,4 @@ INLINE int32x4_t block_sum(rwkv_type type, const int8x16_t code[8], const int8_t
 
 #include "neon_matmul.h"
 
-void rwkv_kernels_neon_dotprod(rwkv_kernels* k) {
-    for (int type = RWKV_TYPE_Q4_0; type < RWKV_TYPE_COUNT; ++type) k->matrix[type].matmul = matmul;
-}
+void rwkv_kernels_neon_dotprod(rwkv_kernels* k) { use_matmul_blocks(k); }

@@ -3,23 +3,6 @@
  * Packing moves bytes and is bound by memory, so plain C serves every level. */
 #include "kernels.h"
 
-/* Where the parts of a panel of quantised rows begin, in bytes. */
-typedef struct panel_parts {
-    size_t codes_per_block;
-    size_t fifth;
-    size_t d;
-    size_t m;
-} panel_parts;
-
-static panel_parts parts_of(rwkv_type type, size_t n_blocks) {
-    panel_parts p;
-    p.codes_per_block = type == RWKV_TYPE_Q8_0 ? 512 : 256;
-    p.fifth = n_blocks * p.codes_per_block;
-    p.d = p.fifth + (type == RWKV_TYPE_Q5_0 || type == RWKV_TYPE_Q5_1 ? n_blocks * 64 : 0);
-    p.m = p.d + n_blocks * 32;
-    return p;
-}
-
 size_t rwkv_panel16_size(rwkv_type type, size_t n_out, size_t n_in) {
     const size_t n_panels = (n_out + RWKV_PANEL - 1) / RWKV_PANEL;
     return n_panels * RWKV_PANEL * rwkv_row_bytes(type, n_in);
@@ -35,36 +18,36 @@ static void pack_values(const uint8_t* src, size_t size, size_t n_rows, size_t n
     }
 }
 
+/* `dst` is the start of a panel, already zeroed. */
 static void pack_blocks(rwkv_type type, const uint8_t* src, size_t n_rows, size_t n_in,
                         uint8_t* dst) {
-    const size_t n_blocks = n_in / RWKV_BLOCK;
-    const panel_parts part = parts_of(type, n_blocks);
-    const int has_m = type == RWKV_TYPE_Q4_1 || type == RWKV_TYPE_Q5_1;
-    const int has_fifth = type == RWKV_TYPE_Q5_0 || type == RWKV_TYPE_Q5_1;
-    const size_t n_groups = part.codes_per_block / 64;
+    const rwkv_panel16 part = rwkv_panel16_at(type, dst, n_in, 0);
+    uint8_t* fifth = dst + (part.fifth - dst);
+    uint8_t* d = dst + (part.d - dst);
+    uint8_t* m = dst + (part.m - dst);
     for (size_t row = 0; row < n_rows; ++row) {
-        const uint8_t* block = src + row * rwkv_row_bytes(type, n_in);
-        for (size_t b = 0; b < n_blocks; ++b, block += rwkv_block_bytes(type)) {
-            const uint8_t* p = block;
-            memcpy(dst + part.d + (b * RWKV_PANEL + row) * 2, p, 2);
+        const uint8_t* p = src + row * rwkv_row_bytes(type, n_in);
+        for (size_t b = 0; b < n_in / RWKV_BLOCK; ++b) {
+            memcpy(d + (b * RWKV_PANEL + row) * 2, p, 2);
             p += 2;
-            if (has_m) {
-                memcpy(dst + part.m + (b * RWKV_PANEL + row) * 2, p, 2);
+            if (rwkv_has_m(type)) {
+                memcpy(m + (b * RWKV_PANEL + row) * 2, p, 2);
                 p += 2;
             }
-            if (has_fifth) {
+            if (rwkv_has_fifth(type)) {
                 const uint32_t bits = rwkv_load_u32(p);
-                uint8_t* masks = dst + part.fifth + b * 64;
                 for (size_t g = 0; g < 8; ++g) {
+                    uint8_t* at = fifth + b * 64 + 8 * g;
                     uint64_t mask;
-                    memcpy(&mask, masks + 8 * g, sizeof mask);
+                    memcpy(&mask, at, sizeof mask);
                     mask |= (uint64_t)(bits >> 4 * g & 15) << 4 * row;
-                    memcpy(masks + 8 * g, &mask, sizeof mask);
+                    memcpy(at, &mask, sizeof mask);
                 }
                 p += 4;
             }
-            uint8_t* codes = dst + b * part.codes_per_block + 4 * row;
-            for (size_t g = 0; g < n_groups; ++g) memcpy(codes + 64 * g, p + 4 * g, 4);
+            uint8_t* codes = dst + b * part.code_bytes + 4 * row;
+            for (size_t g = 0; g < part.code_bytes / 64; ++g) memcpy(codes + 64 * g, p + 4 * g, 4);
+            p += part.code_bytes / RWKV_PANEL;
         }
     }
 }
