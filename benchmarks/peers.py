@@ -334,7 +334,7 @@ def tables(results: Results) -> list[report.Table]:
         ],
         n_labels=3,
     )
-    return [pairs, agreement]
+    return [pairs, agreement] if results.agreements else [pairs]
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
