@@ -18,7 +18,9 @@ if _core.abi_version() != _core.ABI_VERSION:
     )
 
 # This is the public API of rwkv_py.
+from .engine import Engine, Request
 from .errors import (
+    EngineClosedError,
     InternalError,
     InvalidArgumentError,
     KernelsError,
@@ -38,6 +40,8 @@ from .text_stream import TextStream
 from .tokenizer import StreamingDecoder, Tokenizer
 
 __all__ = [
+    "Engine",
+    "EngineClosedError",
     "InternalError",
     "InvalidArgumentError",
     "KernelsError",
@@ -47,6 +51,7 @@ __all__ = [
     "ModelOptionError",
     "NoTokenizerError",
     "OutOfMemoryError",
+    "Request",
     "RwkvError",
     "Sampler",
     "SamplingOptions",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 __all__ = [
+    "EngineClosedError",
     "InternalError",
     "InvalidArgumentError",
     "KernelsError",
@@ -63,6 +64,10 @@ class VocabularyError(RwkvError):
 
 class KernelsError(RwkvError, RuntimeError):
     """`RWKV_KERNELS` names an instruction-set level that is unknown or not supported here."""
+
+
+class EngineClosedError(RwkvError, RuntimeError):
+    """A request was made of an engine that is closed."""
 
 
 class OutOfMemoryError(RwkvError, MemoryError):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from . import _core
 from ._convert import StrPath, TokenSequence, as_path, as_tokens
 from .errors import InvalidArgumentError, ModelFileError
+from .sampling import SamplingOptions
 
 if TYPE_CHECKING:
     from .session import Session
+    from .tokenizer import Tokenizer
 
 __all__ = ["Model", "ModelInfo", "WantedLogits"]
 
@@ -175,6 +177,73 @@ class Model:
         for (session, _), array in zip(pairs, out, strict=True):
             session._remember(None if array is None else array.reshape(-1, self.n_vocab)[-1])
         return out
+
+    def generate_batch(
+        self,
+        prompts: Iterable[str | bytes | TokenSequence],
+        *,
+        max_tokens: int = 256,
+        stop: str | bytes | Iterable[str | bytes] = (),
+        stop_tokens: Iterable[int] = (0,),
+        seeds: Iterable[int] | None = None,
+        tokenizer: Tokenizer | StrPath | None = None,
+        max_running: int = 32,
+        progress: Callable[[int, int], None] | None = None,
+        **sampling: Unpack[SamplingOptions],
+    ) -> list[str]:
+        r"""Continue many prompts at once: return their texts, in order.
+
+        Each text is the one that `Session(model).generate` would return for its prompt; together
+        they take much less time. For options that differ, or texts as they come, see `Engine`.
+
+        Args:
+            prompts: texts or tokens.
+            max_tokens: how many tokens to draw at most for each.
+            stop: strings that end a text and are left out of it.
+            stop_tokens: tokens that end a text; by default 0, the end of a document.
+            seeds: a seed for each prompt. With `seed` instead, which is the same for all, equal
+                prompts get equal texts; with neither, seeds are chosen at random.
+            tokenizer: as for `Session`.
+            max_running: how many texts are written at once, at most; each takes the memory of a
+                state.
+            progress: called with how many texts are finished, and of how many.
+            **sampling: the keyword arguments of `Sampler`: temperature, top_p, ...
+
+        Raises:
+            InvalidArgumentError, TokenOutOfRangeError, NoTokenizerError: as `Session.stream`.
+
+        >>> texts = model.generate_batch(["import ", ".. class:: "], max_tokens=20, temperature=0)
+        >>> texts[0] == Session(model).generate("import ", max_tokens=20, temperature=0)
+        True
+        """
+        from .engine import Engine
+
+        prompts = list(prompts)
+        if not isinstance(stop, str | bytes):
+            stop = list(stop)
+        stop_tokens = list(stop_tokens)
+        if "banned_tokens" in sampling:
+            sampling["banned_tokens"] = list(sampling["banned_tokens"])
+        each: list[SamplingOptions] = [sampling] * len(prompts)
+        if seeds is not None:
+            each = [{**sampling, "seed": seed} for seed in seeds]
+        if len(each) != len(prompts):
+            raise InvalidArgumentError(
+                f"seeds: expected one for each of {len(prompts)} prompts, got {len(each)}"
+            )
+        texts = []
+        with Engine(self, tokenizer=tokenizer, max_running=max_running) as engine:
+            requests = [
+                engine.submit(
+                    prompt, max_tokens=max_tokens, stop=stop, stop_tokens=stop_tokens, **options
+                )
+                for prompt, options in zip(prompts, each, strict=True)
+            ]
+            for request in requests:
+                texts.append(request.result())
+                if progress is not None:
+                    progress(len(texts), len(prompts))
+        return texts
 
     def _room(self, wanted: WantedLogits, n_tokens: int) -> NDArray[np.float32] | None:
         if wanted is None:

@@ -172,16 +172,11 @@ class Session:
 
         def draw() -> int:
             nonlocal unread
-            if unread.size == 0 and not self._has_read:
-                unread = as_tokens([END_OF_DOCUMENT])
+            unread = self._before_writing(unread)
             if unread.size:
                 self._feed(unread)
                 unread = unread[:0]
-            if self._logits is None:
-                raise InvalidArgumentError(
-                    "prompt: expected at least one token after a state was set or a step was made "
-                    "without logits, got an empty prompt"
-                )
+            assert self._logits is not None
             return sampler.sample(self._logits)
 
         def take(token: int) -> None:
@@ -238,6 +233,17 @@ class Session:
         if isinstance(prompt, str | bytes):
             return as_tokens(self.tokenizer.encode(prompt))
         return as_tokens(prompt)
+
+    def _before_writing(self, prompt: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Return what must be read before the first token is drawn: `prompt`, token 0, nothing."""
+        if prompt.size or self._logits is not None:
+            return prompt
+        if not self._has_read:
+            return as_tokens([END_OF_DOCUMENT])
+        raise InvalidArgumentError(
+            "prompt: expected at least one token after a state was set or a step was made "
+            "without logits, got an empty prompt"
+        )
 
     def _feed(self, tokens: NDArray[np.int32]) -> NDArray[np.float32]:
         """Read the tokens, all or none; return the logits, which nobody changes from then on."""

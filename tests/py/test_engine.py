@@ -1,0 +1,529 @@
+"""Many requests at once: each gets what it would get alone."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rwkv_py import (
+    Engine,
+    EngineClosedError,
+    InvalidArgumentError,
+    Model,
+    NoTokenizerError,
+    Request,
+    Session,
+    Tokenizer,
+    TokenOutOfRangeError,
+)
+from rwkv_py._convert import TokenSequence
+from rwkv_py.session import PROMPT_PIECE
+
+PROMPT = "The :mod:`json` module "
+ENDLESS: dict[str, Any] = {"max_tokens": 1_000_000, "banned_tokens": [0]}
+
+
+@pytest.fixture
+def engine(trained: Model) -> Iterator[Engine]:
+    with Engine(trained) as engine:
+        yield engine
+        engine.close(cancel=True)
+
+
+@pytest.fixture(scope="module")
+def prompts(examples: Path) -> list[bytes]:
+    """Pieces of documentation of 1 to 700 bytes: less and more than a piece of a prompt."""
+    text = (examples / "heldout_a.txt").read_bytes()
+    choose = random.Random(1)
+    places = [choose.randrange(len(text) - 700) for _ in range(64)]
+    return [text[place : place + choose.choice([1, 5, 40, 300, 700])] for place in places]
+
+
+def first_piece(request: Request) -> str:
+    return next(iter(request))
+
+
+def test_requests_joining_and_leaving_at_random_get_what_they_get_alone(
+    trained: Model, prompts: list[bytes]
+) -> None:
+    """Four threads submit 64 requests while others finish; some are cancelled on the way."""
+    choose = random.Random(2)
+    sizes = [choose.randrange(1, 60) for _ in prompts]
+    alone = [
+        Session(trained).generate(prompt, max_tokens=size, temperature=0)
+        for prompt, size in zip(prompts, sizes, strict=True)
+    ]
+    together: dict[int, str] = {}
+    cancelled: dict[int, Request] = {}
+    with Engine(trained, max_running=20) as engine:
+
+        def ask(numbers: range, chance: random.Random) -> None:
+            requests = {}
+            for i in numbers:
+                requests[i] = engine.submit(prompts[i], max_tokens=sizes[i], temperature=0)
+                if chance.random() < 0.3:
+                    extra = engine.submit(prompts[i], **ENDLESS)
+                    threading.Timer(chance.random() / 5, extra.cancel).start()
+                    cancelled[i] = extra
+                time.sleep(chance.random() / 50)
+            together.update({i: request.result() for i, request in requests.items()})
+
+        threads = [
+            threading.Thread(target=ask, args=(range(i, 64, 4), random.Random(i))) for i in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert [together[i] for i in range(64)] == alone
+    assert cancelled
+    assert all(request.finish_reason == "cancelled" for request in cancelled.values())
+
+
+@pytest.mark.parametrize("version", ["4", "5.1", "5.2", "6", "7"])
+def test_every_version_in_company(version: str, model_file: Callable[..., Path]) -> None:
+    model = Model(model_file(version, n_vocab=256))
+    prompts = [[1, 2, 3], [*range(1, 256), *range(1, 60)], [7], [*range(1, 41)]]
+    alone = []
+    for prompt in prompts:
+        stream = Session(model).stream(prompt, max_tokens=20, seed=5)
+        _ = list(stream)
+        alone.append(stream.tokens)
+    with Engine(model) as engine:
+        requests = [engine.submit(prompt, max_tokens=20, seed=5) for prompt in prompts]
+        for request in requests:
+            request.result()
+    assert [request.tokens for request in requests] == alone
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"seed": 3, "temperature": 0.8, "top_p": 0.9},
+        {"seed": 4, "presence_penalty": 0.4, "frequency_penalty": 0.4, "top_k": 20},
+        {"seed": 5, "mirostat_tau": 3.0},
+        {"temperature": 0, "stop": ["``", "\n\n"]},
+        {"temperature": 0, "stop_tokens": [ord(".")]},
+        {"temperature": 0, "logit_bias": {ord("e"): -5.0}, "banned_tokens": iter([ord("a")])},
+        {"max_tokens": 0},
+    ],
+)
+def test_every_option_as_in_a_session(engine: Engine, options: dict[str, Any]) -> None:
+    options = {"max_tokens": 60, **options}
+    banned = list(options.pop("banned_tokens", []))
+    stream = Session(engine.model).stream(PROMPT, banned_tokens=banned, **options)
+    text = "".join(stream)
+    request = engine.submit(PROMPT, banned_tokens=iter(banned), **options)
+    assert request.result() == text
+    assert request.tokens == stream.tokens
+    assert request.finish_reason == stream.finish_reason
+
+
+def test_pieces_make_the_text_and_are_whole_characters(engine: Engine) -> None:
+    request = engine.submit(PROMPT, max_tokens=60, seed=9, temperature=3.0, top_p=1.0)
+    pieces = list(request)
+    assert all(pieces)
+    assert "".join(pieces) == request.result()
+    assert list(request) == []
+    expected = Session(engine.model).generate(
+        PROMPT, max_tokens=60, seed=9, temperature=3.0, top_p=1.0
+    )
+    assert request.result() == expected
+
+
+def test_text_comes_while_it_is_written(engine: Engine) -> None:
+    request = engine.submit(PROMPT, **ENDLESS)
+    assert first_piece(request)
+    assert not request.done
+    assert request.finish_reason is None
+
+
+def test_empty_prompt_begins_a_document(engine: Engine) -> None:
+    expected = Session(engine.model).generate("", max_tokens=20, temperature=0)
+    assert engine.submit("", max_tokens=20, temperature=0).result() == expected
+
+
+def test_going_on_from_a_session(engine: Engine, session: Session) -> None:
+    session.feed(PROMPT)
+    before = session.state
+    requests = [
+        engine.submit(prompt, session=session, max_tokens=20, temperature=0)
+        for prompt in ("", "can ", b"import ")
+    ]
+    session.feed("what the session reads later does not matter")
+    texts = [request.result() for request in requests]
+    session.state = before
+    for prompt, text in zip(("", "can ", b"import "), texts, strict=True):
+        alone = Session(engine.model)
+        alone.feed(PROMPT)
+        assert alone.generate(prompt, max_tokens=20, temperature=0) == text
+
+
+def test_sessions_that_cannot_go_on_are_refused(engine: Engine, converted: Any) -> None:
+    other = Session(converted("q8_0"))
+    with pytest.raises(InvalidArgumentError, match=r"session: expected one of .*q4_0.*q8_0"):
+        engine.submit("a", session=other)
+    blank = Session(engine.model)
+    blank.state = blank.state
+    with pytest.raises(InvalidArgumentError, match="expected at least one token"):
+        engine.submit("", session=blank)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options", "error", "message"),
+    [
+        ([1, 2, 256], {}, TokenOutOfRangeError, r"tokens\[2\]: 256 is not in the vocabulary"),
+        ([0.5], {}, InvalidArgumentError, "tokens: expected"),
+        ("a", {"temperature": -1.0}, InvalidArgumentError, "temperature: expected"),
+        ("a", {"max_tokens": -1}, InvalidArgumentError, "max_tokens: expected 0 or more"),
+        ("a", {"stop": [""]}, InvalidArgumentError, "stop: expected no empty"),
+        ("a", {"seed": -1}, InvalidArgumentError, "seed: expected"),
+        ("a", {"banned_tokens": [256]}, TokenOutOfRangeError, "256"),
+    ],
+)
+def test_bad_requests_are_refused_at_once(
+    engine: Engine, prompt: Any, options: Any, error: type[Exception], message: str
+) -> None:
+    good = engine.submit(PROMPT, max_tokens=10, temperature=0)
+    with pytest.raises(error, match=message):
+        engine.submit(prompt, **options)
+    assert good.result() == Session(engine.model).generate(PROMPT, max_tokens=10, temperature=0)
+
+
+def test_engine_arguments(trained: Model, model_file: Callable[..., Path]) -> None:
+    with pytest.raises(InvalidArgumentError, match="max_running: expected at least 1, got 0"):
+        Engine(trained, max_running=0)
+    with pytest.raises(InvalidArgumentError, match="expected with a path only"):
+        Engine(trained, threads=1)
+    path = model_file("7", n_vocab=64)
+    with pytest.raises(NoTokenizerError, match="64 tokens"):
+        Engine(path)
+    with Engine(path, threads=1, tokenizer=Tokenizer.bytewise()) as engine:
+        assert engine.model.info.n_threads == 1
+        assert engine.tokenizer is Tokenizer.bytewise()
+        assert len(engine.submit([1, 2], max_tokens=5, stop_tokens=[]).result()) == 5
+
+
+class Recorder:
+    """Notes how many tokens each sequence of each step reads."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.steps: list[dict[int, int]] = []
+        step = Model.step
+
+        def recorded(model: Model, work: Any, **options: Any) -> Any:
+            work = list(work)
+            self.steps.append({id(session): len(tokens) for session, tokens in work})
+            return step(model, work, **options)
+
+        monkeypatch.setattr(Model, "step", recorded)
+
+
+def test_a_long_prompt_does_not_stall_the_others(
+    trained: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = Recorder(monkeypatch)
+    with Engine(trained) as engine:
+        writing = engine.submit(PROMPT, **ENDLESS)
+        first_piece(writing)
+        n_before = len(recorder.steps)
+        (writer,) = recorder.steps[-1]
+        long = [65] * (PROMPT_PIECE * 20)
+        reading = [engine.submit(long, max_tokens=1) for _ in range(2)]
+        short = engine.submit("short", max_tokens=1)
+        short.result()
+        assert not any(request.done for request in reading)
+        for request in reading:
+            request.result()
+        writing.cancel()
+    during = [step for step in recorder.steps[n_before:] if len(step) > 1]
+    assert len(during) >= 40
+    for step in during:
+        assert step[writer] == 1
+        assert sum(step.values()) - step[writer] <= PROMPT_PIECE
+
+
+def test_prompts_take_turns(trained: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder(monkeypatch)
+    with Engine(trained) as engine:
+        requests = [engine.submit([65] * (20 * PROMPT_PIECE), max_tokens=1) for _ in range(3)]
+        for request in requests:
+            request.result()
+    readers = [next(iter(step)) for step in recorder.steps]
+    assert len(readers) == 60
+    # The first may begin before the others are there; then there are three, then two.
+    assert max(len(list(group)) for _, group in itertools.groupby(readers[10:55])) == 1
+
+
+def test_prompts_are_cut_where_a_session_cuts_them(
+    trained: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = Recorder(monkeypatch)
+    prompt = [65] * (2 * PROMPT_PIECE + 44)
+    with Engine(trained) as engine:
+        engine.submit(prompt, max_tokens=2).result()
+    sizes = [size for step in recorder.steps for size in step.values()]
+    assert sizes == [PROMPT_PIECE, PROMPT_PIECE, 44, 1]
+
+
+def test_at_most_max_running_at_once(trained: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder(monkeypatch)
+    with Engine(trained, max_running=3) as engine:
+        requests = [engine.submit("ab", max_tokens=5, temperature=0) for _ in range(10)]
+        texts = {request.result() for request in requests}
+    assert texts == {Session(trained).generate("ab", max_tokens=5, temperature=0)}
+    assert max(len(step) for step in recorder.steps) == 3
+
+
+def test_cancel(trained: Model) -> None:
+    with Engine(trained, max_running=1) as engine:
+        running = engine.submit(PROMPT, **ENDLESS)
+        waiting = engine.submit(PROMPT, **ENDLESS)
+        last = engine.submit(PROMPT, max_tokens=10, temperature=0)
+        piece = first_piece(running)
+        assert waiting.cancel()
+        assert running.cancel()
+        assert not running.cancel()
+        assert waiting.finish_reason == running.finish_reason == "cancelled"
+        assert waiting.result() == ""
+        assert waiting.tokens == []
+        assert running.result().startswith(piece)
+        assert running.result() == bytes(running.tokens).decode("utf-8", "ignore")
+        assert last.result() == Session(trained).generate(PROMPT, max_tokens=10, temperature=0)
+        assert not last.cancel()
+
+
+def test_result_with_a_timeout(engine: Engine) -> None:
+    request = engine.submit(PROMPT, **ENDLESS)
+    with pytest.raises(TimeoutError, match=r"within 0\.05 s"):
+        request.result(timeout=0.05)
+    assert not request.done
+
+
+class Brittle(Tokenizer):
+    """Bytes, but it breaks at a question mark."""
+
+    @property
+    def n_vocab(self) -> int:
+        return 256
+
+    def encode(self, text: str | bytes) -> list[int]:
+        return Tokenizer.bytewise().encode(text)
+
+    def decode_bytes(self, tokens: TokenSequence) -> bytes:
+        if ord("?") in tokens:
+            raise ZeroDivisionError("a fault in somebody's tokenizer")
+        return bytes(tokens)
+
+
+def test_what_fails_for_one_hurts_no_other(trained: Model) -> None:
+    force = {ord("?"): 1000.0}
+    with Engine(trained, tokenizer=Brittle()) as engine:
+        good = engine.submit(PROMPT, max_tokens=50, temperature=0)
+        unlucky = engine.submit(PROMPT, max_tokens=50, logit_bias=force)
+        nothing_left = engine.submit(PROMPT, banned_tokens=range(256))
+        with pytest.raises(ZeroDivisionError, match="somebody's"):
+            unlucky.result()
+        with pytest.raises(ZeroDivisionError):
+            list(unlucky)
+        with pytest.raises(InvalidArgumentError, match="ban"):
+            nothing_left.result()
+        assert unlucky.finish_reason == nothing_left.finish_reason == "error"
+        assert good.result() == Session(trained).generate(PROMPT, max_tokens=50, temperature=0)
+
+
+def test_a_step_that_fails_ends_its_requests_only(
+    trained: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, failures = Model.step, [MemoryError("no room")]
+
+    def sometimes(model: Model, work: Any, **options: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return step(model, work, **options)
+
+    monkeypatch.setattr(Model, "step", sometimes)
+    with Engine(trained, max_running=1) as engine:
+        bad = engine.submit(PROMPT, max_tokens=5)
+        good = engine.submit(PROMPT, max_tokens=5, temperature=0)
+        with pytest.raises(MemoryError, match="no room"):
+            bad.result()
+        assert good.result() == Session(trained).generate(PROMPT, max_tokens=5, temperature=0)
+
+
+def test_close_waits_and_refuses(trained: Model) -> None:
+    engine = Engine(trained)
+    requests = [engine.submit(PROMPT, max_tokens=30) for _ in range(3)]
+    engine.close()
+    assert all(request.finish_reason == "length" for request in requests)
+    with pytest.raises(EngineClosedError, match="closed"):
+        engine.submit(PROMPT)
+    engine.close()
+
+
+def test_an_exception_in_the_block_cancels(trained: Model) -> None:
+    began = time.monotonic()
+    with pytest.raises(ZeroDivisionError), Engine(trained, max_running=1) as engine:
+        requests = [engine.submit(PROMPT, **ENDLESS) for _ in range(3)]
+        raise ZeroDivisionError
+    assert {request.finish_reason for request in requests} == {"cancelled"}
+    assert time.monotonic() - began < 30
+
+
+def test_no_thread_is_left_when_there_is_no_work(trained: Model) -> None:
+    engine = Engine(trained)
+    for _ in range(3):
+        engine.submit(PROMPT, max_tokens=2).result()
+        deadline = time.monotonic() + 10
+        while engine._thread is not None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert engine._thread is None
+
+
+def test_python_exits_though_nobody_closed_the_engine(converted: Callable[[str], Path]) -> None:
+    program = """
+        import sys
+        from rwkv_py import Engine
+        engine = Engine(sys.argv[1])
+        requests = [engine.submit("a", max_tokens=10**9, banned_tokens=[0]) for _ in range(3)]
+        print(len(next(requests[0])))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program), str(converted("q4_0"))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
+
+
+def test_asyncio(trained: Model) -> None:
+    expected = Session(trained).generate(PROMPT, max_tokens=30, temperature=0)
+
+    async def pieces(request: Request) -> list[str]:
+        return [piece async for piece in request]
+
+    async def main() -> None:
+        async with Engine(trained) as engine:
+            requests = [engine.submit(PROMPT, max_tokens=30, temperature=0) for _ in range(8)]
+            ticks = 0
+
+            async def tick() -> None:
+                nonlocal ticks
+                while not all(request.done for request in requests):
+                    ticks += 1
+                    await asyncio.sleep(0)
+
+            ticking = asyncio.create_task(tick())
+            assert await requests[0] == expected
+            assert await requests[0] == expected
+            lists = await asyncio.gather(*(pieces(request) for request in requests[1:]))
+            assert all("".join(each) == expected for each in lists)
+            await ticking
+            assert ticks > 10  # the event loop was free meanwhile
+
+    asyncio.run(main())
+
+
+def test_asyncio_failure_and_cancellation(trained: Model) -> None:
+    async def main() -> None:
+        async with Engine(trained) as engine:
+            bad = engine.submit(PROMPT, banned_tokens=range(256))
+            with pytest.raises(InvalidArgumentError):
+                await bad
+            with pytest.raises(InvalidArgumentError):
+                async for _ in bad:
+                    pass
+            slow = engine.submit(PROMPT, **ENDLESS)
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(slow, 0.1)
+            assert slow.finish_reason == "cancelled"
+            other = engine.submit(PROMPT, **ENDLESS)
+
+            async def read() -> None:
+                async for _ in other:
+                    pass
+
+            task = asyncio.create_task(read())
+            while not other.tokens:
+                await asyncio.sleep(0.01)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert other.finish_reason == "cancelled"
+
+    asyncio.run(main())
+
+
+def test_an_event_loop_that_went_away_hurts_nobody(engine: Engine) -> None:
+    request = engine.submit(PROMPT, **ENDLESS)
+    other = engine.submit(PROMPT, max_tokens=200, temperature=0)
+    loop = asyncio.new_event_loop()
+    waiting = loop.create_task(request._wait(lambda: request.done))
+    loop.run_until_complete(asyncio.sleep(0))
+    waiting._log_destroy_pending = False  # type: ignore[attr-defined]
+    loop.close()
+    expected = Session(engine.model).generate(PROMPT, max_tokens=200, temperature=0)
+    assert other.result() == expected
+    assert first_piece(request)
+
+
+def test_generate_batch(trained: Model, prompts: list[bytes]) -> None:
+    counts = []
+    texts = trained.generate_batch(
+        prompts[:10],
+        max_tokens=20,
+        seed=4,
+        temperature=0.8,
+        stop=(stop for stop in ["``"]),
+        banned_tokens=iter([0]),
+        max_running=4,
+        progress=lambda done, total: counts.append((done, total)),
+    )
+    expected = [
+        Session(trained).generate(
+            prompt, max_tokens=20, seed=4, temperature=0.8, stop="``", banned_tokens=[0]
+        )
+        for prompt in prompts[:10]
+    ]
+    assert texts == expected
+    assert counts == [(i, 10) for i in range(1, 11)]
+
+
+def test_generate_batch_seeds(trained: Model) -> None:
+    same = [PROMPT] * 3
+    texts = trained.generate_batch(same, max_tokens=20, seeds=[1, 2, 3])
+    assert texts == [Session(trained).generate(PROMPT, max_tokens=20, seed=s) for s in (1, 2, 3)]
+    assert len(set(texts)) == 3
+    assert len(set(trained.generate_batch(same, max_tokens=20, seed=1))) == 1
+    assert len(set(trained.generate_batch(same, max_tokens=20))) == 3
+    with pytest.raises(InvalidArgumentError, match="expected one for each of 3 prompts, got 2"):
+        trained.generate_batch(same, seeds=[1, 2])
+
+
+def test_generate_batch_nothing_and_errors(trained: Model, model_file: Callable[..., Path]) -> None:
+    assert trained.generate_batch([]) == []
+    with pytest.raises(TokenOutOfRangeError, match="256"):
+        trained.generate_batch([[1], [256]])
+    other = Model(model_file("7", n_vocab=64))
+    with pytest.raises(NoTokenizerError):
+        other.generate_batch([[1]])
+    bytewise = Tokenizer.bytewise()
+    texts = other.generate_batch([np.array([1, 2])], tokenizer=bytewise, max_tokens=3, seed=1)
+    assert texts == [Session(other, tokenizer=bytewise).generate([1, 2], max_tokens=3, seed=1)]
+
+
+def test_requests_together_need_fewer_steps(
+    trained: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = Recorder(monkeypatch)
+    trained.generate_batch([PROMPT] * 16, max_tokens=32, banned_tokens=[0], seed=1)
+    assert len(recorder.steps) < 16 * 32 / 4
