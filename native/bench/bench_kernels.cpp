@@ -11,7 +11,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <map>
-#include <random>
 #include <string>
 #include <vector>
 
@@ -55,6 +54,9 @@ struct Options {
 
     bool wants_kernel(const char* name) const {
         return std::find(kernels.begin(), kernels.end(), name) != kernels.end();
+    }
+    bool wants_type(const char* name) const {
+        return std::find(types.begin(), types.end(), name) != types.end();
     }
 };
 
@@ -144,6 +146,12 @@ Options parse(int argc, char** argv) {
             refuse("--types: unknown type '" + type + "'");
         }
     }
+    const std::vector<std::string> known = Options().kernels;
+    for (const std::string& kernel : o.kernels) {
+        if (std::find(known.begin(), known.end(), kernel) == known.end()) {
+            refuse("--kernels: unknown kernel '" + kernel + "'");
+        }
+    }
     if (o.levels.empty()) {
         for (const char* const* level = rwkv::kernel_names(); *level != nullptr; ++level) {
             const bool wanted = o.limits_only || std::strcmp(*level, "reference") != 0;
@@ -207,20 +215,34 @@ double read_rate(double bytes) {
     return rate;
 }
 
+// The same numbers in every run: xorshift (Marsaglia 2003).
+class Random {
+  public:
+    uint32_t next() {
+        state_ ^= state_ << 13;
+        state_ ^= state_ >> 17;
+        state_ ^= state_ << 5;
+        return state_;
+    }
+
+  private:
+    uint32_t state_ = 2463534242u;
+};
+
+// Uniform in [-1, 1).
 std::vector<float> random_floats(size_t n) {
-    std::mt19937 random(1);
-    std::normal_distribution<float> normal;
+    Random random;
     std::vector<float> values(n);
-    for (float& v : values) v = normal(random);
+    for (float& v : values) v = static_cast<float>(random.next()) * 0x1p-31f - 1.0f;
     return values;
 }
 
 // Weights as they lie in a file: any codes, and scales of about 0.01.
 std::vector<uint8_t> random_weights(rwkv_type type, size_t n_values) {
-    std::mt19937 random(2);
+    Random random;
     const size_t block = rwkv_block_bytes(type);
     std::vector<uint8_t> bytes(n_values / rwkv_block_values(type) * block);
-    for (uint8_t& b : bytes) b = static_cast<uint8_t>(random());
+    for (uint8_t& b : bytes) b = static_cast<uint8_t>(random.next() >> 8);
     constexpr float kFp32 = 0.01f;
     constexpr uint16_t kFp16 = 0x211f;  // 0.01
     const bool has_m = type == RWKV_TYPE_Q4_1 || type == RWKV_TYPE_Q5_1;
@@ -245,10 +267,10 @@ class Bench {
 
     std::vector<Figure> run() {
         if (options_.wants_kernel("matmul")) {
-            for (const std::string& name : options_.types) {
-                const auto* at = std::find(std::begin(kTypeNames), std::end(kTypeNames), name);
-                matmul(static_cast<rwkv_type>(at - kTypeNames), 256, 1);
-                matmul(static_cast<rwkv_type>(at - kTypeNames), 1024, options_.uncached_bytes);
+            for (int type = 0; type < RWKV_TYPE_COUNT; ++type) {
+                if (!options_.wants_type(kTypeNames[type])) continue;
+                matmul(static_cast<rwkv_type>(type), 256, 1);
+                matmul(static_cast<rwkv_type>(type), 1024, options_.uncached_bytes);
             }
         }
         if (options_.wants_kernel("quantize")) quantize();
