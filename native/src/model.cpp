@@ -53,7 +53,7 @@ size_t thread_count(size_t wanted) {
         if (text == nullptr || *text == '\0') return usable_cores();
         char* end = nullptr;
         const unsigned long n = std::strtoul(text, &end, 10);
-        if (*end != '\0' || *text == '-' || n < 1 || n > kMaxThreads) {
+        if (*text < '0' || *text > '9' || *end != '\0' || n < 1 || n > kMaxThreads) {
             throw Failure(
                 RWKV_STATUS_INVALID_ARGUMENT,
                 format("RWKV_THREADS: '%s' is not a number of threads, expected 1 to %zu.", text,

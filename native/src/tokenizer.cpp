@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <memory>
 #include <utility>
 
@@ -28,6 +29,13 @@ std::string read_file(const char* path) {
                       format("%s: cannot be read, expected a vocabulary file, got \"%s\"", path,
                              std::strerror(errno)));
     };
+    // Opening a named pipe would wait for its writer.
+    std::error_code ignored;
+    if (std::filesystem::exists(path, ignored) &&
+        !std::filesystem::is_regular_file(path, ignored)) {
+        throw Failure(RWKV_STATUS_FILE_UNREADABLE,
+                      format("%s: not a regular file, expected a vocabulary file", path));
+    }
     const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path, "rb"), std::fclose);
     if (!file) fail();
     std::string content;
