@@ -8,6 +8,7 @@ import typer
 
 from .. import __version__
 from .common import exit_codes
+from .evaluate import compare, lambada, perplexity
 from .generate import generate
 from .info import info
 
@@ -37,7 +38,7 @@ def _rwkv(
     pass
 
 
-for command in (generate, info):
+for command in (generate, info, perplexity, compare, lambada):
     app.command()(exit_codes(command))
 
 

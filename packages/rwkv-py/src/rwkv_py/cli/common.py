@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, ParamSpec
+from typing import Annotated, Any, ParamSpec
 
 import typer
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
 
 from ..errors import RwkvError
+from ..tokenizer import Tokenizer
 
 INTERRUPTED = 130  # the exit code of a program that Ctrl-C ended
 
@@ -29,6 +39,14 @@ LnXEps = Annotated[
     float | None,
     typer.Option(
         help="eps of the norm after WKV; rwkv.cpp uses 1e-5 for RWKV-5.  [default: 64e-5]"
+    ),
+]
+TokenizerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--tokenizer",
+        metavar="world|bytes|PATH",
+        help="What tokens stand for, where the model's size does not tell: PATH is a vocabulary.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
@@ -63,3 +81,51 @@ def at_work(what: str) -> Iterator[None]:
             yield
     else:
         yield
+
+
+@contextmanager
+def progress_bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield what to call with how much is done, and of how much; show it where one may watch."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeRemainingColumn(),
+        console=stderr,
+        transient=True,
+        disable=not stderr.is_terminal,
+    )
+    with bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def read_file(path: Path) -> bytes:
+    """Return the content of a file, or of stdin for `-`."""
+    return sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+
+
+def open_tokenizer(choice: str | None) -> Tokenizer | None:
+    """Return what `--tokenizer` asks for; None is whatever goes with the model."""
+    if choice is None:
+        return None
+    built_in = {"world": Tokenizer.world, "bytes": Tokenizer.bytewise}.get(choice)
+    return built_in() if built_in else Tokenizer.open(choice)
+
+
+def show(
+    facts: dict[str, Any],
+    rows: Iterable[tuple[str, str]],
+    *,
+    as_json: bool,
+    title: str | None = None,
+) -> None:
+    """Print the facts as JSON, or the rows as a table."""
+    if as_json:
+        print(json.dumps(facts, indent=2))
+        return
+    table = Table(box=None, show_header=False, title=title, title_justify="left")
+    for name, value in rows:
+        table.add_row(name, value)
+    Console(soft_wrap=True, highlight=False).print(table)

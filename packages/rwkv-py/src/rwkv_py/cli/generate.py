@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..session import Session
-from .common import LnXEps, ModelArgument, Threads, at_work
+from .common import LnXEps, ModelArgument, Threads, TokenizerOption, at_work, open_tokenizer
 
 
 def generate(
@@ -37,16 +36,16 @@ def generate(
     seed: Annotated[
         int | None, typer.Option(help="The same seed writes the same text.  [default: random]")
     ] = None,
-    tokenizer: Annotated[
-        Path | None, typer.Option(help="A vocabulary, where the model's size does not tell it.")
-    ] = None,
+    tokenizer: TokenizerOption = None,
     threads: Threads = None,
     ln_x_eps: LnXEps = None,
 ) -> None:
     """Continue a text, and stop with Ctrl-C."""
     text = sys.stdin.read() if prompt == "-" else prompt
     with at_work("Opening the model"):
-        session = Session(model, threads=threads, ln_x_eps=ln_x_eps, tokenizer=tokenizer)
+        session = Session(
+            model, threads=threads, ln_x_eps=ln_x_eps, tokenizer=open_tokenizer(tokenizer)
+        )
         stream = session.stream(
             text,
             max_tokens=max_tokens,

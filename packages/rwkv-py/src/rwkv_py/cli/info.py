@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from ..model import Model
-from .common import AsJson, ModelArgument, at_work
+from .common import AsJson, ModelArgument, at_work, show
 
 
 def info(
@@ -22,13 +18,7 @@ def info(
     with at_work("Opening the model"):
         opened = Model(model)
     facts = dataclasses.asdict(opened.info)
-    if as_json:
-        print(json.dumps({"path": opened.path, **facts}, indent=2))
-        return
-    table = Table(box=None, show_header=False, title=opened.path, title_justify="left")
-    for name, value in _readable(facts):
-        table.add_row(name, value)
-    Console(soft_wrap=True).print(table)
+    show({"path": opened.path, **facts}, _readable(facts), as_json=as_json, title=opened.path)
 
 
 def _readable(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -1,0 +1,137 @@
+"""`rwkv perplexity`, `rwkv compare` and `rwkv lambada`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .. import evaluate
+from ..evaluate import Perplexity
+from ..model import Model
+from .common import (
+    AsJson,
+    LnXEps,
+    ModelArgument,
+    Threads,
+    TokenizerOption,
+    at_work,
+    open_tokenizer,
+    progress_bar,
+    read_file,
+    show,
+)
+
+TextArgument = Annotated[
+    Path, typer.Argument(metavar="TEXT", help="A file of text; - reads it from stdin.")
+]
+
+
+def perplexity(
+    model: ModelArgument,
+    text: TextArgument,
+    tokenizer: TokenizerOption = None,
+    as_json: AsJson = False,
+    threads: Threads = None,
+    ln_x_eps: LnXEps = None,
+) -> None:
+    """Measure how well a model predicts a text, in bits per byte and per token."""
+    content = read_file(text)
+    with at_work("Opening the model"):
+        opened = Model(model, threads=threads, ln_x_eps=ln_x_eps)
+    with progress_bar("Reading", "tokens") as progress:
+        score = evaluate.perplexity(
+            opened, content, tokenizer=open_tokenizer(tokenizer), progress=progress
+        )
+    facts = {"model": str(model), "text": str(text), **_facts_of(score)}
+    rows = [
+        ("bits per byte", f"{score.bits_per_byte:.4f}"),
+        ("bits per token", f"{score.bits_per_token:.4f}"),
+        ("perplexity", f"{score.perplexity:.4f}"),
+        ("scored", f"{score.n_tokens:,} tokens, {score.n_bytes:,} bytes"),
+    ]
+    show(facts, rows, as_json=as_json)
+
+
+def compare(
+    model_a: Annotated[
+        Path, typer.Argument(metavar="A", help="A model file: the one to compare with.")
+    ],
+    model_b: Annotated[
+        Path, typer.Argument(metavar="B", help="Another: often A's weights in fewer bits.")
+    ],
+    text: TextArgument,
+    tokenizer: TokenizerOption = None,
+    as_json: AsJson = False,
+    threads: Threads = None,
+    ln_x_eps: LnXEps = None,
+) -> None:
+    """Measure how far the predictions of model B are from those of model A."""
+    content = read_file(text)
+    with at_work("Opening the models"):
+        a = Model(model_a, threads=threads, ln_x_eps=ln_x_eps)
+        b = Model(model_b, threads=threads, ln_x_eps=ln_x_eps)
+    with progress_bar("Reading", "tokens") as progress:
+        found = evaluate.compare(
+            a, b, content, tokenizer=open_tokenizer(tokenizer), progress=progress
+        )
+    facts = {
+        "model_a": str(model_a),
+        "model_b": str(model_b),
+        "text": str(text),
+        **dataclasses.asdict(found),
+        "a": _facts_of(found.a),
+        "b": _facts_of(found.b),
+    }
+    rows = [
+        ("KL divergence, mean", f"{found.kl_mean:.6f} nats"),
+        ("  median", f"{found.kl_median:.6f}"),
+        ("  99th percentile", f"{found.kl_p99:.6f}"),
+        ("  largest", f"{found.kl_max:.6f}"),
+        ("same most probable token", f"{found.top1_agreement:.2%}"),
+        ("largest logit difference", f"{found.max_logit_difference:.4f}"),
+        ("bits per byte, A", f"{found.a.bits_per_byte:.4f}"),
+        ("bits per byte, B", f"{found.b.bits_per_byte:.4f}"),
+        ("compared", f"{found.n_tokens:,} tokens"),
+    ]
+    show(facts, rows, as_json=as_json)
+
+
+def lambada(
+    model: ModelArgument,
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE.jsonl", help='Lines of {"text": "a passage"}.'),
+    ],
+    tokenizer: TokenizerOption = None,
+    as_json: AsJson = False,
+    threads: Threads = None,
+    ln_x_eps: LnXEps = None,
+) -> None:
+    """Let a model guess the last word of passages."""
+    texts = evaluate.read_lambada(file)
+    with at_work("Opening the model"):
+        opened = Model(model, threads=threads, ln_x_eps=ln_x_eps)
+    with progress_bar("Guessing", "texts") as progress:
+        found = evaluate.lambada(
+            opened, texts, tokenizer=open_tokenizer(tokenizer), progress=progress
+        )
+    facts = {"model": str(model), "file": str(file), **dataclasses.asdict(found)}
+    rows = [
+        ("accuracy", f"{found.accuracy:.2%}"),
+        ("perplexity of the last word", f"{found.perplexity:.4f}"),
+        ("texts", f"{found.n_texts:,}"),
+    ]
+    show(facts, rows, as_json=as_json)
+
+
+def _facts_of(score: Perplexity) -> dict[str, Any]:
+    return {
+        "bits_per_byte": score.bits_per_byte,
+        "bits_per_token": score.bits_per_token,
+        "perplexity": score.perplexity,
+        "n_tokens": score.n_tokens,
+        "n_bytes": score.n_bytes,
+    }

@@ -1,0 +1,249 @@
+"""Perplexity, comparison and LAMBADA: against the plain formulas, and as commands."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rwkv_py import InvalidArgumentError, Model, NoTokenizerError, Session, Tokenizer
+from rwkv_py.evaluate import compare, lambada, perplexity, read_lambada
+
+RunCli = Callable[..., CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def text(examples: Path) -> bytes:
+    """600 bytes: three pieces of a prompt, the last of which is short."""
+    return (examples / "heldout_a.txt").read_bytes()[:600]
+
+
+@pytest.fixture(scope="module")
+def pair(converted: Callable[[str], Path]) -> tuple[Model, Model]:
+    return Model(converted("fp32")), Model(converted("q4_0"))
+
+
+@pytest.fixture(scope="module")
+def passages(examples: Path) -> list[str]:
+    """More than are read at once, of different lengths."""
+    lines = (examples / "heldout_a.txt").read_text().splitlines()
+    return [line.strip() for line in lines if len(line.split()) > 3][:40]
+
+
+def log_probabilities(model: Model, tokens: bytes) -> np.ndarray:
+    """ln p after each token, one token at a time: float64 (n_tokens, n_vocab)."""
+    session = Session(model)
+    logits = np.array([session.feed([token]) for token in tokens], np.float64)
+    return logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+
+
+def test_perplexity_is_the_formula(pair: tuple[Model, Model], text: bytes) -> None:
+    log_p = log_probabilities(pair[0], text)
+    nats = -sum(log_p[i, text[i + 1]] for i in range(len(text) - 1))
+    seen = []
+    score = perplexity(pair[0], text, progress=lambda done, total: seen.append((done, total)))
+    assert score.n_tokens == score.n_bytes == 599
+    assert score.nats == pytest.approx(nats, rel=1e-6)
+    assert score.bits_per_token == score.bits_per_byte
+    assert score.bits_per_byte == pytest.approx(nats / 599 / math.log(2), rel=1e-6)
+    assert score.perplexity == pytest.approx(math.exp(nats / 599), rel=1e-6)
+    assert seen == [(256, 599), (512, 599), (599, 599)]
+
+
+def test_perplexity_counts_the_bytes_of_tokens(
+    model_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    lines = [f"{i} {bytes([i - 1])!r} 1" for i in range(1, 257)] + ["257 'the ' 4"]
+    vocabulary = tmp_path / "vocabulary.txt"
+    vocabulary.write_text("\n".join(lines) + "\n")
+    model = Model(model_file("7", n_vocab=258))
+    score = perplexity(model, "the the end", tokenizer=vocabulary)
+    assert (score.n_tokens, score.n_bytes) == (4, 7)
+    assert score.bits_per_byte == pytest.approx(score.bits_per_token * 4 / 7)
+    with pytest.raises(NoTokenizerError):
+        perplexity(model, "the end")
+
+
+@pytest.mark.parametrize("short", ["", "a"])
+def test_perplexity_of_nothing_is_refused(pair: tuple[Model, Model], short: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="expected at least 2 tokens"):
+        perplexity(pair[0], short)
+
+
+def test_compare_is_the_formula(pair: tuple[Model, Model], text: bytes) -> None:
+    log_a, log_b = (log_probabilities(model, text[:-1]) for model in pair)
+    kl = (np.exp(log_a) * (log_a - log_b)).sum(axis=1)
+    found = compare(*pair, text)
+    assert found.n_tokens == 599
+    # Read in pieces a level may use bf16 tiles, token by token it does not: hence the tolerance.
+    assert found.kl_mean == pytest.approx(kl.mean(), rel=2e-2)
+    assert found.kl_median == pytest.approx(np.median(kl), rel=1e-1)
+    assert found.kl_p99 == pytest.approx(np.percentile(kl, 99), rel=1e-1)
+    assert found.kl_max == pytest.approx(kl.max(), rel=1e-1)
+    agree = (log_a.argmax(axis=1) == log_b.argmax(axis=1)).mean()
+    assert found.top1_agreement == pytest.approx(agree, abs=5e-3)
+    assert 0 < found.max_logit_difference < 10
+    assert found.a == perplexity(pair[0], text)
+    assert found.b == perplexity(pair[1], text)
+
+
+def test_compare_largest_logit_difference(pair: tuple[Model, Model], text: bytes) -> None:
+    sessions = [Session(model) for model in pair]
+    tokens = [*text[:200]]
+    (a,), (b,) = (s.model.step([(s, tokens)], logits="all") for s in sessions)
+    assert a is not None
+    assert b is not None
+    found = compare(*pair, text[:201])
+    assert found.max_logit_difference == pytest.approx(np.abs(a - b).max(), rel=1e-6)
+
+
+def test_compare_with_itself(pair: tuple[Model, Model], text: bytes) -> None:
+    found = compare(pair[1], pair[1].path, text)
+    assert found.kl_max == found.max_logit_difference == 0
+    assert found.top1_agreement == 1
+
+
+def test_compare_refuses_other_vocabularies(
+    pair: tuple[Model, Model], model_file: Callable[..., Path]
+) -> None:
+    other = model_file("7", n_vocab=300)
+    with pytest.raises(InvalidArgumentError, match=r"same tokens, got 256 .* and 300"):
+        compare(pair[0], other, "some text", tokenizer=Tokenizer.bytewise())
+
+
+def test_lambada_is_the_formula(pair: tuple[Model, Model], passages: list[str]) -> None:
+    model = pair[1]
+    n_right, log_p = 0, 0.0
+    for passage in passages:
+        context, word = passage.rsplit(" ", 1)
+        session = Session(model)
+        logits = session.feed([0, *context.encode()])
+        right = True
+        for token in f" {word}".encode():
+            log_p += logits[token] - np.logaddexp.reduce(logits.astype(np.float64))
+            right &= logits.argmax() == token
+            logits = session.feed([token])
+        n_right += right
+    seen = []
+    found = lambada(model, passages, progress=lambda done, total: seen.append((done, total)))
+    assert found.n_texts == len(passages) == 40
+    assert found.accuracy == pytest.approx(n_right / 40)
+    assert 0 < n_right < 40
+    assert found.perplexity == pytest.approx(math.exp(-log_p / 40), rel=1e-4)
+    assert seen == [(16, 40), (32, 40), (40, 40)]
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"), [([], "at least one"), (["two words", "one"], r"texts\[1\]: .*'one'")]
+)
+def test_lambada_refuses(pair: tuple[Model, Model], texts: list[str], message: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=message):
+        lambada(pair[1], texts)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (b'{"text": "a b"}\n\n{"txt": "a b"}\n', r'lambada\.jsonl:3: expected {"text"'),
+        (b'["a b"]\n', r":1: expected"),
+        (b'{"text": 5}\n', r":1: expected"),
+        (b'{"text": "word"}\n', r":1: expected .* got '{\"text\": \"word\"}'"),
+        (b"\xff\xfe\n", r":1: expected"),
+        (b"[" * 100_000, r":1: expected"),
+        (b"\n", r"lambada\.jsonl: expected JSON lines, got an empty file"),
+    ],
+)
+def test_read_lambada_refuses(tmp_path: Path, lines: bytes, message: str) -> None:
+    file = tmp_path / "lambada.jsonl"
+    file.write_bytes(lines)
+    with pytest.raises(InvalidArgumentError, match=message):
+        read_lambada(file)
+
+
+def test_command_perplexity_of_the_shipped_text(
+    converted: Callable[[str], Path], examples: Path, run_cli: RunCli
+) -> None:
+    """The number that examples/README.md promises."""
+    done = run_cli(
+        "rwkv", "perplexity", converted("fp32"), examples / "heldout_a.txt", "--json", check=True
+    )
+    facts = json.loads(done.stdout)
+    assert round(facts["bits_per_byte"], 4) == 1.1138
+    assert facts["n_bytes"] == 197_091
+    assert done.stderr == ""
+
+
+def test_command_perplexity(pair: tuple[Model, Model], text: bytes, run_cli: RunCli) -> None:
+    expected = perplexity(pair[1], text)
+    done = run_cli("rwkv", "perplexity", pair[1].path, "-", check=True, stdin=text.decode())
+    assert re.search(rf"bits per byte +{expected.bits_per_byte:.4f}\b", done.stdout)
+    assert re.search(rf"perplexity +{expected.perplexity:.4f}\b", done.stdout)
+    assert "599 tokens, 599 bytes" in done.stdout
+
+
+def test_command_compare(
+    pair: tuple[Model, Model], text: bytes, tmp_path: Path, run_cli: RunCli
+) -> None:
+    file = tmp_path / "text.txt"
+    file.write_bytes(text)
+    expected = compare(*pair, text)
+    args = ("rwkv", "compare", pair[0].path, pair[1].path, file)
+    facts = json.loads(run_cli(*args, "--json", check=True).stdout)
+    assert facts["kl_mean"] == pytest.approx(expected.kl_mean)
+    assert facts["top1_agreement"] == expected.top1_agreement
+    assert facts["a"]["bits_per_byte"] == pytest.approx(expected.a.bits_per_byte)
+    shown = run_cli(*args, check=True).stdout
+    assert f"{expected.kl_mean:.6f} nats" in shown
+    assert f"{expected.top1_agreement:.2%}" in shown
+
+
+def test_command_lambada(
+    pair: tuple[Model, Model], passages: list[str], tmp_path: Path, run_cli: RunCli
+) -> None:
+    file = tmp_path / "lambada.jsonl"
+    file.write_text("".join(json.dumps({"text": passage}) + "\n" for passage in passages))
+    assert read_lambada(file) == passages
+    expected = lambada(pair[1], passages)
+    args = ("rwkv", "lambada", pair[1].path, file)
+    facts = json.loads(run_cli(*args, "--json", check=True).stdout)
+    assert (facts["accuracy"], facts["n_texts"]) == (expected.accuracy, 40)
+    assert facts["perplexity"] == pytest.approx(expected.perplexity)
+    assert f"{expected.accuracy:.2%}" in run_cli(*args, check=True).stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["perplexity", "{model}", "{tmp}/none.txt"], r"none\.txt"),
+        (["perplexity", "{tmp}/none.bin", "{text}"], r"none\.bin"),
+        (["perplexity", "{model}", "{empty}"], "at least 2 tokens"),
+        (["perplexity", "{model}", "{text}", "--tokenizer", "{tmp}/v"], "No such file"),
+        (["compare", "{model}", "{other}", "{text}"], "same tokens"),
+        (["lambada", "{model}", "{text}"], r"text:1: expected"),
+    ],
+)
+def test_commands_fail_in_one_line(
+    args: list[str],
+    message: str,
+    pair: tuple[Model, Model],
+    model_file: Callable[..., Path],
+    tmp_path: Path,
+    run_cli: RunCli,
+) -> None:
+    files: dict[str, Any] = {"tmp": tmp_path, "model": pair[1].path}
+    files |= {"other": model_file("7", n_vocab=300)}
+    for name, content in (("text", "some text"), ("empty", "")):
+        files[name] = tmp_path / name
+        files[name].write_text(content)
+    done = run_cli("rwkv", *(arg.format(**files) for arg in args))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("rwkv: ")
+    assert done.stderr.count("\n") == 1
+    assert re.search(message, done.stderr)
