@@ -4,6 +4,7 @@
  * Tile t is 16 rows of 64 bytes. tdpbf16ps, as Intel's manual defines it, for each row m of A and
  * column n of C: for k = 0 .. 15:  C[m][n] += A[m][2k] B[k][2n];  then += A[m][2k+1] B[k][2n+1]. */
 #include <immintrin.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 

@@ -17,7 +17,11 @@ using namespace rwkv;
 
 namespace {
 
-std::mt19937 random_bits(7);
+// The same numbers in every run.
+uint32_t random_bits() {
+    static std::mt19937 generator(7);
+    return static_cast<uint32_t>(generator());
+}
 
 std::vector<float> floats(size_t n, float low, float high) {
     std::vector<float> v(n);
