@@ -17,10 +17,11 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from rwkv_py import Session, __version__
+from rwkv_py import Session, Tokenizer, __version__
 
 RunCli = Callable[..., CompletedProcess[str]]
 PROMPT = ".. function:: "
+COMMANDS = ["bench", "compare", "generate", "info", "lambada", "perplexity", "tokenize"]
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +110,81 @@ def test_generate_in_a_terminal_and_ctrl_c(model: Path) -> None:
     assert b"Aborted" not in screen
 
 
+def test_generate_json(model: Path, run_cli: RunCli) -> None:
+    args = ("-p", PROMPT, "-n", "30", "--seed", "4", "--stop", "\n\n", "--json")
+    facts = json.loads(run_cli("rwkv", "generate", model, *args, check=True).stdout)
+    stream = Session(model).stream(PROMPT, max_tokens=30, seed=4, stop="\n\n")
+    assert facts == {
+        "prompt": PROMPT,
+        "text": "".join(stream),
+        "finish_reason": stream.finish_reason,
+        "tokens": stream.tokens,
+    }
+
+
+def test_tokenize(model: Path, run_cli: RunCli) -> None:
+    world = run_cli("rwkv", "tokenize", "--tokenizer", "world", 'Hello, "né"\n', check=True)
+    lines = [line.split(None, 1) for line in world.stdout.splitlines()]
+    assert Tokenizer.world().decode([int(token) for token, _ in lines]) == 'Hello, "né"\n'
+    assert "".join(json.loads(piece) for _, piece in lines) == 'Hello, "né"\n'
+    assert run_cli("rwkv", "tokenize", model, "ab", check=True).stdout == '    97 "a"\n    98 "b"\n'
+
+
+def test_tokenize_json_and_stdin(model: Path, run_cli: RunCli) -> None:
+    done = run_cli("rwkv", "tokenize", model, "-", "--json", check=True, stdin="né")
+    facts = json.loads(done.stdout)
+    pieces = ["n", r"\xc3", r"\xa9"]
+    assert facts == {"n_tokens": 3, "tokens": [110, 195, 169], "pieces": pieces}
+
+
+def test_tokenize_vocabulary_file(tmp_path: Path, run_cli: RunCli) -> None:
+    (tmp_path / "v.txt").write_text("1 'a' 1\n2 'ab' 2\n")
+    args = ("tokenize", "aba", "--json", "--tokenizer", tmp_path / "v.txt")
+    assert json.loads(run_cli("rwkv", *args, check=True).stdout)["tokens"] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    "args", [["text alone"], ["{model}", "text", "--tokenizer", "world"], ["a", "b", "c"]]
+)
+def test_tokenize_wrong_usage(args: list[str], model: Path, run_cli: RunCli) -> None:
+    done = run_cli("rwkv", "tokenize", *(arg.format(model=model) for arg in args))
+    assert done.returncode == 2
+    assert "expected MODEL and TEXT" in done.stderr
+
+
+def test_bench(model: Path, run_cli: RunCli) -> None:
+    args = ("rwkv", "bench", model, "--seconds", "0.05", "--threads", "1", "--batch", "3")
+    facts = json.loads(run_cli(*args, "--json", check=True).stdout)
+    for work in ("decode", "prefill", "batch"):
+        assert facts[f"{work}_tokens_per_s"] > 1
+    assert facts["prefill_tokens_per_s"] > facts["decode_tokens_per_s"]
+    assert (facts["n_batch"], facts["n_threads"], facts["data_type"]) == (3, 1, "q4_0")
+    text = run_cli(*args, check=True).stdout
+    for fact in ("writing one text", "reading a prompt", "writing 3 texts", "tokens/s", "threads"):
+        assert fact in text
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [("rwkv ", COMMANDS), ("rwkv per", ["perplexity"]), ("rwkv info --j", ["--json"])],
+)
+def test_shell_completion(words: str, expected: list[str], run_cli: RunCli) -> None:
+    """What bash asks for when one presses Tab."""
+    env = {
+        "_RWKV_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split(" ")) - 1),
+    }
+    offered = run_cli("rwkv", env=env).stdout.split()
+    assert set(expected) <= set(offered)
+    assert all(offer.startswith(words.split(" ")[-1]) for offer in offered)
+
+
+def test_shell_completion_script(run_cli: RunCli) -> None:
+    done = run_cli("rwkv", env={"_RWKV_COMPLETE": "source_bash"})
+    assert "complete -o default -F _rwkv_completion rwkv" in done.stdout
+
+
 def test_info(model: Path, run_cli: RunCli) -> None:
     text = run_cli("rwkv", "info", model, check=True).stdout
     for fact in ("RWKV-7", "q4_0", "5,354,752", "4 of 64", "256 tokens"):
@@ -130,7 +206,7 @@ def test_version(run_cli: RunCli) -> None:
     assert run_cli("rwkv", "--version", check=True).stdout == f"rwkv {__version__}\n"
 
 
-@pytest.mark.parametrize("command", [[], ["generate"], ["info"]])
+@pytest.mark.parametrize("command", [[], *([command] for command in COMMANDS)])
 def test_help(command: list[str], run_cli: RunCli) -> None:
     for flag in ("--help", "-h"):
         assert "Usage: rwkv" in run_cli("rwkv", *command, flag, check=True).stdout
@@ -145,6 +221,8 @@ def test_help(command: list[str], run_cli: RunCli) -> None:
         (["generate", "{model}", "-p", "x", "--temperature", "-1"], r"temperature: expected"),
         (["generate", "{model}", "-p", "x", "--tokenizer", "{tmp}/v.txt"], r"v\.txt: .*No such"),
         (["generate", "{unknown}", "-p", "x"], r"has 64 tokens.*tokenizer="),
+        (["tokenize", "{unknown}", "x"], r"has 64 tokens.*--tokenizer"),
+        (["bench", "{model}", "--seconds", "0"], r"seconds: expected a number above 0"),
         (["generate", "{v4}", "-p", "x", "--ln-x-eps", "1e-5"], r"ln_x_eps"),
     ],
 )  # fmt: skip

@@ -7,10 +7,12 @@ from typing import Annotated
 import typer
 
 from .. import __version__
+from .bench import bench
 from .common import exit_codes
 from .evaluate import compare, lambada, perplexity
 from .generate import generate
 from .info import info
+from .tokenize import tokenize
 
 __all__ = ["app", "main"]
 
@@ -38,7 +40,7 @@ def _rwkv(
     pass
 
 
-for command in (generate, info, perplexity, compare, lambada):
+for command in (generate, info, tokenize, perplexity, compare, lambada, bench):
     app.command()(exit_codes(command))
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import Annotated
 
 import typer
 
 from ..session import Session
-from .common import LnXEps, ModelArgument, Threads, TokenizerOption, at_work, open_tokenizer
+from .common import AsJson, LnXEps, ModelArgument, Threads, TokenizerOption, at_work, open_tokenizer
 
 
 def generate(
@@ -37,6 +38,7 @@ def generate(
         int | None, typer.Option(help="The same seed writes the same text.  [default: random]")
     ] = None,
     tokenizer: TokenizerOption = None,
+    as_json: AsJson = False,
     threads: Threads = None,
     ln_x_eps: LnXEps = None,
 ) -> None:
@@ -63,6 +65,12 @@ def generate(
             penalty_decay=penalty_decay,
             seed=seed,
         )
+    if as_json:
+        with at_work("Writing"):
+            answer = "".join(stream)
+        facts = {"prompt": text, "text": answer, "finish_reason": stream.finish_reason}
+        print(json.dumps({**facts, "tokens": stream.tokens}))
+        return
     with at_work("Reading the prompt"):
         piece = next(stream, "")
     while piece:

@@ -1,0 +1,55 @@
+"""`rwkv tokenize`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import NoTokenizerError
+from ..model import Model
+from ..tokenizer import Tokenizer
+from .common import AsJson, TokenizerOption, at_work, open_tokenizer
+
+
+def tokenize(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[MODEL] TEXT",
+            help="A model file, unless --tokenizer is given, and a text; - reads it from stdin.",
+        ),
+    ],
+    tokenizer: TokenizerOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the tokens of a text, one a line: its number, and what it stands for."""
+    *model, text = words
+    if len(model) != (1 if tokenizer is None else 0):
+        raise typer.BadParameter("expected MODEL and TEXT, or --tokenizer and TEXT")
+    chosen = open_tokenizer(tokenizer) or _tokenizer_of(Path(model[0]))
+    content = sys.stdin.buffer.read() if text == "-" else text.encode("utf-8", "surrogateescape")
+    tokens = chosen.encode(content)
+    pieces = [chosen.decode([token], errors="backslashreplace") for token in tokens]
+    if as_json:
+        print(json.dumps({"n_tokens": len(tokens), "tokens": tokens, "pieces": pieces}))
+        return
+    sys.stdout.writelines(
+        f"{token:>6} {json.dumps(piece, ensure_ascii=False)}\n"
+        for token, piece in zip(tokens, pieces, strict=True)
+    )
+
+
+def _tokenizer_of(path: Path) -> Tokenizer:
+    with at_work("Opening the model"):
+        model = Model(path)
+    found = Tokenizer.of_model(model.n_vocab)
+    if found is None:
+        raise NoTokenizerError(
+            f"{path}: the model has {model.n_vocab} tokens, expected 65536 (World) or 256 (bytes) "
+            "to know its tokenizer. Try --tokenizer with its vocabulary file and no model."
+        )
+    return found
