@@ -6,6 +6,7 @@
 #include "block_types.h"
 #include "kernels/registry.h"
 #include "session.h"
+#include "state_file.h"
 #include "status.h"
 
 using rwkv::guard;
@@ -78,6 +79,7 @@ rwkv_model_info rwkv_model_info_of(const rwkv_model* model) {
     info.n_threads = m.pool.size();
     info.kernels = m.kernels.name;
     info.ln_x_eps = c.ln_x_eps;
+    info.fingerprint = m.fingerprint;
     return info;
 }
 
@@ -162,6 +164,24 @@ rwkv_status rwkv_state_copy(rwkv_session* to, const rwkv_session* from) {
                                 "from: its state is of another model, expected sessions of one.");
         }
         to->session.state = from->session.state;
+    });
+}
+
+rwkv_status rwkv_state_save(const rwkv_session* session, const char* path, rwkv_state_type type) {
+    return guard([&] {
+        require(session != nullptr, "session: it is NULL.");
+        require(path != nullptr, "path: it is NULL, expected the path of a file to write.");
+        require(type == RWKV_STATE_FP32 || type == RWKV_STATE_FP16,
+                "type: it is none of RWKV_STATE_FP32, RWKV_STATE_FP16.");
+        rwkv::save_state(*session->session.model, session->session.state, path, type);
+    });
+}
+
+rwkv_status rwkv_state_load(rwkv_session* session, const char* path) {
+    return guard([&] {
+        require(session != nullptr, "session: it is NULL.");
+        require(path != nullptr, "path: it is NULL, expected the path of a state file.");
+        session->session.state = rwkv::load_state(*session->session.model, path);
     });
 }
 

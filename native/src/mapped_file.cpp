@@ -33,7 +33,7 @@ MappedFile::MappedFile(const std::string& path) : path_(path) {
     }
     if (!S_ISREG(info.st_mode)) {
         ::close(file);
-        fail(path, S_ISDIR(info.st_mode) ? "it is a folder, expected a model file"
+        fail(path, S_ISDIR(info.st_mode) ? "it is a folder, expected a file"
                                          : "it is not a regular file");
     }
     size_ = static_cast<size_t>(info.st_size);

@@ -138,6 +138,7 @@ class Model {
     rwkv_type data_type = RWKV_TYPE_FP32;
     uint64_t n_parameters = 0;
     uint64_t file_bytes = 0;
+    uint64_t fingerprint = 0;  // tells this file's model from others: see fingerprint_of
     uint64_t weight_bytes() const noexcept;
 
     // What steps share. A step holds `stepping` while it runs.

@@ -55,6 +55,14 @@ const char* sentence(rwkv_status status) noexcept {
             return "the kernel level is not supported here";
         case RWKV_STATUS_STATE_MISMATCH:
             return "the state belongs to another model";
+        case RWKV_STATUS_STATE_FORMAT:
+            return "the file is not a state file, or a corrupt one";
+        case RWKV_STATUS_STATE_TRUNCATED:
+            return "the state file is truncated";
+        case RWKV_STATUS_STATE_VERSION:
+            return "the state file's version is not supported";
+        case RWKV_STATUS_STATE_VALUE:
+            return "the state holds a number that its type cannot";
         case RWKV_STATUS_VOCABULARY:
             return "the vocabulary cannot be understood";
     }

@@ -67,7 +67,7 @@ extern "C" {
 #define RWKV_VERSION_STRING "0.1.0"
 
 /* Grows when a program compiled against an older header would break. */
-#define RWKV_ABI_VERSION 1
+#define RWKV_ABI_VERSION 2
 
 /* Returns the version of the library that is loaded, such as "0.1.0". */
 RWKV_API const char* rwkv_version_string(void);
@@ -101,7 +101,11 @@ typedef enum rwkv_status {
     RWKV_STATUS_KERNELS_UNKNOWN = 40,     /* RWKV_KERNELS names no level */
     RWKV_STATUS_KERNELS_UNSUPPORTED = 41, /* this processor or operating system lacks the level */
 
-    RWKV_STATUS_STATE_MISMATCH = 50, /* a state of another model */
+    RWKV_STATUS_STATE_MISMATCH = 50,  /* a state of another model */
+    RWKV_STATUS_STATE_FORMAT = 51,    /* not a state file, or a corrupt one */
+    RWKV_STATUS_STATE_TRUNCATED = 52, /* a state file that ends before its header says */
+    RWKV_STATUS_STATE_VERSION = 53,   /* a state file of a version this library cannot read */
+    RWKV_STATUS_STATE_VALUE = 54,     /* a number that is not finite, or too large for fp16 */
 
     RWKV_STATUS_VOCABULARY = 60 /* a vocabulary file that cannot be understood */
 } rwkv_status;
@@ -151,8 +155,9 @@ typedef struct rwkv_model_info {
     uint64_t file_bytes;
     uint64_t weight_bytes; /* resident bytes of packed weights */
     size_t n_threads;
-    const char* kernels; /* the instruction-set level in use: "reference", "avx2" ... */
-    float ln_x_eps;      /* 0 for version 4 */
+    const char* kernels;  /* the instruction-set level in use: "reference", "avx2" ... */
+    float ln_x_eps;       /* 0 for version 4 */
+    uint64_t fingerprint; /* tells models apart: of tensors' names, types, shapes and samples */
 } rwkv_model_info;
 
 /* Returns what `model` is; `model` must not be NULL. */
@@ -203,6 +208,22 @@ RWKV_API rwkv_status rwkv_state_write(rwkv_session* session, const float* state,
 
 /* Gives `to` the state of `from`; both must be of the same model. */
 RWKV_API rwkv_status rwkv_state_copy(rwkv_session* to, const rwkv_session* from);
+
+/* How the numbers of a state file are stored. fp16 halves the file; what follows then differs a
+ * little from what would have followed without it. */
+typedef enum rwkv_state_type { RWKV_STATE_FP32 = 0, RWKV_STATE_FP16 = 1 } rwkv_state_type;
+
+/* Writes the state of `session` to a file, whose layout is in docs/formats.md. It appears under its
+ * name when it is complete, replacing an older one; after a failure there is nothing new. `path` is
+ * UTF-8. Returns FILE_UNWRITABLE, STATE_VALUE, INVALID_ARGUMENT, OUT_OF_MEMORY. */
+RWKV_API rwkv_status rwkv_state_save(const rwkv_session* session, const char* path,
+                                     rwkv_state_type type);
+
+/* Gives `session` the state in the file. It must be one of this model, that is of a file with the
+ * same rwkv_model_info.fingerprint. All of the file is checked before the session changes.
+ * Returns FILE_UNREADABLE, STATE_MISMATCH, STATE_FORMAT, STATE_TRUNCATED, STATE_VERSION,
+ * STATE_VALUE, INVALID_ARGUMENT, OUT_OF_MEMORY. */
+RWKV_API rwkv_status rwkv_state_load(rwkv_session* session, const char* path);
 
 /* -------------------------------------------------------------------------------- 5. batch --- */
 

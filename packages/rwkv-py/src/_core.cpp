@@ -116,6 +116,7 @@ class Model {
         dict["n_threads"] = info.n_threads;
         dict["kernels"] = info.kernels;
         dict["ln_x_eps"] = info.ln_x_eps;
+        dict["fingerprint"] = info.fingerprint;
         return dict;
     }
 
@@ -173,6 +174,23 @@ class Session {
 
     void write_state(const ConstFloats& state) {
         check(rwkv_state_write(Use(*this).get(), state.data(), state.size()));
+    }
+
+    void copy_state(const Session& from) {
+        check(rwkv_state_copy(Use(*this).get(), Use(from).get()));
+    }
+
+    void save_state(const nb::bytes& path, bool as_fp16) const {
+        const Use use(*this);
+        const nb::gil_scoped_release released;
+        check(rwkv_state_save(use.get(), path.c_str(),
+                              as_fp16 ? RWKV_STATE_FP16 : RWKV_STATE_FP32));
+    }
+
+    void load_state(const nb::bytes& path) {
+        const Use use(*this);
+        const nb::gil_scoped_release released;
+        check(rwkv_state_load(use.get(), path.c_str()));
     }
 
   private:
@@ -310,7 +328,10 @@ NB_MODULE(_core, m) {
         .def("reset", &Session::reset)
         .def("fork", &Session::fork)
         .def("read_state", &Session::read_state, "state"_a)
-        .def("write_state", &Session::write_state, "state"_a);
+        .def("write_state", &Session::write_state, "state"_a)
+        .def("copy_state", &Session::copy_state, "source"_a)
+        .def("save_state", &Session::save_state, "path"_a, "as_fp16"_a)
+        .def("load_state", &Session::load_state, "path"_a);
 
     nb::class_<Tokenizer>(m, "Tokenizer")
         .def_static("open", &Tokenizer::open, "path"_a)

@@ -14,6 +14,7 @@ __all__ = [
     "NoTokenizerError",
     "OutOfMemoryError",
     "RwkvError",
+    "StateFileError",
     "StateMismatchError",
     "TokenOutOfRangeError",
     "VocabularyError",
@@ -38,6 +39,10 @@ class NoTokenizerError(InvalidArgumentError):
 
 class StateMismatchError(InvalidArgumentError):
     """A state belongs to another model."""
+
+
+class StateFileError(RwkvError):
+    """A state file, or the file of a chat, cannot be read, understood or written."""
 
 
 class ModelOptionError(InvalidArgumentError):
@@ -87,6 +92,10 @@ _BY_STATUS: dict[int, type[RwkvError]] = {
     40: KernelsError,
     41: KernelsError,
     50: StateMismatchError,
+    51: StateFileError,
+    52: StateFileError,
+    53: StateFileError,
+    54: StateFileError,
     60: VocabularyError,
 }
 _FILE_STATUSES = range(20, 34)

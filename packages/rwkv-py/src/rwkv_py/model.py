@@ -45,6 +45,7 @@ class ModelInfo:
         n_threads: threads that compute a step.
         kernels: the instruction-set level in use: "reference", "avx2", ...
         ln_x_eps: eps of the group norm after WKV; 0 for version 4.
+        fingerprint: tells models apart: a hash of the tensors' names, types, shapes and samples.
     """
 
     version: str
@@ -62,6 +63,7 @@ class ModelInfo:
     n_threads: int
     kernels: str
     ln_x_eps: float
+    fingerprint: int
 
 
 class Model:

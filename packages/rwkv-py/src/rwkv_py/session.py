@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Unpack
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Literal, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _core
-from ._convert import StrPath, TokenSequence, as_tokens
-from .errors import InvalidArgumentError, NoTokenizerError, StateMismatchError
+from ._convert import StrPath, TokenSequence, as_path, as_tokens
+from .errors import (
+    InvalidArgumentError,
+    ModelFileError,
+    NoTokenizerError,
+    StateFileError,
+    StateMismatchError,
+)
 from .model import Model
 from .sampling import SamplingOptions, sampler_of_text
 from .text_stream import TextBuilder, TextStream
@@ -213,6 +220,46 @@ class Session:
         self._core.write_state(array)
         self._remember(None)
 
+    def save_state(self, path: StrPath, *, dtype: Literal["fp32", "fp16"] = "fp32") -> None:
+        """Write what the session remembers to a file.
+
+        The file knows its model, and has a checksum; its layout is in docs/formats.md. It appears
+        under its name when it is complete, replacing an older one.
+
+        Args:
+            path: the file to write.
+            dtype: "fp16" halves the file; what follows then differs a little.
+
+        Raises:
+            StateFileError: the file cannot be written, or a number of the state is not finite or
+                too large for fp16.
+
+        >>> _ = session.feed("Something to remember.")
+        >>> session.save_state("remembered.state")
+        >>> other = Session(session.model)
+        >>> other.load_state("remembered.state")
+        >>> bool((other.state == session.state).all())
+        True
+        """
+        if dtype not in ("fp32", "fp16"):
+            raise InvalidArgumentError(f"dtype: expected 'fp32' or 'fp16', got {dtype!r}")
+        with _as_state_file_error():
+            self._core.save_state(as_path(path), dtype == "fp16")
+
+    def load_state(self, path: StrPath) -> None:
+        """Remember what was saved to a file by a session of the same model file.
+
+        As after setting `state`, generating needs a prompt of at least one token.
+
+        Raises:
+            StateMismatchError: the state is of another model.
+            StateFileError: the file cannot be read, or is not a state file, or a damaged one.
+                After any exception the session is as it was before.
+        """
+        with _as_state_file_error():
+            self._core.load_state(as_path(path))
+        self._remember(None)
+
     def reset(self) -> None:
         """Forget everything."""
         self._core.reset()
@@ -266,3 +313,12 @@ class Session:
         """Note that the state has changed, and the logits after its last token, if known."""
         self._logits = logits
         self._has_read = True
+
+
+@contextmanager
+def _as_state_file_error() -> Iterator[None]:
+    """Let what the library says about files in general be said of a state file."""
+    try:
+        yield
+    except ModelFileError as error:
+        raise StateFileError(str(error)) from None

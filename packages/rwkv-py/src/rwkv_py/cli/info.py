@@ -35,5 +35,6 @@ def _readable(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "state", f"{facts['state_size'] * 4 / 1e6:.2f} MB"
     yield "file", f"{facts['file_bytes'] / 1e6:.1f} MB"
     yield "weights in memory", f"{facts['weight_bytes'] / 1e6:.1f} MB"
+    yield "fingerprint", f"{facts['fingerprint']:016x}"
     yield "kernels", facts["kernels"]
     yield "threads", str(facts["n_threads"])
