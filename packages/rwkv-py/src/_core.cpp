@@ -183,8 +183,8 @@ class Session {
     void save_state(const nb::bytes& path, bool as_fp16) const {
         const Use use(*this);
         const nb::gil_scoped_release released;
-        check(rwkv_state_save(use.get(), path.c_str(),
-                              as_fp16 ? RWKV_STATE_FP16 : RWKV_STATE_FP32));
+        check(
+            rwkv_state_save(use.get(), path.c_str(), as_fp16 ? RWKV_STATE_FP16 : RWKV_STATE_FP32));
     }
 
     void load_state(const nb::bytes& path) {

@@ -18,6 +18,8 @@ if _core.abi_version() != _core.ABI_VERSION:
     )
 
 # This is the public API of rwkv_py.
+from .chat import Chat, Message, Reply, ReplyPart
+from .chat_format import ChatFormat
 from .engine import Engine, Request
 from .errors import (
     EngineClosedError,
@@ -41,17 +43,22 @@ from .text_stream import TextStream
 from .tokenizer import StreamingDecoder, Tokenizer
 
 __all__ = [
+    "Chat",
+    "ChatFormat",
     "Engine",
     "EngineClosedError",
     "InternalError",
     "InvalidArgumentError",
     "KernelsError",
+    "Message",
     "Model",
     "ModelFileError",
     "ModelInfo",
     "ModelOptionError",
     "NoTokenizerError",
     "OutOfMemoryError",
+    "Reply",
+    "ReplyPart",
     "Request",
     "RwkvError",
     "Sampler",

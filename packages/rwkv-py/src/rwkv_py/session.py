@@ -276,6 +276,20 @@ class Session:
         copy._has_read = self._has_read
         return copy
 
+    def copy_from(self, other: Session) -> None:
+        """Remember what `other`, a session of the same `Model`, remembers, and nothing else.
+
+        Raises:
+            StateMismatchError: `other` is of another model.
+
+        >>> kept = session.fork()
+        >>> _ = session.feed("something to forget")
+        >>> session.copy_from(kept)
+        """
+        self._core.copy_state(other._core)
+        self._logits = other._logits
+        self._has_read = other._has_read
+
     def _tokens(self, prompt: str | bytes | TokenSequence) -> NDArray[np.int32]:
         if isinstance(prompt, str | bytes):
             return as_tokens(self.tokenizer.encode(prompt))

@@ -1,0 +1,150 @@
+"""How a conversation is written for a model: the formats that RWKV models were trained on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from .errors import InvalidArgumentError
+from .sampling import SamplingOptions
+
+__all__ = ["CHAT_FORMATS", "ChatFormat"]
+
+_CHATTY: SamplingOptions = {
+    "temperature": 1.0,
+    "top_p": 0.3,
+    "presence_penalty": 0.5,
+    "frequency_penalty": 0.5,
+    "penalty_decay": 0.996,
+}
+_REASONING: SamplingOptions = {"temperature": 1.0, "top_p": 0.5, "penalty_decay": 0.997}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatFormat:
+    r"""The text around what user and assistant say.
+
+    A conversation is `system`, then for each turn `user`, the answer after `lead`, and `end`. While
+    an answer is written, `opening` stands in the place of `lead`; it is not kept.
+
+    Attributes:
+        name: as in `CHAT_FORMATS`.
+        system: text around a system prompt, which stands for `{}`.
+        user: text around what the user says, up to and with the name of the assistant.
+        user_with_input: the same, for an instruction and its input; "" where there is none.
+        opening: what the assistant's answer is made to begin with, such as `" <think"`.
+        lead: what stands between the name of the assistant and an answer in the history.
+        end: what ends a turn.
+        stop: strings that end an answer: the beginning of what would follow it.
+        sampling: the options of `Sampler` that suit it.
+
+    >>> CHAT_FORMATS["world"].user.format("Hi")
+    'User: Hi\n\nAssistant:'
+    """
+
+    name: str
+    system: str = "System: {}\n\n"
+    user: str = "User: {}\n\nAssistant:"
+    user_with_input: str = ""
+    opening: str = ""
+    lead: str = " "
+    end: str = "\n\n"
+    stop: tuple[str, ...] = ("\n\n",)
+    sampling: SamplingOptions = field(default_factory=lambda: _CHATTY)
+
+    @staticmethod
+    def named(name: str) -> ChatFormat:
+        """Return the format of that name.
+
+        Raises:
+            InvalidArgumentError: there is none.
+        """
+        if name not in CHAT_FORMATS:
+            raise InvalidArgumentError(
+                f"format: expected one of {', '.join(CHAT_FORMATS)}, got {name!r}"
+            )
+        return CHAT_FORMATS[name]
+
+    def write_system(self, text: str) -> str:
+        """Return the text of a system prompt."""
+        return self.system.format(clean(text))
+
+    def write_user(self, text: str, input: str | None = None) -> str:
+        """Return the text of a user's turn, up to where the answer begins.
+
+        Raises:
+            InvalidArgumentError: there is nothing to say, or an input that the format has no place
+                for.
+        """
+        if not clean(text):
+            raise InvalidArgumentError("text: expected something to say, got nothing")
+        if input is None:
+            return self.user.format(clean(text))
+        if not self.user_with_input:
+            raise InvalidArgumentError(
+                f"input: expected none in the format {self.name}, got one. Try the format instruct"
+            )
+        return self.user_with_input.format(clean(text), clean(input))
+
+    def write_answer(self, text: str) -> str:
+        """Return the text of an answer in the history, with what ends the turn."""
+        return (self.lead + text if text else "") + self.end
+
+
+def clean(text: str) -> str:
+    r"""Return a text that cannot end a turn: empty lines do that, so there are none.
+
+    >>> clean("  one\r\n\r\n\r\ntwo\n")
+    'one\ntwo'
+    """
+    return re.sub(r"\n\s*\n", "\n", text.replace("\r\n", "\n")).strip()
+
+
+_G1_STOP = ("\n\nUser:", "\n\nSystem:", "\nUser:")
+_INSTRUCT_STOP = ("\n\nInstruction:", "\n\nInput:", "\n\nResponse:")
+_RAVEN = (
+    "\nBelow is an instruction that describes a task. Write a response that appropriately "
+    "completes the request.\n\n# Instruction:\n{}\n\n"
+)
+
+CHAT_FORMATS: Mapping[str, ChatFormat] = MappingProxyType(
+    {
+        chat_format.name: chat_format
+        for chat_format in (
+            ChatFormat(name="world"),
+            ChatFormat(name="g1", stop=_G1_STOP, sampling=_REASONING),
+            # The models write the last character of an opening themselves.
+            ChatFormat(name="g1-think", opening=" <think", stop=_G1_STOP, sampling=_REASONING),
+            ChatFormat(
+                name="g1-fast-think",
+                opening=" <think>\n</think",
+                stop=_G1_STOP,
+                sampling=_REASONING,
+            ),
+            ChatFormat(
+                name="instruct",
+                system="{}\n\n",
+                user="Instruction: {}\n\nResponse:",
+                user_with_input="Instruction: {}\n\nInput: {}\n\nResponse:",
+                stop=_INSTRUCT_STOP,
+            ),
+            ChatFormat(
+                name="raven",
+                system="{}\n\n",
+                user=_RAVEN + "# Response:\n",
+                user_with_input=_RAVEN + "# Input:\n{}\n\n# Response:\n",
+                lead="",
+                stop=("\n\n# Instruction:", "\n\n# Input:", "\nBelow is an instruction"),
+            ),
+            ChatFormat(name="raven-chat", system="{}\n\n", user="Bob: {}\n\nAlice:"),
+        )
+    }
+)
+"""The formats by name.
+
+`world` is for the World models; `g1` (the answer at once), `g1-think` (it reasons first) and
+`g1-fast-think` (it skips the reasoning) for the G1 models; `instruct` for instructions with or
+without an input; `raven` and `raven-chat` for RWKV-4 Raven.
+"""

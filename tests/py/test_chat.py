@@ -1,0 +1,404 @@
+"""Chat: what the model reads, and that turns can be taken back at the price of a state."""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import threading
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rwkv_py import (
+    Chat,
+    ChatFormat,
+    InvalidArgumentError,
+    Model,
+    ReplyPart,
+    Session,
+    StateFileError,
+    StateMismatchError,
+    Tokenizer,
+)
+from rwkv_py.chat import _Splitter
+from rwkv_py.chat_format import CHAT_FORMATS
+
+NO_NEWLINE = {10: -1000.0}  # an empty line would end the answer
+SYSTEM = "You explain\n\n\nPython."
+
+
+class Scripted(Session):
+    """A session whose model says what it is told to say, and that remembers what it reads."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__(model)
+        self.script: list[bytes] = []
+        self.read = b""
+
+    def say(self, *texts: str) -> None:
+        self.script = [text.encode() for text in texts]
+
+    def _feed(self, tokens):  # type: ignore[no-untyped-def]
+        self.read += bytes(tokens.tolist())
+        return super()._feed(tokens)
+
+    def fork(self) -> Session:
+        copy = super().fork()
+        copy.read = self.read  # type: ignore[attr-defined]
+        copy.script = []  # type: ignore[attr-defined]
+        return copy
+
+    def copy_from(self, other: Session) -> None:
+        super().copy_from(other)
+        self.read = other.read  # type: ignore[attr-defined]
+
+    def stream(self, prompt, **options):  # type: ignore[no-untyped-def]
+        stream = super().stream(prompt, **options)
+        draw, rest = stream._draw, iter(self.script.pop(0) + b"\0" if self.script else b"")
+
+        def scripted() -> int:
+            draw()
+            return next(rest, 0)
+
+        stream._draw = scripted
+        return stream
+
+
+@pytest.fixture
+def scripted(trained: Model) -> Scripted:
+    return Scripted(trained)
+
+
+def chat_of(session: Scripted, *texts: str, **options: object) -> Chat:
+    chat = Chat(session, **options)  # type: ignore[arg-type]
+    session.say(*texts)
+    return chat
+
+
+# ---- what the model reads
+
+
+@pytest.mark.parametrize(
+    ("format", "answers", "read"),
+    [
+        (
+            "world",
+            [" Fine.\n\nUser:", " Yes."],
+            "System: Be kind.\n\nUser: How are\nyou?\n\nAssistant: Fine.\n\n"
+            "User: Really?\n\nAssistant: Yes.",
+        ),
+        (
+            "g1",
+            [" One.\n\nTwo.\n\nUser: x", " Yes."],
+            "System: Be kind.\n\nUser: How are\nyou?\n\nAssistant: One.\n\nTwo.\n\n"
+            "User: Really?\n\nAssistant: Yes.",
+        ),
+        (
+            "g1-think",
+            [">\nHm.\n\nWell.\n</think>\nFine.\n\nUser: x", ">\nTrue?\n</think>\nYes."],
+            "System: Be kind.\n\nUser: How are\nyou?\n\nAssistant: Fine.\n\n"
+            "User: Really?\n\nAssistant: Yes.",
+        ),
+        (
+            "g1-fast-think",
+            [">\nFine.\n\nUser: x", ">\nYes."],
+            "System: Be kind.\n\nUser: How are\nyou?\n\nAssistant: Fine.\n\n"
+            "User: Really?\n\nAssistant: Yes.",
+        ),
+        (
+            "instruct",
+            [" Fine.\n\nInstruction: x", " Yes."],
+            "Be kind.\n\nInstruction: How are\nyou?\n\nResponse: Fine.\n\n"
+            "Instruction: Really?\n\nResponse: Yes.",
+        ),
+        (
+            "raven",
+            ["Fine.\n\n# Instruction:\nx", "Yes."],
+            "Be kind.\n\n"
+            "\nBelow is an instruction that describes a task. Write a response that appropriately "
+            "completes the request.\n\n# Instruction:\nHow are\nyou?\n\n# Response:\nFine.\n\n"
+            "\nBelow is an instruction that describes a task. Write a response that appropriately "
+            "completes the request.\n\n# Instruction:\nReally?\n\n# Response:\nYes.",
+        ),
+        (
+            "raven-chat",
+            [" Fine.\n\nBob", " Yes."],
+            "Be kind.\n\nBob: How are\nyou?\n\nAlice: Fine.\n\nBob: Really?\n\nAlice: Yes.",
+        ),
+    ],
+)  # fmt: skip
+def test_chat_reads_the_clean_history(
+    scripted: Scripted, format: str, answers: list[str], read: str
+) -> None:
+    chat = chat_of(scripted, *answers, format=format, system="Be kind.")
+    first, second = chat.ask(" How are\r\n\r\n\nyou?\n"), chat.ask("Really?")
+    assert (first, second) == ("One.\n\nTwo." if format == "g1" else "Fine.", "Yes.")
+    assert scripted.read.decode() == read + "\n\n"
+    clean = Session(scripted.model)
+    clean.feed(read + "\n\n")
+    np.testing.assert_allclose(scripted.state, clean.state, rtol=0, atol=1e-3)
+
+
+def test_opening_is_read_before_the_answer(scripted: Scripted) -> None:
+    chat = chat_of(scripted, ">\n", format="g1-think")
+    reply = chat.stream("Hi")
+    assert next(reply, None) is None
+    assert scripted.read.endswith(b"Assistant:\n\n")  # no answer: nothing after the name
+    assert chat.messages[-1].content == ""
+    world = Tokenizer.world()
+    for chat_format in CHAT_FORMATS.values():  # an opening may be read apart from what it follows
+        whole = chat_format.write_user("Hi") + chat_format.opening
+        cut = world.encode(chat_format.write_user("Hi")) + world.encode(chat_format.opening)
+        assert world.encode(whole) == cut
+
+
+def test_input_of_an_instruction(scripted: Scripted) -> None:
+    chat = chat_of(scripted, " A.", format="instruct")
+    chat.ask("Sum up.", input="A\n\nB")
+    assert scripted.read.startswith(b"Instruction: Sum up.\n\nInput: A\nB\n\nResponse: A.")
+    with pytest.raises(InvalidArgumentError, match="input: expected none in the format world"):
+        Chat(scripted).ask("Sum up.", input="A")
+
+
+def test_custom_format(scripted: Scripted) -> None:
+    mine = ChatFormat(name="mine", user="Q: {}\nA:", end="\n", stop=("\n",))
+    chat = chat_of(scripted, " {4}\n", format=mine)
+    assert chat.ask("2 + 2 = {}?") == "{4}"
+    assert scripted.read == b"Q: 2 + 2 = {}?\nA: {4}\n"
+
+
+# ---- reasoning
+
+
+def test_parts_and_pieces(scripted: Scripted) -> None:
+    chat = chat_of(scripted, "> Hm, so\n</think>\n\nYes </b> no \n\nUser:", format="g1-think")
+    reply = chat.stream("Hi")
+    parts = list(reply.parts())
+    assert all(part.text for part in parts)
+    assert "".join(p.text for p in parts if p.kind == "thinking") == reply.thinking == "Hm, so"
+    assert "".join(p.text for p in parts if p.kind == "answer") == reply.text == "Yes </b> no"
+    assert chat.messages[-1].thinking == "Hm, so"
+    assert reply.finish_reason == "stop"
+
+
+def test_unasked_reasoning_is_not_an_answer(scripted: Scripted) -> None:
+    chat = chat_of(scripted, " <think>Hm.</think> Yes.", format="g1")
+    assert list(chat.stream("Hi")) == [*"Yes."]
+    assert chat.messages[-1].thinking == "Hm."
+
+
+@pytest.mark.parametrize(
+    ("opening", "text", "thinking", "answer"),
+    [
+        ("", "plain", "", "plain"),
+        ("", " <thin", "", "<thin"),
+        ("", "<b>", "", "<b>"),
+        ("", "", "", ""),
+        (" <think", "", "", ""),
+        (" <think", ">endless </thin", "endless </thin", ""),
+        (" <think", "ing</think>", "", "<thinking</think>"),
+        ("", "<think>a</think>b<think>c</think>", "a", "b<think>c</think>"),
+    ],
+)
+def test_splitter(opening: str, text: str, thinking: str, answer: str) -> None:
+    for size in (1, 3, 100):
+        splitter = _Splitter(opening)
+        parts: list[ReplyPart] = []
+        for at in range(0, len(text), size):
+            parts += splitter.push(text[at : at + size])
+        parts += splitter.finish()
+        assert "".join(p.text for p in parts if p.kind == "thinking") == thinking
+        assert "".join(p.text for p in parts if p.kind == "answer") == answer
+
+
+# ---- taking back
+
+
+@pytest.fixture
+def chat(trained: Model) -> Chat:
+    return Chat(trained, system=SYSTEM, max_tokens=25, seed=3, logit_bias=NO_NEWLINE)
+
+
+def test_retry(chat: Chat) -> None:
+    chat.ask("What is json?")
+    before = chat.messages
+    again = chat.retry().read()
+    assert chat.messages == before
+    assert again == before[-1].content
+    assert chat.retry(seed=4).read() != again
+    assert len(chat.messages) == 3
+
+
+def test_undo_is_as_if_never_said(chat: Chat) -> None:
+    chat.ask("What is json?")
+    chat._settle()
+    state, messages = chat.session.state, chat.messages
+    chat.ask("And os?")
+    chat.ask("And sys?")
+    chat.undo(2)
+    assert np.array_equal(chat.session.state, state)
+    assert chat.messages == messages
+    chat.undo()
+    fresh = Chat(chat.session.model, system=SYSTEM)
+    assert np.array_equal(chat.session.state, fresh.session.state)
+    with pytest.raises(InvalidArgumentError, match="expected 1 to take back, got 0"):
+        chat.undo()
+
+
+def test_edit(chat: Chat, trained: Model) -> None:
+    chat.ask("What is json?")
+    chat.edit("What is os?").read()
+    other = Chat(trained, system=SYSTEM, max_tokens=25, seed=3, logit_bias=NO_NEWLINE)
+    other.ask("What is os?")
+    assert chat.messages == other.messages
+    before = chat.messages
+    for bad in ({"text": " \n"}, {"text": "x", "temperature": -1.0}):
+        with pytest.raises(InvalidArgumentError):
+            chat.edit(**bad)  # type: ignore[arg-type]
+        assert chat.messages == before
+    chat._settle()
+    other._settle()
+    assert np.array_equal(chat.session.state, other.session.state)
+
+
+def test_reset(chat: Chat) -> None:
+    first = chat.ask("What is json?")
+    chat.reset()
+    assert [message.role for message in chat.messages] == ["system"]
+    assert chat.ask("What is json?") == first
+
+
+def test_reply_left_early(chat: Chat) -> None:
+    reply = chat.stream("What is json?")
+    begun = next(reply) + next(reply)
+    chat.ask("And os?")
+    assert chat.messages[2].content == begun.strip() == reply.text.strip()
+    assert next(reply, None) is None
+    assert reply.finish_reason is None
+
+
+def test_nothing_changes_when_refused(chat: Chat) -> None:
+    chat.ask("What is json?")
+    chat._settle()
+    state, messages = chat.session.state, chat.messages
+    for bad in ({"text": ""}, {"text": "x", "top_p": 2.0}, {"text": "x", "max_tokens": -1}):
+        with pytest.raises(InvalidArgumentError):
+            chat.stream(**bad)  # type: ignore[arg-type]
+    with pytest.raises(InvalidArgumentError):
+        chat.retry(temperature=-1.0)
+    assert np.array_equal(chat.session.state, state)
+    assert chat.messages == messages
+
+
+def test_ctrl_c_while_a_reply_is_written(chat: Chat) -> None:
+    reply = chat.stream("What is json?", max_tokens=1_000_000)
+    threading.Timer(0.2, signal.raise_signal, [signal.SIGINT]).start()
+    with pytest.raises(KeyboardInterrupt):
+        reply.read()
+    reply.close()
+    assert chat.messages[-1].content == reply.text != ""
+    clean = Session(chat.session.model)
+    clean.feed("System: You explain\nPython.\n\n")
+    clean.feed("User: What is json?\n\nAssistant:")
+    clean.feed(f" {reply.text}\n\n")
+    assert np.array_equal(chat.session.state, clean.state)
+
+
+def test_arguments(trained: Model) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"format: expected one of world, g1.*alpaca"):
+        Chat(trained, format="alpaca")
+    with pytest.raises(InvalidArgumentError, match="undo_turns: expected at least 1, got 0"):
+        Chat(trained, undo_turns=0)
+    with pytest.raises(InvalidArgumentError, match="temperature"):
+        Chat(trained, temperature=-1)
+    with pytest.raises(InvalidArgumentError, match="expected 1 to take back"):
+        Chat(trained).retry()
+
+
+# ---- long chats
+
+
+def test_200_turns_cost_the_same(trained: Model) -> None:
+    """Constant time and memory: the model never reads a turn again, and old states go."""
+    chat = Chat(trained, max_tokens=12, undo_turns=3, seed=1)
+    seconds, peak = [], []
+    for turn in range(200):
+        begun = time.perf_counter()
+        chat.ask(f"Question {turn:03d}?")
+        seconds.append(time.perf_counter() - begun)
+        peak.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    assert np.median(seconds[150:]) < 2 * np.median(seconds[10:60])
+    state_kilobytes = trained.state_size * 4 / 1000
+    assert peak[-1] - peak[20] < 10 * state_kilobytes
+    chat.undo(3)
+    with pytest.raises(InvalidArgumentError, match="one of the last 3"):
+        chat.undo()
+    assert len(chat.messages) == 2 * 197
+
+
+# ---- saved
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "fp16"])
+def test_save_and_load(chat: Chat, trained: Model, tmp_path: Path, dtype: str) -> None:
+    chat.ask("What is json?")
+    answer = chat.ask("And os?")
+    path = tmp_path / "a.chat"
+    chat.save(path, dtype=dtype)  # type: ignore[arg-type]
+    assert [file.name for file in tmp_path.iterdir()] == ["a.chat"]
+    other = Chat(trained, max_tokens=25, seed=3, format="g1", system="Something else.")
+    other._sampling["logit_bias"] = NO_NEWLINE
+    other.load(path)
+    assert other.messages == chat.messages
+    assert other.format is chat.format
+    if dtype == "fp32":
+        assert np.array_equal(other.session.state, chat.session.state)
+        assert other.retry().read() == answer
+        assert other.ask("And sys?") == chat.ask("And sys?")
+        other.undo(2)
+        with pytest.raises(InvalidArgumentError, match="the last of a chat that was loaded"):
+            other.undo()
+    other.reset()
+    assert [message.content for message in other.messages] == [SYSTEM]
+
+
+def test_save_an_empty_chat(chat: Chat, trained: Model, tmp_path: Path) -> None:
+    chat.save(tmp_path / "a.chat")
+    other = Chat(trained, max_tokens=25, seed=3, logit_bias=NO_NEWLINE)
+    other.load(tmp_path / "a.chat")
+    assert other.messages == chat.messages
+    assert other.ask("Hi") == chat.ask("Hi")
+
+
+def test_load_refused(chat: Chat, converted: Callable[[str], Path], tmp_path: Path) -> None:
+    chat.ask("What is json?")
+    chat.save(tmp_path / "a.chat")
+    messages, state = chat.messages, chat.session.state
+    with pytest.raises(StateMismatchError, match="another model"):
+        Chat(converted("q8_0")).load(tmp_path / "a.chat")
+    with pytest.raises(StateFileError, match="No such file"):
+        chat.load(tmp_path / "b.chat")
+    with pytest.raises(StateFileError, match="cannot be written"):
+        chat.save(tmp_path / "no" / "folder.chat")
+    good = (tmp_path / "a.chat").read_bytes()
+    bad = tmp_path / "bad.chat"
+    for damaged in (b"", b"text", good[:-30], good[: len(good) // 2] + good):
+        bad.write_bytes(damaged[: len(good)])
+        with pytest.raises(StateFileError, match=r"bad\.chat: "):
+            chat.load(bad)
+    empty = {"rwkv_chat": 1, "format": "world", "messages": []}
+    for said in ([], {}, {"rwkv_chat": 2}, {**empty, "messages": [{}]},
+                 {**empty, "format": "nonsense"},
+                 {**empty, "messages": [{"role": "user", "content": 1}]},
+                 {**empty, "messages": [{"role": "user", "content": ""}]}):  # fmt: skip
+        with zipfile.ZipFile(bad, "w") as archive:
+            archive.writestr("chat.json", json.dumps(said))
+        with pytest.raises(StateFileError, match="expected a chat that was saved"):
+            chat.load(bad)
+    assert chat.messages == messages
+    assert np.array_equal(chat.session.state, state)
