@@ -1,0 +1,98 @@
+"""Every code block of the guides, run as its reader would: in order, in one folder for each page.
+
+The folder holds the shipped checkpoint, also as `model.pth`, the text it never saw, and
+`model.bin`, unless the page makes it. A block with a title is a file to write. `text` is what a
+program prints.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGES = [DOCS / "converting.md", *sorted((DOCS / "guides").glob("*.md"))]
+
+MAKE_A_MODEL = {"converting.md", "quick-start.md"}
+
+# Installing is tried by `.ci/run`, in empty environments.
+INSTALLS = re.compile(r"\s*pip install ")
+
+
+class Block(NamedTuple):
+    line: int
+    language: str
+    title: str | None
+    code: str
+
+
+def blocks_of(page: Path) -> Iterator[Block]:
+    text = page.read_text()
+    for fence in re.finditer(r'^```(\w*)(?: title="(.*?)")?\n(.*?)^```$', text, re.M | re.S):
+        yield Block(text[: fence.start()].count("\n") + 2, fence[1], fence[2], fence[3])
+
+
+@pytest.fixture
+def folder(
+    tmp_path: Path,
+    examples: Path,
+    converted: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
+    checkpoint = next(examples.glob("*.pth"))
+    for name in (checkpoint.name, "model.pth"):
+        (tmp_path / name).symlink_to(checkpoint)
+    (tmp_path / "heldout_a.txt").symlink_to(examples / "heldout_a.txt")
+    monkeypatch.chdir(tmp_path)
+    scripts = str(Path(sys.executable).parent)
+    monkeypatch.setenv("PATH", os.pathsep.join([scripts, os.environ["PATH"]]))
+    monkeypatch.setenv("CMAKE_GENERATOR", "Ninja")
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_code_block_runs(page: Path, folder: Path, converted: Callable[[str], Path]) -> None:
+    blocks = list(blocks_of(page))
+    assert blocks
+    if page.name not in MAKE_A_MODEL:
+        (folder / "model.bin").symlink_to(converted("q4_0"))
+    names: dict[str, Any] = {"__name__": "__main__"}
+    for block in blocks:
+        where = f"{page.name}:{block.line}"
+        if block.title is not None:
+            (folder / block.title).write_text(block.code)
+        elif block.language == "python":
+            exec(compile(block.code, where, "exec"), names)
+        elif block.language == "sh":
+            if INSTALLS.match(block.code):
+                assert all(map(INSTALLS.match, block.code.splitlines())), where
+                continue
+            done = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", block.code],
+                capture_output=True, stdin=subprocess.DEVNULL, timeout=240,
+            )  # fmt: skip
+            assert done.returncode == 0, f"{where}\n{done.stdout!r}\n{done.stderr.decode()}"
+        else:
+            assert block.language == "text", f"{where}: expected sh, python or text, or a title"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_no_code_block_escapes(page: Path) -> None:
+    """Code without a fence around it would not be run."""
+    prose = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S)
+    assert "```" not in prose
+    assert not re.search(r"\n\n(?: {4}|\t)\S", prose)
+
+
+def test_the_site_has_every_page() -> None:
+    """`mkdocs.yml` lists each page by its path."""
+    listed = (DOCS.parent / "mkdocs.yml").read_text()
+    for page in DOCS.rglob("*.md"):
+        assert re.search(rf"[ :]{re.escape(str(page.relative_to(DOCS)))}$", listed, re.M), page
