@@ -191,7 +191,7 @@ class Chat:
         self._system = system or ""
         self._turns: list[_Turn] = []
         self._reply: Reply | None = None  # until it is settled
-        self._write(None, {})  # checks the options
+        self.check()
         if self._system:
             self._session.feed(self._format.write_system(self._system))
         self._start = self._session.fork()
@@ -308,6 +308,14 @@ class Chat:
             self._session.copy_from(now)
             self._turns.append(turn)
             raise
+
+    def check(self, *, max_tokens: int | None = None, **sampling: Unpack[SamplingOptions]) -> None:
+        """Check options of `stream` without saying anything.
+
+        Raises:
+            InvalidArgumentError: an option is outside its range.
+        """
+        self._write(max_tokens, sampling)
 
     def undo(self, turns: int = 1) -> None:
         """Take back the last turns: what the user said, and the answer.

@@ -8,6 +8,7 @@ import typer
 
 from .. import __version__
 from .bench import bench
+from .chat import chat
 from .common import exit_codes
 from .evaluate import compare, lambada, perplexity
 from .generate import generate
@@ -40,7 +41,7 @@ def _rwkv(
     pass
 
 
-for command in (generate, info, tokenize, perplexity, compare, lambada, bench):
+for command in (generate, chat, info, tokenize, perplexity, compare, lambada, bench):
     app.command()(exit_codes(command))
 
 

@@ -1,0 +1,260 @@
+"""`rwkv chat`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from ..chat import Chat, Reply
+from ..chat_format import CHAT_FORMATS, ChatFormat
+from ..errors import InvalidArgumentError, RwkvError
+from ..sampling import SamplingOptions
+from ..session import Session
+from .common import LnXEps, ModelArgument, Threads, TokenizerOption, at_work, open_tokenizer, stderr
+
+_SETTINGS: dict[str, type] = {
+    "temperature": float,
+    "top_p": float,
+    "top_k": int,
+    "min_p": float,
+    "typical_p": float,
+    "mirostat_tau": float,
+    "mirostat_eta": float,
+    "repetition_penalty": float,
+    "presence_penalty": float,
+    "frequency_penalty": float,
+    "penalty_decay": float,
+    "seed": int,
+    "max_tokens": int,
+}
+
+_HELP = """\
+/help              this list
+/reset             begin anew, after the system prompt
+/undo              take back the last question and its answer
+/retry             another answer to the last question
+/save FILE         write the chat to a file
+/load FILE         go on with a chat that was saved
+/set               the settings;  /set NAME VALUE  changes one, such as: /set temperature 0.8
+/exit              leave; so does Ctrl-D
+
+Enter sends; Alt-Enter, or a \\ at the end, begins another line; arrow up recalls what was typed.
+Ctrl-C stops an answer and keeps the chat."""
+
+
+def chat(
+    model: ModelArgument,
+    format: Annotated[
+        str,
+        typer.Option("--format", "-f", help=f"How turns are written: {', '.join(CHAT_FORMATS)}."),
+    ] = "world",
+    system: Annotated[str | None, typer.Option("--system", "-s", help="A system prompt.")] = None,
+    load: Annotated[
+        Path | None, typer.Option(help="Go on with a chat that was saved with /save.")
+    ] = None,
+    max_tokens: Annotated[
+        int, typer.Option("--max-tokens", "-n", min=0, help="How long an answer is at most.")
+    ] = 1024,
+    temperature: Annotated[
+        float | None, typer.Option(help="0 takes the most probable.  [default: the format's]")
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option(help="Draw from the most probable only.  [default: the format's]"),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="The same seed gives the same answers.  [default: random]")
+    ] = None,
+    tokenizer: TokenizerOption = None,
+    threads: Threads = None,
+    ln_x_eps: LnXEps = None,
+) -> None:
+    """Talk with a model; /help in it says how. Without a terminal, each line of stdin is a turn."""
+    given = {"temperature": temperature, "top_p": top_p, "seed": seed, "max_tokens": max_tokens}
+    with at_work("Opening the model"):
+        session = Session(
+            model, threads=threads, ln_x_eps=ln_x_eps, tokenizer=open_tokenizer(tokenizer)
+        )
+        talk = _Talk(
+            Chat(session, format=ChatFormat.named(format), system=system),
+            {name: value for name, value in given.items() if value is not None},
+        )
+        talk.check()
+        if load is not None:
+            talk.chat.load(load)
+    talk.hold(_terminal_lines() if sys.stdin.isatty() else _plain_lines())
+
+
+def _plain_lines() -> Iterator[str]:
+    for line in sys.stdin:
+        yield line.removesuffix("\n")
+
+
+def _terminal_lines() -> Iterator[str]:
+    """Ask for what the user says, until Ctrl-D."""
+    from prompt_toolkit import PromptSession
+    from prompt_toolkit.history import FileHistory, InMemoryHistory
+    from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+
+    keys = KeyBindings()
+
+    @keys.add("escape", "enter")
+    def _another_line(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("\n")
+
+    @keys.add("enter")
+    def _send(event: KeyPressEvent) -> None:
+        buffer = event.current_buffer
+        if buffer.document.text_before_cursor.endswith("\\"):
+            buffer.delete_before_cursor()
+            buffer.insert_text("\n")
+        else:
+            buffer.validate_and_handle()
+
+    path = _history_path()
+    prompt: PromptSession[str] = PromptSession(
+        history=FileHistory(str(path)) if path else InMemoryHistory(),
+        key_bindings=keys,
+        multiline=True,
+        prompt_continuation="  ",
+    )
+    print("/help says how; Ctrl-D leaves.")
+    while True:
+        try:
+            yield prompt.prompt("> ")
+        except KeyboardInterrupt:  # forgets the line, as a shell does
+            continue
+        except EOFError:
+            return
+
+
+def _history_path() -> Path | None:
+    """Where what was typed is kept, by the convention of the XDG folders; None: nowhere."""
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    folder = Path(state, "rwkv")
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = folder / "chat_history"
+        path.touch(mode=0o600)
+    except OSError:
+        return None
+    return path
+
+
+class _Talk:
+    """A chat and its settings, led by lines: commands begin with /, all else is said."""
+
+    def __init__(self, chat: Chat, settings: dict[str, Any]):
+        self.chat = chat
+        self._settings = settings
+        self._out = Console(highlight=False, soft_wrap=True)
+        self._commands: dict[str, Callable[[str], None]] = {
+            "help": self._help,
+            "reset": self._reset,
+            "undo": self._undo,
+            "retry": self._retry,
+            "save": self._save,
+            "load": self._load,
+            "set": self._set,
+        }
+
+    def check(self) -> None:
+        """Refuse settings outside their range before anything is said."""
+        self.chat.check(**self._options())
+
+    def hold(self, lines: Iterator[str]) -> None:
+        """Answer line after line. What is wrong with one is said, and the next is asked for."""
+        for line in lines:
+            text = line.strip()
+            if text in ("/exit", "/quit"):
+                return
+            if not text:
+                continue
+            try:
+                if text.startswith("/"):
+                    self._command(text[1:])
+                else:
+                    self._show(self.chat.stream(text, **self._options()))
+            except RwkvError as error:
+                stderr.print(str(error), markup=False, style="red")
+            except KeyboardInterrupt:  # while the question was read: it was not said
+                print()
+
+    def _command(self, text: str) -> None:
+        name, _, argument = text.partition(" ")
+        command = self._commands.get(name)
+        if command is None:
+            raise InvalidArgumentError(f"/{name}: there is no such command. Try /help")
+        command(argument.strip())
+
+    def _options(self) -> SamplingOptions:
+        """The settings; `max_tokens` among them is for `Chat.stream`."""
+        options: SamplingOptions = {**self._settings}  # type: ignore[typeddict-item]
+        return options
+
+    def _show(self, reply: Reply) -> None:
+        """Write an answer as it comes, reasoning dimmed; Ctrl-C ends it there."""
+        thinking = False
+        try:
+            for kind, text in reply.parts():
+                if thinking and kind == "answer":
+                    self._out.print("\n")
+                thinking = kind == "thinking"
+                self._out.print(
+                    text, end="", markup=False, emoji=False, style="dim" if thinking else None
+                )
+                sys.stdout.flush()
+        except KeyboardInterrupt:
+            reply.close()
+        print(flush=True)
+
+    def _help(self, _: str) -> None:
+        print(_HELP)
+
+    def _reset(self, _: str) -> None:
+        self.chat.reset()
+
+    def _undo(self, _: str) -> None:
+        self.chat.undo()
+
+    def _retry(self, _: str) -> None:
+        self._show(self.chat.retry(**self._options()))
+
+    def _save(self, argument: str) -> None:
+        self.chat.save(self._file(argument, "save"))
+
+    def _load(self, argument: str) -> None:
+        self.chat.load(self._file(argument, "load"))
+        for message in self.chat.messages:
+            print(f"{'> ' if message.role == 'user' else ''}{message.content}")
+
+    def _set(self, argument: str) -> None:
+        name, _, value = argument.partition(" ")
+        if not name:
+            for key, default in {"max_tokens": 1024, **self.chat.format.sampling}.items():
+                print(f"{key} = {self._settings.get(key, default)}")
+            for key in self._settings.keys() - {"max_tokens", *self.chat.format.sampling}:
+                print(f"{key} = {self._settings[key]}")
+            return
+        if name not in _SETTINGS:
+            raise InvalidArgumentError(f"/set: expected one of {', '.join(_SETTINGS)}, got {name}")
+        try:
+            number = _SETTINGS[name](value)
+        except ValueError:
+            raise InvalidArgumentError(
+                f"/set {name}: expected a number, got {value!r}. Try /set {name} 1"
+            ) from None
+        self.chat.check(**{**self._settings, name: number})
+        self._settings[name] = number
+
+    @staticmethod
+    def _file(argument: str, command: str) -> Path:
+        if not argument:
+            raise InvalidArgumentError(f"/{command}: expected a file. Try /{command} my.chat")
+        return Path(argument).expanduser()
