@@ -137,7 +137,7 @@ INLINE void panel_values(rwkv_type type, const rwkv_matrix* w, size_t panel, con
         for (size_t c = 0; c < w->n_in; c += 2) {
             const size_t n = w->n_in - c < 2 ? 1 : 2;
             for (size_t k = 0; k < n; ++k, p += RWKV_PANEL * size) {
-                if (n_rows <= 2 && half == 0) rwkv_prefetch(p);
+                if (half == 0) rwkv_prefetch(p);
                 const __m256 wc = type == RWKV_TYPE_FP32
                                       ? _mm256_loadu_ps((const float*)p)
                                       : _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p));
@@ -192,7 +192,7 @@ INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, con
             __m256i code[8];
             for (int g = 0; g < (is_q8 ? 8 : 4); ++g) {
                 const __m256i bytes = _mm256_loadu_si256((const __m256i*)(p + 64 * g));
-                if (n_rows <= 2 && half == 0) rwkv_prefetch(p + 64 * g);
+                if (half == 0) rwkv_prefetch(p + 64 * g);
                 if (is_q8) {
                     code[g] = bytes;
                 } else {

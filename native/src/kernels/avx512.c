@@ -108,7 +108,7 @@ INLINE void panel_values(rwkv_type type, const rwkv_matrix* w, size_t panel, con
     size_t c = 0;
     for (; c + 4 <= w->n_in; c += 4) {
         for (size_t k = 0; k < 4; ++k, p += RWKV_PANEL * size) {
-            if (n_rows <= 2) rwkv_prefetch(p);
+            rwkv_prefetch(p);
             const __m512 wc = type == RWKV_TYPE_FP32
                                   ? _mm512_loadu_ps(p)
                                   : _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p));
@@ -163,7 +163,7 @@ INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, con
         for (int g = 0; g < (is_q8 ? 8 : 4); ++g) {
             const uint8_t* p = p16.codes + b * p16.code_bytes + 64 * g;
             const __m512i bytes = _mm512_loadu_si512(p);
-            if (n_rows <= 2) rwkv_prefetch(p);
+            rwkv_prefetch(p);
             if (is_q8) {
                 code[g] = bytes;
             } else {

@@ -37,7 +37,7 @@ INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, con
         for (int g = 0; g < (is_q8 ? 8 : 4); ++g) {
             const uint8_t* p = p16.codes + b * p16.code_bytes + 64 * g;
             const __m512i bytes = _mm512_loadu_si512(p);
-            if (n_rows <= 2) rwkv_prefetch(p);
+            rwkv_prefetch(p);
             if (is_q8) {
                 code[g] = _mm512_xor_si512(bytes, _mm512_set1_epi8(-128));
             } else {
@@ -60,11 +60,16 @@ INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, con
         for (size_t i = 0; i < n_rows; ++i) {
             const size_t at = (row + i) * n_blocks + b;
             const uint8_t* q = (const uint8_t*)x->q + at * RWKV_BLOCK;
+            /* Two chains, since each instruction waits for the one before in its chain. */
             __m512i isum = _mm512_setzero_si512();
-            for (int g = 0; g < 8; ++g) {
-                const __m512i xq = _mm512_set1_epi32((int32_t)rwkv_load_u32(q + 4 * g));
-                isum = _mm512_dpbusd_epi32(isum, code[g], xq);
+            __m512i odd = _mm512_setzero_si512();
+            for (int g = 0; g < 8; g += 2) {
+                const __m512i xq0 = _mm512_set1_epi32((int32_t)rwkv_load_u32(q + 4 * g));
+                const __m512i xq1 = _mm512_set1_epi32((int32_t)rwkv_load_u32(q + 4 * g + 4));
+                isum = _mm512_dpbusd_epi32(isum, code[g], xq0);
+                odd = _mm512_dpbusd_epi32(odd, code[g + 1], xq1);
             }
+            isum = _mm512_add_epi32(isum, odd);
             /* From unsigned codes to signed ones: exact, as all are whole numbers below 2^24. */
             const __m512 xsum = _mm512_set1_ps(x->sum[at]);
             __m512 signed_sum = _mm512_cvtepi32_ps(isum);

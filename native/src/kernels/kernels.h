@@ -277,10 +277,10 @@ static inline float rwkv_fp16_to_fp32(uint16_t h) {
     return f;
 }
 
-/* Asks for the cache line RWKV_PREFETCH bytes after p. Packed weights are read once, in order, for
- * each step; a core's own prefetchers and its window of instructions keep too few lines under way
- * to reach the memory's rate while it computes. Used where a panel serves few rows and memory is
- * the limit. Prefetching beyond the end of the weights is harmless. */
+/* Asks for the cache line RWKV_PREFETCH bytes after p. Packed weights are read in order, and where
+ * few rows share them, from memory; a core's own prefetchers and its window of instructions keep
+ * too few lines under way to reach the memory's rate while it computes. Prefetching beyond the end
+ * of the weights is harmless. */
 static inline void rwkv_prefetch(const uint8_t* p) { __builtin_prefetch(p + RWKV_PREFETCH, 0, 3); }
 
 static inline uint16_t rwkv_load_u16(const uint8_t* p) {
