@@ -37,6 +37,7 @@ from .errors import (
     VocabularyError,
 )
 from .model import Model, ModelInfo
+from .prefix_cache import PrefixCache
 from .sampling import Sampler, SamplingOptions
 from .session import Session
 from .text_stream import TextStream
@@ -57,6 +58,7 @@ __all__ = [
     "ModelOptionError",
     "NoTokenizerError",
     "OutOfMemoryError",
+    "PrefixCache",
     "Reply",
     "ReplyPart",
     "Request",

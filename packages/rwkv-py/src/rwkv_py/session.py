@@ -9,7 +9,7 @@ from typing import Literal, Unpack
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import _core
+from . import _core, prefix_cache
 from ._convert import StrPath, TokenSequence, as_path, as_tokens
 from .errors import (
     InvalidArgumentError,
@@ -19,6 +19,7 @@ from .errors import (
     StateMismatchError,
 )
 from .model import Model
+from .prefix_cache import PrefixCache
 from .sampling import SamplingOptions, sampler_of_text
 from .text_stream import TextBuilder, TextStream
 from .tokenizer import Tokenizer
@@ -45,6 +46,8 @@ class Session:
         tokenizer: a `Tokenizer` or the path of a vocabulary file (see `Tokenizer.open`). None: the
             World tokenizer for 65536 tokens, bytes for 256. Models with another number of tokens
             work with token lists; text needs this argument.
+        cache: a `PrefixCache` of the model, so that a beginning that several sessions share is read
+            once.
 
     Raises:
         ModelFileError: the file cannot be opened; and what else `Model` raises.
@@ -64,6 +67,7 @@ class Session:
         threads: int | None = None,
         ln_x_eps: float | None = None,
         tokenizer: Tokenizer | StrPath | None = None,
+        cache: PrefixCache | None = None,
     ):
         if not isinstance(model, Model):
             model = Model(model, threads=threads, ln_x_eps=ln_x_eps)
@@ -77,6 +81,13 @@ class Session:
         self._model = model
         self._tokenizer = tokenizer
         self._core = _core.Session(model._core)
+        if cache is not None and cache.model is not model:
+            raise InvalidArgumentError(
+                f"cache: expected one of the same Model ({model.path}), got one of "
+                f"{cache.model.path}. Try Session(cache.model, cache=cache)"
+            )
+        self._cache = cache
+        self._position: prefix_cache.Position | None = prefix_cache.FRESH
         self._logits: NDArray[np.float32] | None = None  # after the last token, if they are known
         self._has_read = False
 
@@ -264,6 +275,7 @@ class Session:
         """Forget everything."""
         self._core.reset()
         self._logits = None
+        self._position = prefix_cache.FRESH
         self._has_read = False
 
     def fork(self) -> Session:
@@ -273,6 +285,8 @@ class Session:
         copy._tokenizer = self._tokenizer
         copy._core = self._core.fork()
         copy._logits = self._logits
+        copy._cache = self._cache
+        copy._position = self._position
         copy._has_read = self._has_read
         return copy
 
@@ -288,6 +302,7 @@ class Session:
         """
         self._core.copy_state(other._core)
         self._logits = other._logits
+        self._position = other._position if other._cache is self._cache else None
         self._has_read = other._has_read
 
     def _tokens(self, prompt: str | bytes | TokenSequence) -> NDArray[np.int32]:
@@ -308,24 +323,54 @@ class Session:
 
     def _feed(self, tokens: NDArray[np.int32]) -> NDArray[np.float32]:
         """Read the tokens, all or none; return the logits, which nobody changes from then on."""
-        logits = np.empty(self._model.n_vocab, np.float32)
-        before = self._core.fork() if tokens.size > PROMPT_PIECE else None
+        cut = range(PROMPT_PIECE, tokens.size, PROMPT_PIECE)
+        pieces = np.split(tokens, cut)
+        positions = self._positions_after(pieces)
+        cache = self._cache if positions and tokens.size >= prefix_cache.MIN_TOKENS else None
+        before = self._core.fork() if cache is not None or len(pieces) > 1 else None
+        logits: NDArray[np.float32] | None = None
+        n_found = 0
         try:
-            begin = 0
-            while tokens.size - begin > PROMPT_PIECE:
-                self._core.feed(tokens[begin : begin + PROMPT_PIECE], None)
-                begin += PROMPT_PIECE
-            self._core.feed(tokens[begin:], logits)
+            if cache is not None:
+                n_found, logits = cache._find(self._core, positions)
+            for i in range(n_found, len(pieces)):
+                is_last = i + 1 == len(pieces)
+                logits = np.empty(self._model.n_vocab, np.float32) if is_last else None
+                self._core.feed(pieces[i], logits)
+                if cache is not None:
+                    cache._keep(positions[i], self._core, logits)
         except BaseException:
             if before is not None:
                 self._core = before
             raise
-        self._remember(logits)
+        assert logits is not None
+        if cache is not None:
+            n_spared = sum(piece.size for piece in pieces[:n_found])
+            cache._count(n_spared, tokens.size - n_spared)
+        self._remember(logits, positions[-1] if positions else None)
         return logits
 
-    def _remember(self, logits: NDArray[np.float32] | None) -> None:
-        """Note that the state has changed, and the logits after its last token, if known."""
+    def _positions_after(self, pieces: list[NDArray[np.int32]]) -> list[prefix_cache.Position]:
+        """Return the position after each piece; none without a cache, or if it was lost."""
+        if self._cache is None or self._position is None:
+            return []
+        positions = []
+        position = self._position
+        for piece in pieces:
+            position = prefix_cache.after(position, piece)
+            positions.append(position)
+        return positions
+
+    def _remember(
+        self,
+        logits: NDArray[np.float32] | None,
+        position: prefix_cache.Position | None = None,
+    ) -> None:
+        """Note that the state has changed, and what is known of it: the logits after its last
+        token, and its position in the prefix cache.
+        """
         self._logits = logits
+        self._position = position
         self._has_read = True
 
 
