@@ -157,7 +157,6 @@ def test_bench(model: Path, run_cli: RunCli) -> None:
     facts = json.loads(run_cli(*args, "--json", check=True).stdout)
     for work in ("decode", "prefill", "batch"):
         assert facts[f"{work}_tokens_per_s"] > 1
-    assert facts["prefill_tokens_per_s"] > facts["decode_tokens_per_s"]
     assert (facts["n_batch"], facts["n_threads"], facts["data_type"]) == (3, 1, "q4_0")
     text = run_cli(*args, check=True).stdout
     for fact in ("writing one text", "reading a prompt", "writing 3 texts", "tokens/s", "threads"):
