@@ -99,6 +99,8 @@ rwkv_status rwkv_session_create(rwkv_model* model, rwkv_session** session_out) {
     });
 }
 
+size_t rwkv_session_piece_size(void) { return rwkv::kPieceRows; }
+
 void rwkv_session_free(rwkv_session* session) { delete session; }
 
 rwkv_status rwkv_session_feed(rwkv_session* session, const int32_t* tokens, size_t n_tokens,

@@ -10,10 +10,6 @@ namespace rwkv {
 
 namespace {
 
-// Rows of one sequence in a pass, at most: enough for a matrix that is unpacked once to serve many
-// tokens, few enough for their activations to stay in the cache.
-constexpr size_t kPieceRows = 256;
-
 // Rows of a pass beyond which no further piece is taken.
 constexpr size_t kPassRows = 256;
 

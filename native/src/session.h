@@ -10,6 +10,10 @@
 
 namespace rwkv {
 
+// Rows of one sequence in a pass, at most: enough for a matrix that is unpacked once to serve many
+// tokens, few enough for their activations to stay in the cache.
+constexpr size_t kPieceRows = 256;
+
 class Session {
   public:
     explicit Session(std::shared_ptr<const Model> model);

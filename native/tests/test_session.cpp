@@ -219,8 +219,8 @@ void test_short_sequence(const tiny::File& file, const std::string& where) {
     }
 }
 
-// Prompts longer than the 256 rows that the library computes at a time. `wide` is how far results
-// of kExactRows rows or more may be from those of fewer.
+// Prompts longer than a piece, which is what the library computes at a time. `wide` is how far
+// results of kExactRows rows or more may be from those of fewer.
 void test_long_prompt(const tiny::File& file, double wide, const std::string& where) {
     const Model model = open(file);
     const Tokens tokens = random_tokens(300, vocab_of(model));
@@ -230,8 +230,10 @@ void test_long_prompt(const tiny::File& file, double wide, const std::string& wh
     expect_same(whole, expected, wide, "one chunk", where);
     expect_same(feed_in_pieces(model, tokens, {100, 1, 64, 33}), expected, wide, "uneven", where);
 
-    // A long prompt is cut at 256 wherever it enters, so this is one and the same work.
-    expect_same(feed_in_pieces(model, tokens, {256, 44}), whole, kExact, "cut at 256", where);
+    // A long prompt is cut in the same places wherever it enters, so this is one and the same work.
+    const size_t piece = rwkv_session_piece_size();
+    CHECK(piece < tokens.size());
+    expect_same(feed_in_pieces(model, tokens, {piece}), whole, kExact, "piece by piece", where);
     for (size_t n_threads = 2; n_threads <= 4; ++n_threads) {
         expect_same(feed_in_pieces(open(file, n_threads), tokens, {300}), whole, kExact, "threads",
                     where);

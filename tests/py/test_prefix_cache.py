@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from rwkv_py import Chat, InvalidArgumentError, Model, PrefixCache, Session, TokenOutOfRangeError
+from rwkv_py.session import PROMPT_PIECE
 
 LONG = [*b"A long prompt, longer than one piece of it. "] * 20
 
@@ -46,18 +47,18 @@ def test_long_beginnings_share_whole_pieces(trained: Model) -> None:
     Session(trained, cache=cache).feed([*LONG, 1])
     assert (cache.tokens_found, cache.tokens_read) == (0, len(LONG) + 1)
     Session(trained, cache=cache).feed([*LONG, 2])
-    assert cache.tokens_found == len(LONG) // 256 * 256
+    assert cache.tokens_found == len(LONG) // PROMPT_PIECE * PROMPT_PIECE
     Session(trained, cache=cache).feed([*LONG, 1])  # all of it, logits too
-    assert cache.tokens_found == len(LONG) // 256 * 256 + len(LONG) + 1
+    assert cache.tokens_found == len(LONG) // PROMPT_PIECE * PROMPT_PIECE + len(LONG) + 1
 
 
 def test_a_prompt_that_ends_where_another_goes_on(trained: Model) -> None:
     """The state is kept without logits there, so they are computed when they are asked for."""
     cache = PrefixCache(trained)
     Session(trained, cache=cache).feed(LONG[:600])
-    logits = Session(trained, cache=cache).feed(LONG[:512])
-    assert np.array_equal(logits, Session(trained).feed(LONG[:512]))
-    assert cache.tokens_found == 256
+    logits = Session(trained, cache=cache).feed(LONG[: 2 * PROMPT_PIECE])
+    assert np.array_equal(logits, Session(trained).feed(LONG[: 2 * PROMPT_PIECE]))
+    assert cache.tokens_found == PROMPT_PIECE
 
 
 def test_the_longest_unused_go_first(trained: Model) -> None:

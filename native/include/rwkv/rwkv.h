@@ -186,6 +186,12 @@ RWKV_API void rwkv_session_free(rwkv_session* session);
 RWKV_API rwkv_status rwkv_session_feed(rwkv_session* session, const int32_t* tokens,
                                        size_t n_tokens, float* logits_out);
 
+/* Returns the number of tokens in a piece, the same for every model. Long prompts are computed
+ * piece by piece, in rwkv_session_feed and in batches alike: a caller who feeds them so, each call
+ * a piece and the last what is left, gets the same numbers, and can do something else in between.
+ */
+RWKV_API size_t rwkv_session_piece_size(void);
+
 /* Returns to the fresh state. */
 RWKV_API void rwkv_session_reset(rwkv_session* session);
 

@@ -316,6 +316,7 @@ NB_MODULE(_core, m) {
     m.attr("ABI_VERSION") = RWKV_ABI_VERSION;
     m.def("abi_version", &rwkv_version_abi);
     m.def("runtime_version", &rwkv_version_string);
+    m.def("session_piece_size", &rwkv_session_piece_size);
     m.def("step", &step, "model"_a, "sessions"_a, "tokens"_a, "logits"_a);
 
     nb::class_<Model>(m, "Model")

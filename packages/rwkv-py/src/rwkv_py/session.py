@@ -29,9 +29,9 @@ __all__ = ["Session"]
 # Ends a document and, where there is none before it, begins one.
 END_OF_DOCUMENT = 0
 
-# Long prompts are fed in pieces of this many tokens, between which Ctrl-C is heard. The library
-# cuts prompts at multiples of it too, so the pieces change no result.
-PROMPT_PIECE = 256
+# Long prompts are fed in pieces of this many tokens, between which Ctrl-C is heard. They are the
+# pieces in which the library computes a prompt, so they change no result.
+PROMPT_PIECE = _core.session_piece_size()
 
 
 class Session:
