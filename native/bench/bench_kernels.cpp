@@ -315,16 +315,14 @@ class Bench {
         }
         for (const size_t rows : options_.rows) {
             std::vector<float> x = random_floats(rows * kIn);
-            std::vector<int8_t> q(rows * kIn);
-            std::vector<float> d(rows * kIn / RWKV_BLOCK);
-            std::vector<float> sum(rows * kIn / RWKV_BLOCK);
-            for (size_t i = 0; i < rows; ++i) {
-                k_.quantize(&x[i * kIn], kIn, &q[i * kIn], &d[i * kIn / RWKV_BLOCK],
-                            &sum[i * kIn / RWKV_BLOCK]);
-            }
+            const size_t tile = std::min<size_t>(rows, RWKV_TILE);
+            std::vector<rwkv_q8> q8(rwkv::round_up(rows, tile) * kIn / RWKV_BLOCK);
             std::vector<uint16_t> bf16(rwkv::round_up(rows, RWKV_WIDE) * kIn);
             if (k_.to_bf16 != nullptr) k_.to_bf16(x.data(), rows * kIn, bf16.data());
-            const rwkv_rows in = {x.data(), q.data(), d.data(), sum.data(), bf16.data(), kIn, kIn};
+            const rwkv_rows in = {x.data(), q8.data(), bf16.data(), kIn, kIn, tile};
+            for (size_t i = 0; i < rows; ++i) {
+                k_.quantize(&x[i * kIn], kIn, rwkv_q8_row(&in, i), tile);
+            }
             std::vector<float> y(rows * n_out);
             const double macs = static_cast<double>(rows * n_out * kIn);
             const std::string shape = std::to_string(n_out) + "x" + std::to_string(kIn) +
@@ -348,12 +346,10 @@ class Bench {
     void quantize() {
         constexpr size_t kN = 2048;
         const std::vector<float> x = random_floats(kN);
-        std::vector<int8_t> q(kN);
-        std::vector<float> d(kN / RWKV_BLOCK);
-        std::vector<float> sum(kN / RWKV_BLOCK);
-        const double bytes = kN * 5.0 + kN / 4.0;
+        std::vector<rwkv_q8> y(kN / RWKV_BLOCK);
+        const double bytes = kN * 4.0 + kN / RWKV_BLOCK * sizeof(rwkv_q8);
         add("quantize", "", std::to_string(kN), 1, bytes, bytes, 0, 0,
-            [&] { k_.quantize(x.data(), kN, q.data(), d.data(), sum.data()); });
+            [&] { k_.quantize(x.data(), kN, y.data(), 1); });
     }
 
     void layer_norm() {

@@ -2,6 +2,7 @@
 // next.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <vector>
 
@@ -37,12 +38,10 @@ class Scratch {
 
     // Takes n_rows rows of activations.
     rwkv_rows rows(size_t n_rows, size_t n_cols) {
-        const size_t n_blocks = n_cols / RWKV_BLOCK;
         rwkv_rows rows;
         rows.x = take<float>(n_rows * n_cols);
-        rows.q = take<int8_t>(n_rows * n_cols);
-        rows.d = take<float>(n_rows * n_blocks);
-        rows.sum = take<float>(n_rows * n_blocks);
+        rows.tile = std::clamp<size_t>(n_rows, 1, RWKV_TILE);
+        rows.q8 = take<rwkv_q8>(round_up(n_rows, rows.tile) * (n_cols / RWKV_BLOCK));
         rows.bf16 = take<uint16_t>(round_up(n_rows, 32) * n_cols);
         rows.n_cols = n_cols;
         rows.ld = n_cols;

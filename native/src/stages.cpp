@@ -14,10 +14,10 @@ namespace {
 void quantize_span(const rwkv_kernels& k, const rwkv_rows& rows, size_t n_wide, size_t row,
                    size_t column, size_t n) {
     const float* x = rows.x + row * rows.ld + column;
-    const size_t at = row * rows.n_cols + column;
-    if (k.to_bf16 != nullptr && row < n_wide) return k.to_bf16(x, n, rows.bf16 + at);
-    const size_t block = row * (rows.n_cols / RWKV_BLOCK) + column / RWKV_BLOCK;
-    k.quantize(x, n, rows.q + at, rows.d + block, rows.sum + block);
+    if (k.to_bf16 != nullptr && row < n_wide) {
+        return k.to_bf16(x, n, rows.bf16 + row * rows.n_cols + column);
+    }
+    k.quantize(x, n, rwkv_q8_row(&rows, row) + column / RWKV_BLOCK * rows.tile, rows.tile);
 }
 
 size_t panels_of(const Matrix& m) { return (m.n_out + RWKV_PANEL - 1) / RWKV_PANEL; }

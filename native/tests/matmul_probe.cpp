@@ -55,19 +55,19 @@ bool probe(const char* model, const char* name, const char* x_path, const char* 
     const bool quantised = tensor->type != RWKV_TYPE_FP32 && tensor->type != RWKV_TYPE_FP16;
     const size_t n_blocks = quantised ? n_in / RWKV_BLOCK : 0;
     std::vector<float> y(n_rows * n_out);
-    std::vector<float> d(n_rows * n_blocks);
-    std::vector<float> sum(n_rows * n_blocks);
-    std::vector<int8_t> q(quantised ? x.size() : 0);
+    std::vector<rwkv_q8> q8(n_rows * n_blocks);
+    const rwkv_rows rows = {x.data(), q8.data(), nullptr, n_in, n_in, 1};
+    std::vector<float> d;
+    std::vector<float> sum;
+    std::vector<int8_t> q;
     for (size_t i = 0; quantised && i < n_rows; ++i) {
-        kernels.quantize(x.data() + i * n_in, n_in, q.data() + i * n_in, d.data() + i * n_blocks,
-                         sum.data() + i * n_blocks);
+        kernels.quantize(x.data() + i * n_in, n_in, rwkv_q8_row(&rows, i), rows.tile);
     }
-    rwkv_rows rows = {};
-    rows.x = x.data();
-    rows.q = q.data();
-    rows.d = d.data();
-    rows.sum = sum.data();
-    rows.n_cols = rows.ld = n_in;
+    for (const rwkv_q8& block : q8) {
+        d.push_back(block.d);
+        sum.push_back(static_cast<float>(block.minus_8_sum) / -8.0f);
+        q.insert(q.end(), block.q, block.q + RWKV_BLOCK);
+    }
     const rwkv_matrix matrix = {packed.data(), n_out, n_in, tensor->type};
     m.matmul(&matrix, &rows, 0, n_rows, 0, n_panels, y.data(), n_out);
 

@@ -69,8 +69,7 @@ int main() {
                         CHECK(got == bf16(x[i]));
                         x[i] = got;
                     }
-                    const rwkv_rows rows = {x.data(),    nullptr, nullptr, nullptr,
-                                            half.data(), n_in,    n_in};
+                    const rwkv_rows rows = {x.data(), nullptr, half.data(), n_in, n_in, 16};
                     // From row 1 on and with a panel left out where there are enough: what is not
                     // asked for is not touched.
                     const size_t first_panel = n_panels > 2 ? 1 : 0;

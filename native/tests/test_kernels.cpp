@@ -169,20 +169,30 @@ void test_quantize(const rwkv_kernels& ref, const rwkv_kernels& k) {
     for (int j = 0; j < 32; ++j) block(9)[j] = static_cast<float>(j % 2 ? 127 : j) + 0.5f;
     block(10)[16] = -1000.0f;
     const size_t n = x.size();
-    std::vector<int8_t> q1(n), q2(n);
-    std::vector<float> d1(n / 32), d2(n / 32);
-    std::vector<float> s1(n / 32), s2(n / 32);
-    ref.quantize(x.data(), n, q1.data(), d1.data(), s1.data());
-    k.quantize(x.data(), n, q2.data(), d2.data(), s2.data());
-    for (size_t b = 0; b < n / 32; ++b) {
-        const Case c = named("quantize", k, b);
-        c.near(b, d2[b], d1[b], 0.0);
-        c.near(b, s2[b], s1[b], 0.0);
-        for (size_t j = 32 * b; j < 32 * b + 32; ++j) c.near(j, q2[j], q1[j], 0.0);
+    const size_t stride = 3;
+    const rwkv_q8 untouched = {9.0f, 9.0f, 9, {9}};
+    std::vector<rwkv_q8> expected(n / 32 * stride, untouched), got = expected;
+    ref.quantize(x.data(), n, expected.data(), stride);
+    k.quantize(x.data(), n, got.data(), stride);
+    for (size_t i = 0; i < got.size(); ++i) {
+        const Case c = named("quantize", k, i);
+        c.near(i, got[i].d, expected[i].d, 0.0);
+        c.near(i, got[i].s, expected[i].s, 0.0);
+        CHECK(got[i].minus_8_sum == expected[i].minus_8_sum);
+        CHECK(std::memcmp(got[i].q, expected[i].q, sizeof untouched.q) == 0);
+        if (i % stride != 0) CHECK(expected[i].d == 9.0f && expected[i].q[0] == 9);
     }
-    CHECK(d1[0] == 0.0f && d1[1] == 0.0f && d1[2] > 0.0f);
-    CHECK(std::isnan(d1[3]) && std::isnan(d1[4]) && std::isnan(d1[5]));
-    CHECK(q1[3 * 32] == 0 && s1[3] == 0);
+    const auto at = [&](size_t b) { return expected[b * stride]; };
+    CHECK(at(0).d == 0.0f && at(1).d == 0.0f && at(2).d > 0.0f);
+    for (const size_t b : {3, 4, 5}) {
+        CHECK(std::isnan(at(b).d) && std::isnan(at(b).s));
+        CHECK(at(b).q[0] == 0 && at(b).minus_8_sum == 0);
+    }
+    for (size_t b = 6; b < n / 32; ++b) {  // what the fields mean
+        int32_t sum = 0;
+        for (const int8_t q : at(b).q) sum += q;
+        CHECK(at(b).minus_8_sum == -8 * sum && at(b).s == at(b).d * static_cast<float>(sum));
+    }
 }
 
 // ---- matrices
@@ -206,17 +216,21 @@ struct Packed {
 };
 
 struct Rows {
-    std::vector<float> x, d, sum;
-    std::vector<int8_t> q;
+    std::vector<float> x;
+    std::vector<rwkv_q8> q8;
     rwkv_rows rows;
 
-    Rows(size_t n, size_t n_cols)
-        : x(floats(n * n_cols, -1, 1)), d(n * n_cols / 32), sum(n * n_cols / 32), q(n * n_cols) {
-        rows = {x.data(), q.data(), d.data(), sum.data(), nullptr, n_cols, n_cols};
+    Rows(const rwkv_kernels& k, size_t n, size_t n_cols, size_t tile)
+        : x(floats(n * n_cols, -1, 1)), q8((n + tile - 1) / tile * tile * (n_cols / 32)) {
+        rows = {x.data(), q8.data(), nullptr, n_cols, n_cols, tile};
+        if (n_cols % 32 != 0) return;
+        for (size_t i = 0; i < n; ++i) {
+            k.quantize(x.data() + i * n_cols, n_cols, rwkv_q8_row(&rows, i), tile);
+        }
     }
 };
 
-void test_matmul(const rwkv_kernels& ref, const rwkv_kernels& k, rwkv_type type) {
+void test_matmul(const rwkv_kernels& ref, const rwkv_kernels& k, rwkv_type type, size_t tile) {
     const bool quantised = type != RWKV_TYPE_FP32 && type != RWKV_TYPE_FP16;
     const size_t widths[] = {1, 2, 5, 31, 32, 64, 96, 160, 1024};
     for (const size_t n_in : widths) {
@@ -230,10 +244,7 @@ void test_matmul(const rwkv_kernels& ref, const rwkv_kernels& k, rwkv_type type)
                 quantize_row(type, w.data(), n_in, file.data() + o * row_bytes);
             }
             const size_t n_rows = 40;
-            Rows x(n_rows, n_in);
-            if (quantised) {
-                ref.quantize(x.x.data(), n_rows * n_in, x.q.data(), x.d.data(), x.sum.data());
-            }
+            const Rows x(ref, n_rows, n_in, tile);
             const Packed mine(k, type, file, n_out, n_in), oracle(ref, type, file, n_out, n_in);
             const size_t panels = (n_out + 15) / 16, ldy = n_out + 3;
             std::vector<float> expected(n_rows * ldy, 5.0f), got = expected, part = expected;
@@ -241,7 +252,8 @@ void test_matmul(const rwkv_kernels& ref, const rwkv_kernels& k, rwkv_type type)
                                     ldy);
             k.matrix[type].matmul(&mine.matrix, &x.rows, 0, n_rows, 0, panels, got.data(), ldy);
             const Case c = {std::string("matmul_") + type_name(type) + "/" + k.name +
-                            "/out=" + std::to_string(n_out) + "/in=" + std::to_string(n_in)};
+                            "/out=" + std::to_string(n_out) + "/in=" + std::to_string(n_in) +
+                            "/tile=" + std::to_string(tile)};
             // 2e-6 of the terms' sizes: sqrt(n) roundings of 2^-24 each, with room.
             c.near(got, expected, 2e-6, 0.5 * std::sqrt(static_cast<double>(n_in)));
 
@@ -274,16 +286,18 @@ void test_block_sums(const rwkv_kernels& k, rwkv_type type) {
             std::memcpy(file.data() + o * row_bytes, &one, 2);
             if (has_m) std::memcpy(file.data() + o * row_bytes + 2, &zero, 2);
         }
-        Rows x(5, 32);
-        for (size_t i = 0; i < x.q.size(); ++i) {
-            x.q[i] = static_cast<int8_t>(static_cast<int>(random_bits() % 255) - 127);
-            if (i < 32) x.q[i] = 127;
-            if (i >= 32 && i < 64) x.q[i] = -127;
-        }
+        Rows x(k, 5, 32, 5);
         for (size_t i = 0; i < 5; ++i) {
-            x.d[i] = 1.0f;
-            x.sum[i] = 0;
-            for (size_t j = 0; j < 32; ++j) x.sum[i] += x.q[32 * i + j];
+            rwkv_q8& block = *rwkv_q8_row(&x.rows, i);
+            int32_t sum = 0;
+            for (int8_t& q : block.q) {
+                q = static_cast<int8_t>(static_cast<int>(random_bits() % 255) - 127);
+                if (i == 0) q = 127;
+                if (i == 1) q = -127;
+                sum += q;
+            }
+            block.d = 1.0f;
+            rwkv_q8_end(sum, &block);
         }
         const Packed packed(k, type, file, n_out, 32);
         std::vector<float> y(5 * n_out);
@@ -293,8 +307,8 @@ void test_block_sums(const rwkv_kernels& k, rwkv_type type) {
             dequantize_row(type, file.data() + o * row_bytes, 32, w.data());
             for (size_t i = 0; i < 5; ++i) {
                 int32_t isum = 0;
-                for (size_t j = 0; j < 32; ++j)
-                    isum += static_cast<int32_t>(w[j]) * x.q[32 * i + j];
+                const rwkv_q8& block = *rwkv_q8_row(&x.rows, i);
+                for (size_t j = 0; j < 32; ++j) isum += static_cast<int32_t>(w[j]) * block.q[j];
                 const Case c = {std::string("block_sum_") + type_name(type) + "/" + k.name};
                 c.near(o, y[i * n_out + o], isum, 0.0);
             }
@@ -378,7 +392,9 @@ int main() {
         test_heads_v7(reference, k);
         test_quantize(reference, k);
         for (int type = 0; type < RWKV_TYPE_COUNT; ++type) {
-            test_matmul(reference, k, static_cast<rwkv_type>(type));
+            for (const size_t tile : {1, 6, 16}) {
+                test_matmul(reference, k, static_cast<rwkv_type>(type), tile);
+            }
         }
         for (int type = RWKV_TYPE_Q4_0; type < RWKV_TYPE_COUNT; ++type) {
             test_block_sums(k, static_cast<rwkv_type>(type));

@@ -59,23 +59,24 @@ INLINE __m512 byte_of(rwkv_type type, __m512i code, int c) {
 INLINE void unpack(rwkv_type type, const rwkv_matrix* w, size_t panel, size_t first, size_t n,
                    uint16_t* tiles) {
     const int is_q8 = type == RWKV_TYPE_Q8_0;
-    const rwkv_panel16 p16 = rwkv_panel16_at(type, w->data, w->n_in, panel);
+    const uint8_t* base = rwkv_panel16_at(type, w, panel);
     const float offset = type == RWKV_TYPE_Q4_0 ? 8.0f : type == RWKV_TYPE_Q5_0 ? 16.0f : 0.0f;
     for (size_t b = first; b < first + n; ++b, tiles += TILE_BF16) {
-        const __m512 dw = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(p16.d + b * 32)));
+        const rwkv_block16 block = rwkv_block16_at(type, base, b);
+        const __m512 dw = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(block.d)));
         const __m512 base_value =
-            rwkv_has_m(type) ? _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(p16.m + b * 32)))
+            rwkv_has_m(type) ? _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(block.m)))
                              : _mm512_mul_ps(dw, _mm512_set1_ps(-offset));
         for (int g = 0; g < 8; ++g) {
             const int from = is_q8 ? g : g % 4;
-            __m512i code = _mm512_loadu_si512(p16.codes + b * p16.code_bytes + 64 * from);
+            __m512i code = _mm512_loadu_si512(block.codes + 64 * from);
             if (!is_q8) {
                 if (g >= 4) code = _mm512_srli_epi16(code, 4);
                 code = _mm512_and_si512(code, _mm512_set1_epi8(15));
             }
             if (rwkv_has_fifth(type)) {
                 __mmask64 bits;
-                memcpy(&bits, p16.fifth + b * 64 + 8 * g, sizeof bits);
+                memcpy(&bits, block.fifth + 8 * g, sizeof bits);
                 code = _mm512_mask_add_epi8(code, bits, code, _mm512_set1_epi8(16));
             }
             for (int c = 0; c < 4; c += 2) {

@@ -72,45 +72,36 @@ INLINE float vsum(vec v) {
 
 /* ---- rows ------------------------------------------------------------------------------------ */
 
-static void quantize(const float* x, size_t n, int8_t* q, float* d, float* sum) {
+static void quantize(const float* x, size_t n, rwkv_q8* y, size_t stride) {
     const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
     /* packs_epi32 and packs_epi16 interleave 128-bit lanes: this puts the dwords in order again. */
     const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-    for (size_t b = 0; b < n / RWKV_BLOCK; ++b, x += RWKV_BLOCK, q += RWKV_BLOCK) {
+    for (size_t b = 0; b < n / RWKV_BLOCK; ++b, x += RWKV_BLOCK, y += stride) {
         __m256 v[4];
         __m256i top = _mm256_setzero_si256();
         for (int i = 0; i < 4; ++i) {
-            /* Magnitudes compare like their bits, and NaN above infinity above all numbers. */
             v[i] = _mm256_loadu_ps(x + 8 * i);
             top = _mm256_max_epi32(top, _mm256_and_si256(_mm256_castps_si256(v[i]), magnitude));
         }
-        __m128i t = _mm_max_epi32(_mm256_castsi256_si128(top), _mm256_extracti128_si256(top, 1));
-        t = _mm_max_epi32(t, _mm_shuffle_epi32(t, 0x4e));
-        t = _mm_max_epi32(t, _mm_shuffle_epi32(t, 0xb1));
-        const int32_t bits = _mm_cvtsi128_si32(t);
-        const float amax = _mm_cvtss_f32(_mm_castsi128_ps(t));
-        const int finite = bits < 0x7f800000;
-        const float id = finite && bits > 0 ? 127.0f / amax : 0.0f;
-        if (!finite || id > 3.402823466e38f) {
-            _mm256_storeu_si256((__m256i*)q, _mm256_setzero_si256());
-            d[b] = finite ? 0.0f : NAN;
-            sum[b] = 0.0f;
-            continue;
-        }
-        const __m256 factor = _mm256_set1_ps(id);
+        __m128i top4 = _mm_max_epi32(_mm256_castsi256_si128(top), _mm256_extracti128_si256(top, 1));
+        top4 = _mm_max_epi32(top4, _mm_shuffle_epi32(top4, 0x4e));
+        top4 = _mm_max_epi32(top4, _mm_shuffle_epi32(top4, 0xb1));
+        const __m256 factor = _mm256_set1_ps(rwkv_q8_begin((uint32_t)_mm_cvtsi128_si32(top4), y));
+        const __m256 usable = _mm256_cmp_ps(factor, _mm256_setzero_ps(), _CMP_NEQ_OQ);
         __m256i i32[4];
-        for (int i = 0; i < 4; ++i) i32[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], factor));
+        for (int i = 0; i < 4; ++i) {
+            i32[i] = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_and_ps(v[i], usable), factor));
+        }
         const __m256i i16a = _mm256_packs_epi32(i32[0], i32[1]);
         const __m256i i16b = _mm256_packs_epi32(i32[2], i32[3]);
         const __m256i i8 = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(i16a, i16b), order);
-        _mm256_storeu_si256((__m256i*)q, i8);
-        __m256i s =
+        _mm256_storeu_si256((__m256i*)y->q, i8);
+        const __m256i s =
             _mm256_add_epi32(_mm256_add_epi32(i32[0], i32[1]), _mm256_add_epi32(i32[2], i32[3]));
         __m128i s4 = _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
         s4 = _mm_add_epi32(s4, _mm_shuffle_epi32(s4, 0x4e));
         s4 = _mm_add_epi32(s4, _mm_shuffle_epi32(s4, 0xb1));
-        sum[b] = (float)_mm_cvtsi128_si32(s4);
-        d[b] = bits > 0 ? amax / 127.0f : 0.0f;
+        rwkv_q8_end(_mm_cvtsi128_si32(s4), y);
     }
 }
 
@@ -155,9 +146,13 @@ INLINE void panel_values(rwkv_type type, const rwkv_matrix* w, size_t panel, con
     }
 }
 
-/* What to subtract from the unsigned code of a type to get its signed one. */
-INLINE float offset_of(rwkv_type type) {
-    return type == RWKV_TYPE_Q4_0 ? 8.0f : type == RWKV_TYPE_Q5_0 ? 16.0f : 0.0f;
+/* What makes of a block's product with unsigned codes that with signed ones: those of q4_0 and q5_0
+ * stand for 8 and 16 less. */
+INLINE __m256i offset_of(rwkv_type type, const rwkv_q8* x) {
+    const __m256i minus_8_sum = _mm256_set1_epi32(x->minus_8_sum);
+    return type == RWKV_TYPE_Q4_0   ? minus_8_sum
+           : type == RWKV_TYPE_Q5_0 ? _mm256_slli_epi32(minus_8_sum, 1)
+                                    : _mm256_setzero_si256();
 }
 
 /* 32 bits -> 32 bytes of 16 or 0. */
@@ -179,7 +174,7 @@ INLINE __m256i fifth_bits(const uint8_t* masks) {
 INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, const rwkv_rows* x,
                          size_t row, size_t n_rows, float* y, size_t ldy) {
     const int is_q8 = type == RWKV_TYPE_Q8_0;
-    const rwkv_panel16 p16 = rwkv_panel16_at(type, w->data, w->n_in, panel);
+    const uint8_t* base = rwkv_panel16_at(type, w, panel);
     const size_t n_blocks = w->n_in / RWKV_BLOCK;
     const __m256i low = _mm256_set1_epi8(15);
     const __m256i ones = _mm256_set1_epi16(1);
@@ -187,8 +182,10 @@ INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, con
     for (int half = 0; half < 2; ++half) {
         __m256 sum[TILE];
         for (size_t i = 0; i < n_rows; ++i) sum[i] = _mm256_setzero_ps();
-        for (size_t b = 0; b < n_blocks; ++b) {
-            const uint8_t* p = p16.codes + b * p16.code_bytes + half * 32;
+        const rwkv_q8* xb = rwkv_q8_row(x, row);
+        for (size_t b = 0; b < n_blocks; ++b, xb += x->tile) {
+            const rwkv_block16 block = rwkv_block16_at(type, base, b);
+            const uint8_t* p = block.codes + half * 32;
             __m256i code[8];
             for (int g = 0; g < (is_q8 ? 8 : 4); ++g) {
                 const __m256i bytes = _mm256_loadu_si256((const __m256i*)(p + 64 * g));
@@ -202,21 +199,18 @@ INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, con
             }
             if (rwkv_has_fifth(type)) {
                 for (int g = 0; g < 8; ++g) {
-                    code[g] =
-                        _mm256_or_si256(code[g], fifth_bits(p16.fifth + b * 64 + 8 * g + 4 * half));
+                    code[g] = _mm256_or_si256(code[g], fifth_bits(block.fifth + 8 * g + 4 * half));
                 }
             }
             const __m256 dw =
-                _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(p16.d + b * 32 + half * 16)));
+                _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(block.d + half * 16)));
             const __m256 mw =
                 rwkv_has_m(type)
-                    ? _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(p16.m + b * 32 + half * 16)))
+                    ? _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(block.m + half * 16)))
                     : _mm256_setzero_ps();
             UNROLL
             for (size_t i = 0; i < n_rows; ++i) {
-                const size_t at = (row + i) * n_blocks + b;
-                const uint8_t* q = (const uint8_t*)x->q + at * RWKV_BLOCK;
-                const __m256 xsum = _mm256_broadcast_ss(x->sum + at);
+                const uint8_t* q = (const uint8_t*)xb[i].q;
                 __m256i isum;
                 if (is_q8) {
                     isum = _mm256_setzero_si256();
@@ -237,17 +231,13 @@ INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, con
                                ? _mm256_add_epi32(_mm256_madd_epi16(pairs[0], ones),
                                                   _mm256_madd_epi16(pairs[1], ones))
                                : _mm256_madd_epi16(_mm256_add_epi16(pairs[0], pairs[1]), ones);
+                    isum = _mm256_add_epi32(isum, offset_of(type, &xb[i]));
                 }
-                /* From unsigned codes to signed ones: exact, as all are whole numbers below 2^24.
-                 */
-                __m256 signed_sum = _mm256_cvtepi32_ps(isum);
-                if (offset_of(type) != 0.0f) {
-                    signed_sum =
-                        _mm256_fnmadd_ps(_mm256_set1_ps(offset_of(type)), xsum, signed_sum);
+                const __m256 dx = _mm256_broadcast_ss(&xb[i].d);
+                sum[i] = _mm256_fmadd_ps(_mm256_mul_ps(dw, dx), _mm256_cvtepi32_ps(isum), sum[i]);
+                if (rwkv_has_m(type)) {
+                    sum[i] = _mm256_fmadd_ps(mw, _mm256_broadcast_ss(&xb[i].s), sum[i]);
                 }
-                const __m256 dx = _mm256_broadcast_ss(x->d + at);
-                sum[i] = _mm256_fmadd_ps(_mm256_mul_ps(dw, dx), signed_sum, sum[i]);
-                if (rwkv_has_m(type)) sum[i] = _mm256_fmadd_ps(_mm256_mul_ps(mw, dx), xsum, sum[i]);
             }
         }
         for (size_t i = 0; i < n_rows; ++i) {

@@ -60,33 +60,22 @@ INLINE float vsum(vec v) {
 
 /* ---- rows ------------------------------------------------------------------------------------ */
 
-static void quantize(const float* x, size_t n, int8_t* q, float* d, float* sum) {
+static void quantize(const float* x, size_t n, rwkv_q8* y, size_t stride) {
     const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
-    for (size_t b = 0; b < n / RWKV_BLOCK; ++b, x += RWKV_BLOCK, q += RWKV_BLOCK) {
+    for (size_t b = 0; b < n / RWKV_BLOCK; ++b, x += RWKV_BLOCK, y += stride) {
         const __m512 low = _mm512_loadu_ps(x);
         const __m512 high = _mm512_loadu_ps(x + 16);
-        /* Magnitudes compare like their bits, and NaN above infinity above all numbers. */
         const __m512i top =
             _mm512_max_epi32(_mm512_and_epi32(_mm512_castps_si512(low), magnitude),
                              _mm512_and_epi32(_mm512_castps_si512(high), magnitude));
-        const int32_t bits = _mm512_reduce_max_epi32(top);
-        float amax;
-        memcpy(&amax, &bits, sizeof amax);
-        const int finite = bits < 0x7f800000;
-        const float id = finite && bits > 0 ? 127.0f / amax : 0.0f;
-        if (!finite || id > 3.402823466e38f) {
-            _mm256_storeu_si256((__m256i*)q, _mm256_setzero_si256());
-            d[b] = finite ? 0.0f : NAN;
-            sum[b] = 0.0f;
-            continue;
-        }
+        const float id = rwkv_q8_begin((uint32_t)_mm512_reduce_max_epi32(top), y);
+        const __mmask16 usable = id != 0.0f ? 0xffff : 0;
         const __m512 factor = _mm512_set1_ps(id);
-        const __m512i i0 = _mm512_cvtps_epi32(_mm512_mul_ps(low, factor));
-        const __m512i i1 = _mm512_cvtps_epi32(_mm512_mul_ps(high, factor));
-        _mm_storeu_si128((__m128i*)q, _mm512_cvtepi32_epi8(i0));
-        _mm_storeu_si128((__m128i*)(q + 16), _mm512_cvtepi32_epi8(i1));
-        sum[b] = (float)_mm512_reduce_add_epi32(_mm512_add_epi32(i0, i1));
-        d[b] = bits > 0 ? amax / 127.0f : 0.0f;
+        const __m512i i0 = _mm512_cvtps_epi32(_mm512_maskz_mul_ps(usable, low, factor));
+        const __m512i i1 = _mm512_cvtps_epi32(_mm512_maskz_mul_ps(usable, high, factor));
+        _mm_storeu_si128((__m128i*)y->q, _mm512_cvtepi32_epi8(i0));
+        _mm_storeu_si128((__m128i*)(y->q + 16), _mm512_cvtepi32_epi8(i1));
+        rwkv_q8_end(_mm512_reduce_add_epi32(_mm512_add_epi32(i0, i1)), y);
     }
 }
 
@@ -137,9 +126,13 @@ INLINE void panel_values(rwkv_type type, const rwkv_matrix* w, size_t panel, con
     }
 }
 
-/* What to subtract from the unsigned code of a type to get its signed one. */
-INLINE float offset_of(rwkv_type type) {
-    return type == RWKV_TYPE_Q4_0 ? 8.0f : type == RWKV_TYPE_Q5_0 ? 16.0f : 0.0f;
+/* What makes of a block's product with unsigned codes that with signed ones: those of q4_0 and q5_0
+ * stand for 8 and 16 less. */
+INLINE __m512i offset_of(rwkv_type type, const rwkv_q8* x) {
+    const __m512i minus_8_sum = _mm512_set1_epi32(x->minus_8_sum);
+    return type == RWKV_TYPE_Q4_0   ? minus_8_sum
+           : type == RWKV_TYPE_Q5_0 ? _mm512_slli_epi32(minus_8_sum, 1)
+                                    : _mm512_setzero_si512();
 }
 
 /* Quantised panel times n_rows (<= TILE) rows. As in avx2.c, the products of a block's groups are
@@ -150,7 +143,7 @@ INLINE float offset_of(rwkv_type type) {
 INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, const rwkv_rows* x,
                          size_t row, size_t n_rows, float* y, size_t ldy) {
     const int is_q8 = type == RWKV_TYPE_Q8_0;
-    const rwkv_panel16 p16 = rwkv_panel16_at(type, w->data, w->n_in, panel);
+    const uint8_t* base = rwkv_panel16_at(type, w, panel);
     const size_t n_blocks = w->n_in / RWKV_BLOCK;
     const __m512i low = _mm512_set1_epi8(15);
     const __m512i ones = _mm512_set1_epi16(1);
@@ -158,10 +151,12 @@ INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, con
 
     __m512 sum[TILE];
     for (size_t i = 0; i < n_rows; ++i) sum[i] = _mm512_setzero_ps();
-    for (size_t b = 0; b < n_blocks; ++b) {
+    const rwkv_q8* xb = rwkv_q8_row(x, row);
+    for (size_t b = 0; b < n_blocks; ++b, xb += x->tile) {
+        const rwkv_block16 block = rwkv_block16_at(type, base, b);
         __m512i code[8];
         for (int g = 0; g < (is_q8 ? 8 : 4); ++g) {
-            const uint8_t* p = p16.codes + b * p16.code_bytes + 64 * g;
+            const uint8_t* p = block.codes + 64 * g;
             const __m512i bytes = _mm512_loadu_si512(p);
             rwkv_prefetch(p);
             if (is_q8) {
@@ -174,20 +169,20 @@ INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, con
         if (rwkv_has_fifth(type)) {
             for (int g = 0; g < 8; ++g) {
                 __mmask64 bits;
-                memcpy(&bits, p16.fifth + b * 64 + 8 * g, sizeof bits);
+                memcpy(&bits, block.fifth + 8 * g, sizeof bits);
                 code[g] = _mm512_mask_add_epi8(code[g], bits, code[g], _mm512_set1_epi8(16));
             }
         }
-        const __m512 dw = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(p16.d + b * 32)));
-        const __m512 mw =
-            rwkv_has_m(type) ? _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(p16.m + b * 32)))
-                             : _mm512_setzero_ps();
+        const __m512 dw = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(block.d)));
+        const __m512 mw = rwkv_has_m(type)
+                              ? _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(block.m)))
+                              : _mm512_setzero_ps();
         UNROLL
         for (size_t i = 0; i < n_rows; ++i) {
-            const size_t at = (row + i) * n_blocks + b;
-            const uint8_t* q = (const uint8_t*)x->q + at * RWKV_BLOCK;
-            __m512i isum = _mm512_setzero_si512();
+            const uint8_t* q = (const uint8_t*)xb[i].q;
+            __m512i isum;
             if (is_q8) {
+                isum = _mm512_setzero_si512();
                 for (int g = 0; g < 8; ++g) {
                     const __m512i xq = _mm512_set1_epi32((int32_t)rwkv_load_u32(q + 4 * g));
                     const __m512i even =
@@ -208,16 +203,11 @@ INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, con
                            ? _mm512_add_epi32(_mm512_madd_epi16(pairs[0], ones),
                                               _mm512_madd_epi16(pairs[1], ones))
                            : _mm512_madd_epi16(_mm512_add_epi16(pairs[0], pairs[1]), ones);
+                isum = _mm512_add_epi32(isum, offset_of(type, &xb[i]));
             }
-            /* From unsigned codes to signed ones: exact, as all are whole numbers below 2^24. */
-            const __m512 xsum = _mm512_set1_ps(x->sum[at]);
-            __m512 signed_sum = _mm512_cvtepi32_ps(isum);
-            if (offset_of(type) != 0.0f) {
-                signed_sum = _mm512_fnmadd_ps(_mm512_set1_ps(offset_of(type)), xsum, signed_sum);
-            }
-            const __m512 dx = _mm512_set1_ps(x->d[at]);
-            sum[i] = _mm512_fmadd_ps(_mm512_mul_ps(dw, dx), signed_sum, sum[i]);
-            if (rwkv_has_m(type)) sum[i] = _mm512_fmadd_ps(_mm512_mul_ps(mw, dx), xsum, sum[i]);
+            const __m512 dx = _mm512_set1_ps(xb[i].d);
+            sum[i] = _mm512_fmadd_ps(_mm512_mul_ps(dw, dx), _mm512_cvtepi32_ps(isum), sum[i]);
+            if (rwkv_has_m(type)) sum[i] = _mm512_fmadd_ps(mw, _mm512_set1_ps(xb[i].s), sum[i]);
         }
     }
     for (size_t i = 0; i < n_rows; ++i) vstore(y + (row + i) * ldy + o, w->n_out - o, sum[i]);

@@ -13,29 +13,32 @@
  * codes and what else is at hand fill the 32 registers. */
 enum { TILE = 16 };
 
-/* What to subtract from the unsigned code of a type to get its signed one. q8_0's signed bytes
- * become unsigned by adding 128. */
-INLINE float offset_of(rwkv_type type) {
-    return type == RWKV_TYPE_Q4_0   ? 8.0f
-           : type == RWKV_TYPE_Q5_0 ? 16.0f
-           : type == RWKV_TYPE_Q8_0 ? 128.0f
-                                    : 0.0f;
+/* What makes of a block's product with unsigned codes that with signed ones: the codes of q4_0 and
+ * q5_0 stand for 8 and 16 less, and q8_0's signed bytes become unsigned by adding 128. */
+INLINE __m512i offset_of(rwkv_type type, const rwkv_q8* x) {
+    const __m512i minus_8_sum = _mm512_set1_epi32(x->minus_8_sum);
+    return type == RWKV_TYPE_Q4_0   ? minus_8_sum
+           : type == RWKV_TYPE_Q5_0 ? _mm512_slli_epi32(minus_8_sum, 1)
+           : type == RWKV_TYPE_Q8_0 ? _mm512_slli_epi32(minus_8_sum, 4)
+                                    : _mm512_setzero_si512();
 }
 
 /* A panel times n_rows (<= TILE) rows. */
 INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, const rwkv_rows* x,
                          size_t row, size_t n_rows, float* y, size_t ldy) {
     const int is_q8 = type == RWKV_TYPE_Q8_0;
-    const rwkv_panel16 p16 = rwkv_panel16_at(type, w->data, w->n_in, panel);
+    const uint8_t* base = rwkv_panel16_at(type, w, panel);
     const size_t n_blocks = w->n_in / RWKV_BLOCK;
     const __m512i low = _mm512_set1_epi8(15);
 
     __m512 sum[TILE];
     for (size_t i = 0; i < n_rows; ++i) sum[i] = _mm512_setzero_ps();
-    for (size_t b = 0; b < n_blocks; ++b) {
+    const rwkv_q8* xb = rwkv_q8_row(x, row);
+    for (size_t b = 0; b < n_blocks; ++b, xb += x->tile) {
+        const rwkv_block16 block = rwkv_block16_at(type, base, b);
         __m512i code[8];
         for (int g = 0; g < (is_q8 ? 8 : 4); ++g) {
-            const uint8_t* p = p16.codes + b * p16.code_bytes + 64 * g;
+            const uint8_t* p = block.codes + 64 * g;
             const __m512i bytes = _mm512_loadu_si512(p);
             rwkv_prefetch(p);
             if (is_q8) {
@@ -48,20 +51,19 @@ INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, con
         if (rwkv_has_fifth(type)) {
             for (int g = 0; g < 8; ++g) {
                 __mmask64 bits;
-                memcpy(&bits, p16.fifth + b * 64 + 8 * g, sizeof bits);
+                memcpy(&bits, block.fifth + 8 * g, sizeof bits);
                 code[g] = _mm512_mask_add_epi8(code[g], bits, code[g], _mm512_set1_epi8(16));
             }
         }
-        const __m512 dw = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(p16.d + b * 32)));
-        const __m512 mw =
-            rwkv_has_m(type) ? _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(p16.m + b * 32)))
-                             : _mm512_setzero_ps();
+        const __m512 dw = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(block.d)));
+        const __m512 mw = rwkv_has_m(type)
+                              ? _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(block.m)))
+                              : _mm512_setzero_ps();
         UNROLL
         for (size_t i = 0; i < n_rows; ++i) {
-            const size_t at = (row + i) * n_blocks + b;
-            const uint8_t* q = (const uint8_t*)x->q + at * RWKV_BLOCK;
+            const uint8_t* q = (const uint8_t*)xb[i].q;
             /* Two chains, since each instruction waits for the one before in its chain. */
-            __m512i isum = _mm512_setzero_si512();
+            __m512i isum = offset_of(type, &xb[i]);
             __m512i odd = _mm512_setzero_si512();
             for (int g = 0; g < 8; g += 2) {
                 const __m512i xq0 = _mm512_set1_epi32((int32_t)rwkv_load_u32(q + 4 * g));
@@ -70,15 +72,9 @@ INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, con
                 odd = _mm512_dpbusd_epi32(odd, code[g + 1], xq1);
             }
             isum = _mm512_add_epi32(isum, odd);
-            /* From unsigned codes to signed ones: exact, as all are whole numbers below 2^24. */
-            const __m512 xsum = _mm512_set1_ps(x->sum[at]);
-            __m512 signed_sum = _mm512_cvtepi32_ps(isum);
-            if (offset_of(type) != 0.0f) {
-                signed_sum = _mm512_fnmadd_ps(_mm512_set1_ps(offset_of(type)), xsum, signed_sum);
-            }
-            const __m512 dx = _mm512_set1_ps(x->d[at]);
-            sum[i] = _mm512_fmadd_ps(_mm512_mul_ps(dw, dx), signed_sum, sum[i]);
-            if (rwkv_has_m(type)) sum[i] = _mm512_fmadd_ps(_mm512_mul_ps(mw, dx), xsum, sum[i]);
+            const __m512 dx = _mm512_set1_ps(xb[i].d);
+            sum[i] = _mm512_fmadd_ps(_mm512_mul_ps(dw, dx), _mm512_cvtepi32_ps(isum), sum[i]);
+            if (rwkv_has_m(type)) sum[i] = _mm512_fmadd_ps(mw, _mm512_set1_ps(xb[i].s), sum[i]);
         }
     }
     const size_t o = panel * RWKV_PANEL;

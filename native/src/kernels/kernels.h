@@ -41,6 +41,7 @@ typedef enum rwkv_type {
 enum {
     RWKV_BLOCK = 32,      /* values in a quantised block */
     RWKV_PANEL = 16,      /* rows of a matrix that are packed, and computed, together */
+    RWKV_TILE = 16,       /* rows of activations that lie together, at most */
     RWKV_WIDE = 32,       /* rows from which a sequence may take matmul_wide */
     RWKV_LANES = 16,      /* widest vector, in floats */
     RWKV_PREFETCH = 4096, /* bytes ahead that weights are fetched: see rwkv_prefetch */
@@ -69,19 +70,36 @@ typedef struct rwkv_matrix {
     rwkv_type type;
 } rwkv_matrix;
 
+/* A block of 32 quantised activations: x ~ d * q. */
+typedef struct rwkv_q8 {
+    float d;
+    float s;             /* d * sum of q: what the minimum m of a block of weights is times */
+    int32_t minus_8_sum; /* -8 * sum of q: what makes of a product with unsigned codes that with
+                          * q4_0's, which stand for 8 less */
+    int8_t q[RWKV_BLOCK];
+} rwkv_q8;
+
 /* Activations, as matrices take them: fp32 rows, and the same rows quantised in blocks of 32, or,
  * for products of many rows at levels that have them, as bf16. x is read by products with fp
- * matrices, q, d and sum or bf16 by those with quantised ones. Memory of bf16 goes on to a multiple
- * of 32 rows. */
+ * matrices, q8 or bf16 by those with quantised ones.
+ *
+ * q8 lies tile after tile: the same block of a tile's rows side by side, then their next block, so
+ * that a product of a tile's rows reads one run of memory. Its memory goes on to whole tiles, that
+ * of bf16 to a multiple of 32 rows. */
 typedef struct rwkv_rows {
     float* x;       /* (n, n_cols), rows `ld` floats apart */
-    int8_t* q;      /* (n, n_cols): x ~ d * q */
-    float* d;       /* (n, n_cols / 32) */
-    float* sum;     /* (n, n_cols / 32): the sum of the block's q, a whole number */
+    rwkv_q8* q8;    /* (n / tile, n_cols / 32, tile) */
     uint16_t* bf16; /* (n, n_cols) */
     size_t n_cols;
     size_t ld;
+    size_t tile; /* rows of a tile, 1 to RWKV_TILE */
 } rwkv_rows;
+
+/* Where block 0 of a row lies; its next blocks follow `tile` apart. */
+static inline rwkv_q8* rwkv_q8_row(const rwkv_rows* x, size_t row) {
+    const size_t in_tile = row % x->tile;
+    return x->q8 + (row - in_tile) * (x->n_cols / RWKV_BLOCK) + in_tile;
+}
 
 /* What a level does for one type of weights. Panel p holds the rows 16 p .. 16 p + 15 of the matrix
  * (fewer in the last). A level that replaces `pack` replaces `matmul` with it. */
@@ -98,10 +116,9 @@ typedef struct rwkv_matrix_kernels {
      * rows o of W in panels [panel_begin, panel_end). y has n_out columns used and rows ldy apart;
      * only the elements named are written.
      *
-     * Quantised W:  sum over blocks, in order, of  d_w d_x isum (+ m_w d_x xsum for q4_1, q5_1),
-     *               isum = sum of q_w q_x, xsum = sum of q_x, both exact: whole
-     *               numbers below 2^24, in int32 or float;
-     *               q_w is signed for q4_0 (q - 8), q5_0 (q - 16), q8_0. */
+     * Quantised W:  sum over blocks, in order, of  d_w d_x isum (+ m_w s_x for q4_1, q5_1),
+     *               isum = sum of q_w q_x, exact, in int32; q_w is signed for q4_0 (q - 8),
+     *               q5_0 (q - 16), q8_0. */
     void (*matmul)(const rwkv_matrix* w, const rwkv_rows* x, size_t row_begin, size_t row_end,
                    size_t panel_begin, size_t panel_end, float* y, size_t ldy);
 
@@ -131,11 +148,12 @@ typedef struct rwkv_kernels {
 
     rwkv_matrix_kernels matrix[RWKV_TYPE_COUNT];
 
-    /* Quantises a row to blocks of 32 (n is a multiple of 32). For each block, with amax = max |x|:
-     *     id = 127 / amax,  d = amax / 127,  q = round_half_even(x * id),  sum = sum of q
+    /* Quantises a row to blocks of 32 (n is a multiple of 32), `stride` apart in y. For each block,
+     * with amax = max |x|:
+     *     id = 127 / amax,  d = amax / 127,  q = round_half_even(x * id)
      * amax = 0, or so small that id overflows: d = 0, q = 0.
-     * A value that is not finite: d = NaN, q = 0, so that every product with it is NaN. */
-    void (*quantize)(const float* x, size_t n, int8_t* q, float* d, float* sum);
+     * A value that is not finite: d = s = NaN, q = 0, so that every product with it is NaN. */
+    void (*quantize)(const float* x, size_t n, rwkv_q8* y, size_t stride);
 
     /* Rounds to bf16, halves to even. NULL at levels without matmul_wide. */
     void (*to_bf16)(const float* x, size_t n, uint16_t* y);
@@ -202,27 +220,23 @@ typedef struct rwkv_kernels {
 /* Layout "panel16", for all levels above reference. In a panel the 16 rows are interleaved so that
  * one 512-bit vector (or two of 256, or four of 128) holds the same columns of all 16 rows:
  *     fp32, fp16   column after column, 16 values each
- *     quantised    codes: for each block of 32 columns, groups of 4 columns, 16 rows x 4 bytes:
- *                    4-bit part: 4 groups of 64 bytes; byte j of a row's 16 holds column j in its
- *                      low and column j + 16 in its high half, as in the file
- *                    8-bit part: 8 groups of 64 bytes
- *                  fifth bits (q5): after all 4-bit parts, for each block and each of the 8 groups
- *                    a uint64, whose bit 4 row + c belongs to column c of the group; columns 0-15
- *                    (low halves) are groups 0-3, columns 16-31 are groups 4-7
- *                  d, then m: after that, for each block 16 x fp16
+ *     quantised    block after block of 32 columns, each with the parts
+ *                    codes   groups of 4 columns, 16 rows x 4 bytes:
+ *                      4-bit part: 4 groups of 64 bytes; byte j of a row's 16 holds column j in its
+ *                        low and column j + 16 in its high half, as in the file
+ *                      8-bit part: 8 groups of 64 bytes
+ *                    fifth   (q5) for each of the 8 groups a uint64, whose bit 4 row + c belongs to
+ *                      column c of the group; columns 0-15 (low halves) are groups 0-3, columns
+ *                      16-31 are groups 4-7
+ *                    d, then m (q4_1, q5_1): 16 x fp16
+ *                  In odd blocks the codes come last, so that they always begin at a multiple of 64
+ *                  bytes: d is 32 bytes, an odd number of half cache lines.
+ * A panel is one run of bytes that a product reads from its first to its last, because a core's
+ * prefetchers follow one such run at the memory's full rate, but not two that take turns.
  * Rows beyond n_out are zeros. A matrix takes the bytes of its file, rounded up to whole panels. */
 size_t rwkv_panel16_size(rwkv_type type, size_t n_out, size_t n_in);
 void rwkv_panel16_pack(rwkv_type type, const uint8_t* src, size_t n_out, size_t n_in,
                        size_t panel_begin, size_t panel_end, uint8_t* dst);
-
-/* Where the parts of panel `panel` lie; fifth and m only for types that have them. */
-typedef struct rwkv_panel16 {
-    const uint8_t* codes; /* code_bytes for each block */
-    const uint8_t* fifth; /* 64 bytes for each block */
-    const uint8_t* d;     /* 32 bytes for each block */
-    const uint8_t* m;     /* likewise */
-    size_t code_bytes;
-} rwkv_panel16;
 
 static inline int rwkv_has_fifth(rwkv_type type) {
     return type == RWKV_TYPE_Q5_0 || type == RWKV_TYPE_Q5_1;
@@ -232,16 +246,31 @@ static inline int rwkv_has_m(rwkv_type type) {
     return type == RWKV_TYPE_Q4_1 || type == RWKV_TYPE_Q5_1;
 }
 
-static inline rwkv_panel16 rwkv_panel16_at(rwkv_type type, const void* packed, size_t n_in,
-                                           size_t panel) {
-    const size_t n_blocks = n_in / RWKV_BLOCK;
-    rwkv_panel16 p;
-    p.code_bytes = type == RWKV_TYPE_Q8_0 ? 512 : 256;
-    p.codes = (const uint8_t*)packed + panel * RWKV_PANEL * rwkv_row_bytes(type, n_in);
-    p.fifth = p.codes + n_blocks * p.code_bytes;
-    p.d = p.fifth + (rwkv_has_fifth(type) ? n_blocks * 64 : 0);
-    p.m = p.d + n_blocks * 32;
-    return p;
+/* Where the parts of a block lie; fifth and m only for types that have them. */
+typedef struct rwkv_block16 {
+    const uint8_t* codes; /* 256 bytes, or 512 for q8_0 */
+    const uint8_t* fifth; /* 64 bytes */
+    const uint8_t* d;     /* 32 bytes */
+    const uint8_t* m;     /* 32 bytes */
+} rwkv_block16;
+
+/* Block b of the panel that begins at `panel`. */
+static inline rwkv_block16 rwkv_block16_at(rwkv_type type, const uint8_t* panel, size_t b) {
+    const size_t size = RWKV_PANEL * rwkv_block_bytes(type);
+    const size_t code_bytes = type == RWKV_TYPE_Q8_0 ? 512 : 256;
+    const size_t odd = b % 2;
+    const uint8_t* block = panel + b * size;
+    rwkv_block16 at;
+    at.codes = block + odd * (size - code_bytes);
+    at.fifth = block + (1 - odd) * code_bytes;
+    at.d = at.fifth + (rwkv_has_fifth(type) ? 64 : 0);
+    at.m = at.d + 32;
+    return at;
+}
+
+/* Panel `panel` of a matrix. */
+static inline const uint8_t* rwkv_panel16_at(rwkv_type type, const rwkv_matrix* w, size_t panel) {
+    return (const uint8_t*)w->data + panel * RWKV_PANEL * rwkv_row_bytes(type, w->n_in);
 }
 
 /* ---- the levels' own functions; see registry.cpp ----------------------------------------------
@@ -293,6 +322,24 @@ static inline uint32_t rwkv_load_u32(const uint8_t* p) {
     uint32_t v;
     memcpy(&v, p, sizeof v);
     return v;
+}
+
+/* Begins a quantised block whose largest magnitude has these bits (magnitudes compare like their
+ * bits, and NaN above infinity above all numbers): sets d and returns id, 0 where q is to be 0. */
+static inline float rwkv_q8_begin(uint32_t bits, rwkv_q8* y) {
+    float amax;
+    memcpy(&amax, &bits, sizeof amax);
+    const int finite = bits < 0x7f800000u;
+    const float id = finite && bits > 0 ? 127.0f / amax : 0.0f;
+    const int usable = id > 0.0f && id <= 3.402823466e38f;
+    y->d = !finite ? amax - amax : usable ? amax / 127.0f : 0.0f; /* infinity - infinity is NaN */
+    return usable ? id : 0.0f;
+}
+
+/* Ends it: `sum` is that of its q. */
+static inline void rwkv_q8_end(int32_t sum, rwkv_q8* y) {
+    y->s = y->d * (float)sum;
+    y->minus_8_sum = -8 * sum;
 }
 
 #ifdef __cplusplus

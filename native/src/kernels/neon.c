@@ -69,24 +69,18 @@ INLINE float vsum(vec v) {
 
 /* ---- rows ------------------------------------------------------------------------------------ */
 
-static void quantize(const float* x, size_t n, int8_t* q, float* d, float* sum) {
-    for (size_t b = 0; b < n / RWKV_BLOCK; ++b, x += RWKV_BLOCK, q += RWKV_BLOCK) {
+static void quantize(const float* x, size_t n, rwkv_q8* y, size_t stride) {
+    for (size_t b = 0; b < n / RWKV_BLOCK; ++b, x += RWKV_BLOCK, y += stride) {
         float32x4_t v[8];
         uint32x4_t top = vdupq_n_u32(0);
         for (int i = 0; i < 8; ++i) {
-            /* Magnitudes compare like their bits, and NaN above infinity above all numbers. */
             v[i] = vld1q_f32(x + 4 * i);
             top = vmaxq_u32(top, vreinterpretq_u32_f32(vabsq_f32(v[i])));
         }
-        const uint32_t bits = vmaxvq_u32(top);
-        float amax;
-        memcpy(&amax, &bits, sizeof amax);
-        const int finite = bits < 0x7f800000u;
-        const float id = finite && bits > 0 ? 127.0f / amax : 0.0f;
-        if (!finite || id > 3.402823466e38f) {
-            memset(q, 0, RWKV_BLOCK);
-            d[b] = finite ? 0.0f : NAN;
-            sum[b] = 0.0f;
+        const float id = rwkv_q8_begin(vmaxvq_u32(top), y);
+        if (id == 0.0f) {
+            memset(y->q, 0, sizeof y->q);
+            rwkv_q8_end(0, y);
             continue;
         }
         int32x4_t total = vdupq_n_s32(0);
@@ -98,10 +92,9 @@ static void quantize(const float* x, size_t n, int8_t* q, float* d, float* sum) 
             }
             const int16x8_t low = vcombine_s16(vmovn_s32(i32[0]), vmovn_s32(i32[1]));
             const int16x8_t high = vcombine_s16(vmovn_s32(i32[2]), vmovn_s32(i32[3]));
-            vst1q_s8(q + 4 * i, vcombine_s8(vmovn_s16(low), vmovn_s16(high)));
+            vst1q_s8(y->q + 4 * i, vcombine_s8(vmovn_s16(low), vmovn_s16(high)));
         }
-        sum[b] = (float)vaddvq_s32(total);
-        d[b] = bits > 0 ? amax / 127.0f : 0.0f;
+        rwkv_q8_end(vaddvq_s32(total), y);
     }
 }
 

@@ -1,5 +1,6 @@
 /* neon_matmul.h: the matrix products of the two Arm levels, which differ in block_sum(type, code,
- * q): the int32 sums of 4 rows over a block, from its eight groups' signed codes and 32
+ * q): the int32 sums of 4 rows over a block, from its eight groups' codes (0 to 31, or -128 to 127
+ * for q8_0) and 32
  * activations. */
 
 /* Rows of activations that share one pass over a panel. */
@@ -30,39 +31,37 @@ INLINE uint8x16_t fifth_bits(const uint8_t* masks) {
 INLINE void quarter_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, size_t quarter,
                            const rwkv_rows* x, size_t row, size_t n_rows, float* y, size_t ldy) {
     const int is_q8 = type == RWKV_TYPE_Q8_0;
-    const rwkv_panel16 p16 = rwkv_panel16_at(type, w->data, w->n_in, panel);
-    const int8_t offset = type == RWKV_TYPE_Q4_0 ? 8 : type == RWKV_TYPE_Q5_0 ? 16 : 0;
+    const uint8_t* base = rwkv_panel16_at(type, w, panel);
+    const int32_t minus_8_sums = type == RWKV_TYPE_Q4_0 ? 1 : type == RWKV_TYPE_Q5_0 ? 2 : 0;
     const size_t n_blocks = w->n_in / RWKV_BLOCK;
 
     float32x4_t sum[TILE];
     for (size_t i = 0; i < n_rows; ++i) sum[i] = vdupq_n_f32(0.0f);
-    for (size_t b = 0; b < n_blocks; ++b) {
+    const rwkv_q8* xb = rwkv_q8_row(x, row);
+    for (size_t b = 0; b < n_blocks; ++b, xb += x->tile) {
+        const rwkv_block16 block = rwkv_block16_at(type, base, b);
         int8x16_t code[8];
         for (int g = 0; g < (is_q8 ? 8 : 4); ++g) {
-            const uint8x16_t bytes =
-                vld1q_u8(p16.codes + b * p16.code_bytes + 64 * g + 16 * quarter);
+            const uint8x16_t bytes = vld1q_u8(block.codes + 64 * g + 16 * quarter);
             code[g] = vreinterpretq_s8_u8(is_q8 ? bytes : vandq_u8(bytes, vdupq_n_u8(15)));
             if (!is_q8) code[g + 4] = vreinterpretq_s8_u8(vshrq_n_u8(bytes, 4));
         }
-        if (!is_q8) {
+        if (rwkv_has_fifth(type)) {
             for (int g = 0; g < 8; ++g) {
-                if (rwkv_has_fifth(type)) {
-                    const uint8x16_t high = fifth_bits(p16.fifth + b * 64 + 8 * g + 2 * quarter);
-                    code[g] = vorrq_s8(code[g], vreinterpretq_s8_u8(high));
-                }
-                if (offset) code[g] = vsubq_s8(code[g], vdupq_n_s8(offset));
+                const uint8x16_t high = fifth_bits(block.fifth + 8 * g + 2 * quarter);
+                code[g] = vorrq_s8(code[g], vreinterpretq_s8_u8(high));
             }
         }
-        const float32x4_t dw = load_fp16(p16.d + b * 32 + 8 * quarter);
+        const float32x4_t dw = load_fp16(block.d + 8 * quarter);
         const float32x4_t mw =
-            rwkv_has_m(type) ? load_fp16(p16.m + b * 32 + 8 * quarter) : vdupq_n_f32(0.0f);
+            rwkv_has_m(type) ? load_fp16(block.m + 8 * quarter) : vdupq_n_f32(0.0f);
         UNROLL
         for (size_t i = 0; i < n_rows; ++i) {
-            const size_t at = (row + i) * n_blocks + b;
-            const float dx = x->d[at];
-            const float32x4_t isum = vcvtq_f32_s32(block_sum(type, code, x->q + at * RWKV_BLOCK));
-            sum[i] = vfmaq_f32(sum[i], vmulq_n_f32(dw, dx), isum);
-            if (rwkv_has_m(type)) sum[i] = vfmaq_n_f32(sum[i], vmulq_n_f32(mw, dx), x->sum[at]);
+            /* The codes of q4_0 and q5_0 stand for 8 and 16 less. */
+            const int32x4_t offset = vdupq_n_s32(xb[i].minus_8_sum * minus_8_sums);
+            const int32x4_t isum = vaddq_s32(block_sum(type, code, xb[i].q), offset);
+            sum[i] = vfmaq_f32(sum[i], vmulq_n_f32(dw, xb[i].d), vcvtq_f32_s32(isum));
+            if (rwkv_has_m(type)) sum[i] = vfmaq_n_f32(sum[i], mw, xb[i].s);
         }
     }
     for (size_t i = 0; i < n_rows; ++i) {

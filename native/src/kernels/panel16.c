@@ -21,33 +21,31 @@ static void pack_values(const uint8_t* src, size_t size, size_t n_rows, size_t n
 /* `dst` is the start of a panel, already zeroed. */
 static void pack_blocks(rwkv_type type, const uint8_t* src, size_t n_rows, size_t n_in,
                         uint8_t* dst) {
-    const rwkv_panel16 part = rwkv_panel16_at(type, dst, n_in, 0);
-    uint8_t* fifth = dst + (part.fifth - dst);
-    uint8_t* d = dst + (part.d - dst);
-    uint8_t* m = dst + (part.m - dst);
+    const size_t n_groups = type == RWKV_TYPE_Q8_0 ? 8 : 4;
     for (size_t row = 0; row < n_rows; ++row) {
         const uint8_t* p = src + row * rwkv_row_bytes(type, n_in);
         for (size_t b = 0; b < n_in / RWKV_BLOCK; ++b) {
-            memcpy(d + (b * RWKV_PANEL + row) * 2, p, 2);
+            const rwkv_block16 at = rwkv_block16_at(type, dst, b);
+            memcpy(dst + (at.d - dst) + 2 * row, p, 2);
             p += 2;
             if (rwkv_has_m(type)) {
-                memcpy(m + (b * RWKV_PANEL + row) * 2, p, 2);
+                memcpy(dst + (at.m - dst) + 2 * row, p, 2);
                 p += 2;
             }
             if (rwkv_has_fifth(type)) {
                 const uint32_t bits = rwkv_load_u32(p);
                 for (size_t g = 0; g < 8; ++g) {
-                    uint8_t* at = fifth + b * 64 + 8 * g;
+                    uint8_t* to = dst + (at.fifth - dst) + 8 * g;
                     uint64_t mask;
-                    memcpy(&mask, at, sizeof mask);
+                    memcpy(&mask, to, sizeof mask);
                     mask |= (uint64_t)(bits >> 4 * g & 15) << 4 * row;
-                    memcpy(at, &mask, sizeof mask);
+                    memcpy(to, &mask, sizeof mask);
                 }
                 p += 4;
             }
-            uint8_t* codes = dst + b * part.code_bytes + 4 * row;
-            for (size_t g = 0; g < part.code_bytes / 64; ++g) memcpy(codes + 64 * g, p + 4 * g, 4);
-            p += part.code_bytes / RWKV_PANEL;
+            uint8_t* codes = dst + (at.codes - dst) + 4 * row;
+            for (size_t g = 0; g < n_groups; ++g) memcpy(codes + 64 * g, p + 4 * g, 4);
+            p += 4 * n_groups;
         }
     }
 }

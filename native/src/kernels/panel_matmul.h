@@ -8,26 +8,37 @@
  * Both take (type, w, panel, x, row, n_rows, y, ldy), of which type and n_rows are constants to the
  * compiler. What they compute for a row must not depend on n_rows. */
 
-/* Rows that do not fill a tile are taken in smaller ones. */
-#define FOR_TILES(panel_tile, type)                                       \
-    for (size_t panel = panel_begin; panel < panel_end; ++panel) {        \
-        size_t row = row_begin;                                           \
-        for (; row + TILE <= row_end; row += TILE) {                      \
-            panel_tile(type, w, panel, x, row, TILE, y, ldy);             \
-        }                                                                 \
-        if (TILE > 8 && row + 8 <= row_end) {                             \
-            panel_tile(type, w, panel, x, row, 8, y, ldy);                \
-            row += 8;                                                     \
-        }                                                                 \
-        if (TILE > 4 && row + 4 <= row_end) {                             \
-            panel_tile(type, w, panel, x, row, 4, y, ldy);                \
-            row += 4;                                                     \
-        }                                                                 \
-        if (row + 2 <= row_end) {                                         \
-            panel_tile(type, w, panel, x, row, 2, y, ldy);                \
-            row += 2;                                                     \
-        }                                                                 \
-        if (row < row_end) panel_tile(type, w, panel, x, row, 1, y, ldy); \
+/* How many rows from `row` on to take together: as many as lie together in x, at most TILE, and a
+ * power of two. */
+INLINE size_t tile_rows(const rwkv_rows* x, size_t row, size_t row_end) {
+    const size_t together = x->tile - row % x->tile;
+    const size_t left = row_end - row < together ? row_end - row : together;
+    size_t n = TILE;
+    while (n > left) n /= 2;
+    return n;
+}
+
+#define FOR_PANELS(panel_tile, type, n_rows)                       \
+    for (size_t panel = panel_begin; panel < panel_end; ++panel) { \
+        panel_tile(type, w, panel, x, row, n_rows, y, ldy);        \
+    }
+
+/* Tile after tile, so that a tile's activations stay in the first-level cache while the few panels
+ * of a call, which fit the second, pass by. */
+#define FOR_TILES(panel_tile, type)                            \
+    for (size_t row = row_begin, n; row < row_end; row += n) { \
+        n = tile_rows(x, row, row_end);                        \
+        if (TILE >= 16 && n == 16) {                           \
+            FOR_PANELS(panel_tile, type, TILE)                 \
+        } else if (TILE >= 8 && n == 8) {                      \
+            FOR_PANELS(panel_tile, type, (TILE >= 8 ? 8 : 1))  \
+        } else if (n == 4) {                                   \
+            FOR_PANELS(panel_tile, type, 4)                    \
+        } else if (n == 2) {                                   \
+            FOR_PANELS(panel_tile, type, 2)                    \
+        } else {                                               \
+            FOR_PANELS(panel_tile, type, 1)                    \
+        }                                                      \
     }
 
 static void matmul_blocks(const rwkv_matrix* w, const rwkv_rows* x, size_t row_begin,
@@ -78,3 +89,4 @@ static void use_matmul_values(rwkv_kernels* k) {
 #endif
 
 #undef FOR_TILES
+#undef FOR_PANELS

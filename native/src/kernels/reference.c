@@ -73,18 +73,14 @@ static float dot_fp16(const uint8_t* w, const float* x, size_t n) {
 
 static float dot_blocks(rwkv_type type, const uint8_t* w, const rwkv_rows* x, size_t row) {
     const size_t n_blocks = x->n_cols / RWKV_BLOCK;
-    const int8_t* q = x->q + row * x->n_cols;
-    const float* d = x->d + row * n_blocks;
-    const float* xsum = x->sum + row * n_blocks;
+    const rwkv_q8* xb = rwkv_q8_row(x, row);
     float sum = 0.0f;
-    for (size_t b = 0; b < n_blocks; ++b) {
+    for (size_t b = 0; b < n_blocks; ++b, xb += x->tile) {
         const block wb = unpack_block(type, w + b * rwkv_block_bytes(type));
         int32_t isum = 0;
-        for (int j = 0; j < RWKV_BLOCK; ++j) isum += wb.q[j] * q[b * RWKV_BLOCK + j];
-        sum += wb.d * d[b] * (float)isum;
-        if (type == RWKV_TYPE_Q4_1 || type == RWKV_TYPE_Q5_1) {
-            sum += wb.m * d[b] * xsum[b];
-        }
+        for (int j = 0; j < RWKV_BLOCK; ++j) isum += wb.q[j] * xb->q[j];
+        sum += wb.d * xb->d * (float)isum;
+        if (type == RWKV_TYPE_Q4_1 || type == RWKV_TYPE_Q5_1) sum += wb.m * xb->s;
     }
     return sum;
 }
@@ -107,8 +103,8 @@ static void matmul(const rwkv_matrix* w, const rwkv_rows* x, size_t row_begin, s
 
 /* ---- rows ------------------------------------------------------------------------------------ */
 
-static void quantize(const float* x, size_t n, int8_t* q, float* d, float* sum) {
-    for (size_t b = 0; b < n / RWKV_BLOCK; ++b, x += RWKV_BLOCK, q += RWKV_BLOCK) {
+static void quantize(const float* x, size_t n, rwkv_q8* y, size_t stride) {
+    for (size_t b = 0; b < n / RWKV_BLOCK; ++b, x += RWKV_BLOCK, y += stride) {
         float amax = 0.0f;
         int finite = 1;
         for (int j = 0; j < RWKV_BLOCK; ++j) {
@@ -117,13 +113,15 @@ static void quantize(const float* x, size_t n, int8_t* q, float* d, float* sum) 
         }
         const float id = finite && amax > 0.0f ? 127.0f / amax : 0.0f;
         const int usable = finite && isfinite(id);
-        d[b] = !finite ? NAN : id > 0.0f && usable ? amax / 127.0f : 0.0f;
-        sum[b] = 0.0f;
+        int32_t sum = 0;
         for (int j = 0; j < RWKV_BLOCK; ++j) {
             /* rintf rounds half to even; |x id| <= 127 (1 + 2^-23), which rounds to 127. */
-            q[j] = usable ? (int8_t)rintf(x[j] * id) : 0;
-            sum[b] += (float)q[j];
+            y->q[j] = usable ? (int8_t)rintf(x[j] * id) : 0;
+            sum += y->q[j];
         }
+        y->d = !finite ? NAN : id > 0.0f && usable ? amax / 127.0f : 0.0f;
+        y->s = y->d * (float)sum;
+        y->minus_8_sum = -8 * sum;
     }
 }
 
