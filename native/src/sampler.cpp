@@ -1,9 +1,12 @@
 #include "sampler.h"
 
 #include <algorithm>
+#include <cfloat>
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <limits>
+#include <numeric>
 
 #include "status.h"
 
@@ -12,71 +15,11 @@ namespace rwkv {
 namespace {
 
 // Arrays are padded to whole blocks, and a sum is made of the sums of its blocks: they are also how
-// draw() finds its way.
-constexpr size_t kBlock = 64;
-
-// Partial results of a block, in every build, so that all agree whatever the width of their
-// vectors.
-constexpr size_t kLanes = 8;
+// draw() finds its way. Small, so that a sum of floats in 16 lanes is within 1e-6 relative.
+constexpr size_t kBlock = 256;
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-constexpr uint32_t kOneBits = 0x3F800000;
-
-uint32_t bits_of(float x) {
-    uint32_t bits;
-    std::memcpy(&bits, &x, sizeof bits);
-    return bits;
-}
-
-float float_of(uint32_t bits) {
-    float x;
-    std::memcpy(&x, &bits, sizeof x);
-    return x;
-}
-
-// Replaces each x >= 0 of a block by exp(-x), within 3e-7 relative up to 64, within 2e-35 beyond; 0
-// from 80 on.
-//     -x = n ln 2 + r, |r| <= ln(2) / 2;   exp(-x) = 2^n p(r)
-// p is the polynomial of degree 5, beginning 1 + r, with the least relative error: 1.1e-7. The
-// loops have no branch, so that they become vector code, and every operation is elementwise, so
-// that the width of vectors changes nothing.
-void exp_negative(float* block) {
-    constexpr float kLargest = 80.0f;
-    constexpr float kExpOfLargest = 1.80485156e-35f;  // as computed here
-    constexpr float kShift = 12582912.0f;             // 1.5 * 2^23: adding it rounds to an integer
-    constexpr float kLn2High = 0.693359375f;          // n * kLn2High is exact
-    constexpr float kLn2Low = -2.12194440e-4f;        // ln 2 - kLn2High
-    for (size_t i = 0; i < kBlock; ++i) {
-        const float x = block[i];
-        block[i] = x < kLargest ? x : kLargest;
-    }
-    for (size_t i = 0; i < kBlock; ++i) {
-        const float x = block[i];
-        const float shifted = kShift - x * 1.44269504f;
-        const float n = shifted - kShift;
-        const float r = (-x - n * kLn2High) - n * kLn2Low;
-        float p = 0.00831250101f;
-        p = p * r + 0.0418903306f;
-        p = p * r + 0.166671157f;
-        p = p * r + 0.499992311f;
-        p = p * r + 1.0f;
-        p = p * r + 1.0f;
-        // The last bits of `shifted` hold n: moved up, they are added to p's exponent. What clipped
-        // values are left with is taken from all: others lose nothing by it.
-        block[i] = float_of(bits_of(p) + (bits_of(shifted) << 23)) - kExpOfLargest;
-    }
-}
-
-// The sum of a block. A lane adds 8 numbers in float: the sum is within 5e-7 relative.
-double sum_of_block(const float* block) {
-    float lanes[kLanes] = {};
-    for (size_t i = 0; i < kBlock; i += kLanes) {
-        for (size_t lane = 0; lane < kLanes; ++lane) lanes[lane] += block[i + lane];
-    }
-    double sum = 0;
-    for (const float lane : lanes) sum += static_cast<double>(lane);
-    return sum;
-}
+constexpr double kLn2 = 0.6931471805599453;
 
 // log2(x) for finite x > 0, within 1e-12.
 //     x = m 2^e, m in [1/2, 1);   ln m = -2 atanh(t), t = (1 - m) / (1 + m) <= 1/3
@@ -86,18 +29,7 @@ double log2_positive(double x) {
     const double t = (1.0 - m) / (1.0 + m);
     double series = 0;
     for (int k = 25; k > 0; k -= 2) series = series * (t * t) + 1.0 / k;
-    return e - 2.0 * t * series * 1.4426950408889634;
-}
-
-// 2^-x for 0 <= x, within 1e-15 relative.
-//     2^-x = 2^-whole exp(r), r = -(x - whole) ln 2;   exp(r) by its Taylor series
-double exp2_negative(double x) {
-    if (x > 1000) return 0;
-    const double whole = std::floor(x);  // exact
-    const double r = (whole - x) * 0.6931471805599453;
-    double y = 1;
-    for (int k = 20; k > 0; --k) y = 1.0 + y * r / k;
-    return std::ldexp(y, -static_cast<int>(whole));  // exact
+    return e - 2.0 * t * series / kLn2;
 }
 
 // SplitMix64 (Steele, Lea and Flood, 2014): a counter in steps of the golden ratio, scrambled.
@@ -110,44 +42,108 @@ uint64_t next_random(uint64_t& counter) {
 
 }  // namespace
 
-// The smallest key such that the tokens with keys up to it weigh `target` or more together; the
-// largest key up to `last_key` if they do not. Tokens whose key is above `last_key` are not looked
-// at.
-//
-// In place of sorting all tokens: weigh them in buckets of keys with equal upper half, find the
-// bucket in which the target is reached, and sort only that.
-template <class Key, class Weight>
-uint32_t Sampler::cut(Key key, Weight weight, uint32_t last_key, double target) {
-    // Which tokens are looked at is as good as random: a branch on it would be mispredicted.
-    size_t n = 0;
-    for (size_t i = 0; i < n_vocab_; ++i) {
-        candidates_[n] = static_cast<uint32_t>(i);
-        n += key(i) <= last_key;
-    }
-    buckets_.assign((last_key >> 16) + 1, 0.0);
-    for (size_t c = 0; c < n; ++c) buckets_[key(candidates_[c]) >> 16] += weight(candidates_[c]);
-    double sum = 0;
-    size_t bucket = 0;
-    while (bucket + 1 < buckets_.size() && sum + buckets_[bucket] < target)
-        sum += buckets_[bucket++];
+// ---------------------------------------------------------------------------------------- cut ---
 
-    border_.clear();
-    for (size_t c = 0; c < n; ++c) {
-        const uint32_t k = key(candidates_[c]);
-        if (k >> 16 == bucket) border_.emplace_back(k, weight(candidates_[c]));
+// Copies the pairs with low <= x <= high to `within`. Returns the weight of those above.
+double Sampler::split(const float* x, const float* w, size_t n, float low, float high,
+                      Candidates& within) {
+    double above = 0;
+    within.n = 0;
+    within.weight = 0;
+    for (size_t i = 0; i < n; i += kBlock) {
+        const size_t room = within.n + kBlock + RWKV_LANES;
+        if (within.x.size() < room) {
+            within.x.resize(2 * room);
+            within.w.resize(2 * room);
+        }
+        float sums[2];
+        within.n += kernels_.split(x + i, w + i, std::min(kBlock, n - i), low, high,
+                                   &within.x[within.n], &within.w[within.n], sums);
+        above += static_cast<double>(sums[0]);
+        within.weight += static_cast<double>(sums[1]);
     }
-    std::sort(border_.begin(), border_.end());
-    for (const auto& [k, w] : border_) {
-        sum += w;
-        if (sum >= target) return k;
+    for (; within.n % RWKV_LANES != 0; ++within.n) {
+        within.x[within.n] = -kInfinity;
+        within.w[within.n] = 0;
     }
-    return last_key;
+    return above;
+}
+
+// The largest of the numbers x such that the tokens with x and more weigh `target` or more; the
+// smallest of them if all do not. x has the length of weights_, whose sum is total_.
+//
+// In place of sorting all tokens (Floyd and Rivest, 1975): sort a sample of them, read off between
+// which two numbers, low and high, the result probably lies, weigh those above and keep those
+// within. That is repeated until few are left, which are sorted.
+float Sampler::cut(const float* x, double target) {
+    constexpr size_t kSample = 128;
+    // The number of the sample's tokens above the result is within 6 of its mean two times of
+    // three, as that of heads of 128 coins is.
+    constexpr size_t kMargin = 12;
+
+    const float* w = weights_.data();
+    size_t n = weights_.size();
+    double weight = total_;  // of the candidates x[0 .. n)
+    double above = 0;        // weight of the tokens with a larger x than theirs: less than target
+    bool bisect = false;
+    for (size_t round = 0;; ++round) {
+        const size_t stride = (n + kSample - 1) / kSample;
+        sample_.clear();
+        for (size_t i = stride / 2; i < n; i += stride) sample_.emplace_back(x[i], w[i]);
+        std::sort(sample_.begin(), sample_.end(), std::greater<>());
+        if (stride == 1) break;
+
+        float low, high;
+        if (bisect) {
+            low = high = sample_[sample_.size() / 2].first;
+        } else {
+            // How many are above the result is told by those below: there are many of these, while
+            // a sample says little about a few heavy ones.
+            const double may_leave = above + weight - target;
+            double below = 0;
+            size_t place = sample_.size() - 1;
+            while (place > 0) {
+                below += static_cast<double>(sample_[place].second) * static_cast<double>(stride);
+                if (below > may_leave) break;
+                --place;
+            }
+            const size_t last = place + kMargin;
+            high = place < kMargin ? kInfinity : sample_[place - kMargin].first;
+            low = last < sample_.size() ? sample_[last].first : -kInfinity;
+        }
+
+        Candidates& kept = candidates_[round % 2];
+        const double larger = split(x, w, n, low, high, kept);
+        if (above + larger >= target) {
+            split(x, w, n, std::nextafter(high, kInfinity), kInfinity, kept);
+        } else if (above + larger + kept.weight < target && low > -kInfinity) {
+            above += larger + kept.weight;
+            split(x, w, n, -kInfinity, std::nextafter(low, -kInfinity), kept);
+        } else if (low == high) {
+            return low;
+        } else {
+            above += larger;
+        }
+        // A sample that misled (a few heavy tokens, many equal numbers) does so but once.
+        bisect = kept.n > n / 2;
+        x = kept.x.data();
+        w = kept.w.data();
+        n = kept.n;
+        weight = kept.weight;
+    }
+    float result = -kInfinity;
+    for (const auto& [number, number_weight] : sample_) {
+        result = number;
+        above += static_cast<double>(number_weight);
+        if (above >= target) break;
+    }
+    return result;
 }
 
 // ------------------------------------------------------------------------------- settings ---
 
-Sampler::Sampler(size_t n_vocab, const rwkv_sampler_options& options)
-    : n_vocab_(n_vocab), options_(options) {
+Sampler::Sampler(size_t n_vocab, const rwkv_sampler_options& options, const rwkv_kernels& kernels)
+    : n_vocab_(n_vocab), options_(options), kernels_(kernels) {
     const auto expect = [](bool holds, const char* name, const char* range, double value) {
         if (!holds) {
             throw Failure(RWKV_STATUS_INVALID_ARGUMENT,
@@ -180,9 +176,10 @@ Sampler::Sampler(size_t n_vocab, const rwkv_sampler_options& options)
 
     seen_index_.assign(n_vocab, -1);
     block_sums_.resize((n_vocab + kBlock - 1) / kBlock);
+    block_tops_.resize(block_sums_.size());
     logits_.assign(block_sums_.size() * kBlock, -kInfinity);
     weights_.assign(logits_.size(), 0);
-    candidates_.resize(n_vocab + 1);
+    if (options.typical_p < 1) nearness_.resize(logits_.size());
     reset(options.seed);
 }
 
@@ -237,22 +234,20 @@ void Sampler::accept(int32_t token) {
 
 int32_t Sampler::sample(const float* logits) {
     adjust(logits);
-    const float top = find_top();
-    if (options_.temperature == 0) {
-        const auto first = std::find(logits_.begin(), logits_.end(), top);
-        return static_cast<int32_t>(first - logits_.begin());
-    }
-    softmax(top);
+    find_top();
+    if (options_.temperature == 0) return first_of_top();
+    low_ = -kInfinity;
+    high_ = top_;
     if (options_.mirostat_tau > 0) {
-        apply_temperature(top);
         keep_mirostat();
     } else {
         keep_top_p();
         keep_top_k();
         keep_min_p();
-        keep_typical(top);
-        apply_temperature(top);
+        keep_typical();
     }
+    // p^(1 / T) is exp((logit - high) / T), up to a factor that all have.
+    weigh(1 / options_.temperature);
     return draw();
 }
 
@@ -268,155 +263,161 @@ void Sampler::adjust(const float* logits) {
     }
 }
 
-float Sampler::find_top() const {
-    // A column for each place in a block.
-    float tops[kBlock];
-    float sums[kBlock] = {};  // NaN if a logit is; scaled down, so that they do not overflow
-    std::fill_n(tops, kBlock, -kInfinity);
-    for (size_t block = 0; block < block_sums_.size(); ++block) {
-        const float* logits = &logits_[block * kBlock];
-        for (size_t i = 0; i < kBlock; ++i) {
-            const float x = logits[i], top = tops[i];
-            tops[i] = x > top ? x : top;
-            sums[i] += x * 0x1p-40f;
-        }
+void Sampler::find_top() {
+    top_ = -kInfinity;
+    bool all_finite = true;
+    for (size_t block = 0; block < block_tops_.size(); ++block) {
+        const float top = kernels_.largest(&logits_[block * kBlock], kBlock);
+        block_tops_[block] = top;
+        all_finite &= !std::isnan(top);
+        top_ = std::max(top_, top);
     }
     const auto refuse = [](const char* message) {
         throw Failure(RWKV_STATUS_INVALID_ARGUMENT, message);
     };
-    const float top = *std::max_element(tops, tops + kBlock);
-    if (top == kInfinity) refuse("logits: expected finite numbers or -infinity, got +infinity");
-    for (const float sum : sums) {
-        if (std::isnan(sum)) refuse("logits: expected numbers, got NaN");
+    if (!all_finite) {
+        const bool any_nan = std::any_of(logits_.begin(), logits_.end(),
+                                         [](float logit) { return std::isnan(logit); });
+        refuse(any_nan ? "logits: expected numbers, got NaN"
+                       : "logits: expected finite numbers or -infinity, got +infinity");
     }
-    if (top == -kInfinity) {
+    if (top_ == -kInfinity) {
         refuse(
             "logits: expected a token that may be drawn, got -infinity for all. Try banning fewer "
             "tokens.");
     }
-    return top;
 }
 
-void Sampler::softmax(float top) {
-    for (size_t block = 0; block < block_sums_.size(); ++block) {
-        const float* logits = &logits_[block * kBlock];
-        float* weights = &weights_[block * kBlock];
-        for (size_t i = 0; i < kBlock; ++i) weights[i] = top - logits[i];
-        exp_negative(weights);
-        block_sums_[block] = sum_of_block(weights);
-    }
-    sum_blocks();
+int32_t Sampler::first_of_top() const {
+    const auto block = std::find(block_tops_.begin(), block_tops_.end(), top_);
+    const auto from = logits_.begin() + (block - block_tops_.begin()) * ptrdiff_t{kBlock};
+    return static_cast<int32_t>(std::find(from, logits_.end(), top_) - logits_.begin());
 }
 
-void Sampler::sum_weights() {
-    for (size_t block = 0; block < block_sums_.size(); ++block) {
-        block_sums_[block] = sum_of_block(&weights_[block * kBlock]);
-    }
-    sum_blocks();
-}
-
-void Sampler::sum_blocks() {
+void Sampler::weigh(double scale) {
+    // Weights below exp(-80) = 1.8e-35 are 0.
+    constexpr float kLargest = 80.0f;
+    // With bounds that keep a product with 0 or infinity from becoming NaN.
+    const auto factor = static_cast<float>(std::clamp(scale, 1e-30, 1e30));
+    const float low = std::max(low_, high_ - kLargest / factor);
     total_ = 0;
-    for (const double sum : block_sums_) total_ += sum;
-}
-
-void Sampler::drop_below(float cutoff) {
     for (size_t block = 0; block < block_sums_.size(); ++block) {
         float* weights = &weights_[block * kBlock];
-        for (size_t i = 0; i < kBlock; ++i) {
-            const uint32_t dropped = (bits_of(weights[i]) - bits_of(cutoff)) >> 31;  // 0 or 1
-            weights[i] = float_of(bits_of(weights[i]) & (dropped - 1));
+        if (block_tops_[block] < low) {
+            std::fill_n(weights, kBlock, 0.0f);
+            block_sums_[block] = 0;
+        } else {
+            block_sums_[block] = static_cast<double>(kernels_.exp_sum(
+                &logits_[block * kBlock], kBlock, high_, factor, low, high_, weights));
         }
-        block_sums_[block] = sum_of_block(weights);
+        total_ += block_sums_[block];
     }
-    sum_blocks();
 }
 
 void Sampler::keep_top_p() {
     if (options_.top_p == 1) return;
-    // The n_vocab tokens below this floor could not weigh more than what may be left out.
-    const double floor = total_ * (1 - options_.top_p) / static_cast<double>(n_vocab_);
-    const uint32_t last_key = kOneBits - bits_of(static_cast<float>(floor));
-    const uint32_t key = cut([this](size_t i) { return kOneBits - bits_of(weights_[i]); },
-                             [this](size_t i) { return static_cast<double>(weights_[i]); },
-                             last_key, total_ * options_.top_p);
-    drop_below(float_of(kOneBits - key));
+    weigh(1);
+    // With top_p = 0 the most probable token stays.
+    const double target = std::max(total_ * options_.top_p, std::numeric_limits<double>::min());
+    low_ = std::max(low_, cut(logits_.data(), target));
+}
+
+// Calls do_block(logits) for each block in which a logit may be `low` or more.
+template <class DoBlock>
+void Sampler::for_blocks_from(float low, DoBlock do_block) {
+    for (size_t block = 0; block < block_tops_.size(); ++block) {
+        if (block_tops_[block] >= low) do_block(&logits_[block * kBlock]);
+    }
 }
 
 void Sampler::keep_top_k() {
     const auto k = static_cast<size_t>(options_.top_k);
     if (k == 0 || k >= n_vocab_) return;
-    const uint32_t key = cut([this](size_t i) { return kOneBits - bits_of(weights_[i]); },
-                             [](size_t) { return 1.0; }, kOneBits - 1, static_cast<double>(k));
-    const float cutoff = float_of(kOneBits - key);
+    std::fill(weights_.begin(), weights_.end(), 1.0f);
+    total_ = static_cast<double>(weights_.size());
+    const float last = cut(logits_.data(), static_cast<double>(k));
+    if (last < low_ || last == -kInfinity) return;
+    low_ = last;
     // Of several tokens that are just as probable as the k-th, the first stay.
-    size_t n_above = 0;
-    for (const float weight : weights_) n_above += weight > cutoff;
-    size_t n_ties_left = k - std::min(k, n_above);
-    for (float& weight : weights_) {
-        if (weight == cutoff && n_ties_left > 0) {
-            --n_ties_left;
-        } else if (weight <= cutoff) {
-            weight = 0;
-        }
-    }
-    sum_weights();
+    size_t n_above = 0, n_equal = 0;
+    for_blocks_from(last, [&](const float* logits) {
+        int32_t above = 0, equal = 0;
+        for (size_t i = 0; i < kBlock; ++i) above += logits[i] > last;
+        for (size_t i = 0; i < kBlock; ++i) equal += logits[i] == last;
+        n_above += static_cast<size_t>(above);
+        n_equal += static_cast<size_t>(equal);
+    });
+    if (n_above + n_equal <= k) return;
+    size_t n_to_keep = k - std::min(k, n_above);
+    for_blocks_from(last, [&](float* logits) {
+        size_t i = 0;
+        for (; i < kBlock && n_to_keep > 0; ++i) n_to_keep -= logits[i] == last;
+        for (; i < kBlock; ++i) logits[i] = logits[i] == last ? -kInfinity : logits[i];
+    });
 }
 
+// p >= min_p p_top where logit >= top + ln min_p.
 void Sampler::keep_min_p() {
-    if (options_.min_p > 0) drop_below(static_cast<float>(options_.min_p));
+    if (options_.min_p == 0) return;
+    const double low = static_cast<double>(top_) + log2_positive(options_.min_p) * kLn2;
+    low_ = std::max(low_, std::min(top_, static_cast<float>(low)));  // rounded, yet not above top
 }
 
 // Locally typical sampling (Meister et al., 2022): keep the tokens whose surprise -log p is nearest
 // to the mean surprise, the entropy, until they reach typical_p. With x = logit - top, log p is x
-// minus a constant, so the distance is |x - mean of x|.
-void Sampler::keep_typical(float top) {
+// minus a constant, so the distance is |x - mean of x|. What is kept lies between two logits.
+void Sampler::keep_typical() {
     if (options_.typical_p == 1) return;
-    double mean = 0;
-    for (size_t i = 0; i < n_vocab_; ++i) {
-        if (weights_[i] > 0) mean += weights_[i] * static_cast<double>(logits_[i] - top);
+    weigh(1);
+    constexpr size_t kLanes = 16;  // independent of each other, so that this becomes vector code
+    for (size_t i = 0; i < weights_.size(); ++i) {
+        const float x = logits_[i] - top_;
+        nearness_[i] = x > -1e30f ? x : -1e30f;  // no infinity, which its weight of 0 made NaN
     }
-    mean /= total_;
-    const auto key = [&](size_t i) {
-        if (weights_[i] == 0) return UINT32_MAX;
-        return bits_of(static_cast<float>(std::fabs(static_cast<double>(logits_[i] - top) - mean)));
-    };
-    const uint32_t last = cut(
-        key, [this](size_t i) { return static_cast<double>(weights_[i]); }, bits_of(128.0f),
-        total_ * options_.typical_p);
-    for (size_t i = 0; i < n_vocab_; ++i) {
-        if (key(i) > last) weights_[i] = 0;
+    double sums[kLanes] = {};
+    for (size_t i = 0; i < weights_.size(); i += kLanes) {
+        for (size_t lane = 0; lane < kLanes; ++lane) {
+            sums[lane] +=
+                static_cast<double>(weights_[i + lane]) * static_cast<double>(nearness_[i + lane]);
+        }
     }
-    sum_weights();
+    const double mean = std::accumulate(sums, sums + kLanes, 0.0) / total_;
+    const auto middle = static_cast<float>(static_cast<double>(top_) + mean);
+    for (size_t i = 0; i < nearness_.size(); ++i) nearness_[i] = -std::fabs(logits_[i] - middle);
+
+    const double target = std::max(total_ * options_.typical_p, std::numeric_limits<double>::min());
+    const float last = std::max(cut(nearness_.data(), target), -FLT_MAX);
+    float lows[kLanes], highs[kLanes];
+    std::fill_n(lows, kLanes, kInfinity);
+    std::fill_n(highs, kLanes, -kInfinity);
+    for (size_t i = 0; i < nearness_.size(); i += kLanes) {
+        for (size_t lane = 0; lane < kLanes; ++lane) {
+            const float x = logits_[i + lane], near = nearness_[i + lane];
+            const float low = near >= last ? x : kInfinity;
+            const float high = near >= last ? x : -kInfinity;
+            lows[lane] = low < lows[lane] ? low : lows[lane];
+            highs[lane] = high > highs[lane] ? high : highs[lane];
+        }
+    }
+    low_ = std::max(low_, *std::min_element(lows, lows + kLanes));
+    high_ = *std::max_element(highs, highs + kLanes);
 }
 
 // Mirostat 2 (Basu et al., 2021): tokens more surprising than mu leave, and mu follows the surprise
-// of what is drawn so that it stays near tau.
+// of what is drawn so that it stays near tau. With weight = exp((logit - top) / T),
+//     surprise = log2 total - log2 weight <= mu   where   logit >= top + T ln 2 (log2 total - mu)
 void Sampler::keep_mirostat() {
-    const double cutoff = total_ * exp2_negative(std::max(0.0, mirostat_mu_));
-    drop_below(static_cast<float>(std::min(1.0, cutoff)));  // the most probable token stays
+    weigh(1 / options_.temperature);
+    const double low = static_cast<double>(top_) +
+                       options_.temperature * kLn2 * (log2_positive(total_) - mirostat_mu_);
+    // The most probable token stays.
+    low_ = static_cast<float>(std::clamp(low, -1e38, static_cast<double>(top_)));
 }
 
 void Sampler::learn_mirostat(size_t token) {
-    const double surprise = log2_positive(total_) - log2_positive(weights_[token]);
+    const double surprise =
+        log2_positive(total_) - log2_positive(static_cast<double>(weights_[token]));
     mirostat_mu_ -= options_.mirostat_eta * (surprise - options_.mirostat_tau);
-}
-
-// p^(1 / T) is exp((logit - top) / T), up to a factor that all have.
-void Sampler::apply_temperature(float top) {
-    if (options_.temperature == 1) return;
-    const auto inverse = static_cast<float>(1 / options_.temperature);
-    for (size_t block = 0; block < block_sums_.size(); ++block) {
-        if (block_sums_[block] == 0) continue;
-        const float* logits = &logits_[block * kBlock];
-        float* weights = &weights_[block * kBlock];
-        float tempered[kBlock];
-        for (size_t i = 0; i < kBlock; ++i) tempered[i] = (top - logits[i]) * inverse;
-        exp_negative(tempered);
-        for (size_t i = 0; i < kBlock; ++i) weights[i] = weights[i] > 0 ? tempered[i] : 0;
-        block_sums_[block] = sum_of_block(weights);
-    }
-    sum_blocks();
 }
 
 int32_t Sampler::draw() {

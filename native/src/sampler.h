@@ -7,17 +7,20 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/registry.h"
 #include "rwkv/rwkv.h"
 
 namespace rwkv {
 
 // Used by one thread at a time. The same options, seed, logits and accepted tokens give the same
-// tokens on every platform: all arithmetic is IEEE additions, multiplications and divisions in a
-// fixed order, exp and log are written with them here, and the random numbers are our own.
+// tokens on every platform and at every kernel level: all arithmetic is IEEE additions,
+// multiplications and divisions in a fixed order, exp and log are written with them, and the random
+// numbers are our own.
 class Sampler {
   public:
     // Throws if an option is outside its range.
-    Sampler(size_t n_vocab, const rwkv_sampler_options& options);
+    Sampler(size_t n_vocab, const rwkv_sampler_options& options,
+            const rwkv_kernels& kernels = choose_kernels());
 
     void reset(uint64_t seed);
     void bias(int32_t token, float bias);
@@ -32,32 +35,41 @@ class Sampler {
     };
     void check(int32_t token) const;
 
-    // The steps, in order.
+    // Some tokens, each a number by which they are ordered and a weight; n is a multiple of
+    // RWKV_LANES.
+    struct Candidates {
+        std::vector<float> x, w;
+        size_t n = 0;
+        double weight = 0;  // the sum of w
+    };
+
+    // The steps, in order. A step keeps tokens by raising low_ or lowering high_.
     void adjust(const float* logits);  // logits_ := logits with biases and penalties
-    float find_top() const;            // the largest of logits_; throws if nothing may be drawn
-    void softmax(float top);           // weights_ := exp(logits_ - top)
+    void find_top();                   // throws if nothing may be drawn
+    int32_t first_of_top() const;
     void keep_top_p();
     void keep_top_k();
     void keep_min_p();
-    void keep_typical(float top);
+    void keep_typical();
     void keep_mirostat();
-    void apply_temperature(float top);  // weights_ := weights_^(1 / temperature)
     int32_t draw();
     void learn_mirostat(size_t token);
 
-    // weights_[i] := 0 where weights_[i] < cutoff.
-    void drop_below(float cutoff);
-    // Recomputes block_sums_ and total_, or total_ alone.
-    void sum_weights();
-    void sum_blocks();
+    // weights_ := exp((logits_ - high_) scale) of the tokens that are kept, 0 of others.
+    void weigh(double scale);
 
-    template <class Key, class Weight>
-    uint32_t cut(Key key, Weight weight, uint32_t last_key, double target);
+    template <class DoBlock>
+    void for_blocks_from(float low, DoBlock do_block);
+
+    float cut(const float* x, double target);
+    double split(const float* x, const float* w, size_t n, float low, float high,
+                 Candidates& within);
 
     double next_uniform();  // in [0, 1)
 
     size_t n_vocab_;
     rwkv_sampler_options options_;
+    rwkv_kernels kernels_;
     uint64_t random_ = 0;
     double mirostat_mu_ = 0;  // bits: the largest surprise allowed
 
@@ -66,17 +78,24 @@ class Sampler {
     std::vector<Seen> seen_;                        // the tokens accepted, each once
     std::vector<int32_t> seen_index_;               // (n_vocab): place in seen_, or -1
 
-    // A probability is a weight divided by total_; a token that has left has weight 0.
-    // Both are padded to whole blocks, by logits of -infinity.
+    // Padded to whole blocks, by logits of -infinity.
     std::vector<float> logits_;
-    std::vector<float> weights_;      // 0 .. 1; the most probable token has 1
+    std::vector<float> block_tops_;  // (n_blocks): at least the largest logit of each block
+    float top_ = 0;                  // the largest logit
+
+    // The tokens with logits from low_ to high_ are kept. high_ is the logit of one of them.
+    float low_ = 0;
+    float high_ = 0;
+
+    // A probability is a weight divided by total_.
+    std::vector<float> weights_;      // 0 .. 1; likewise padded
     std::vector<double> block_sums_;  // (n_blocks): the sum of each block of weights
     double total_ = 0;
 
+    std::vector<float> nearness_;  // scratch of keep_typical()
     // Scratch of cut().
-    std::vector<uint32_t> candidates_;
-    std::vector<double> buckets_;
-    std::vector<std::pair<uint32_t, double>> border_;
+    std::vector<std::pair<float, float>> sample_;
+    Candidates candidates_[2];
 };
 
 }  // namespace rwkv

@@ -376,6 +376,92 @@ void test_wkv(const rwkv_kernels& ref, const rwkv_kernels& k) {
     }
 }
 
+// ---- the sampler's: the same bits at every level
+
+bool same_bits(const std::vector<float>& a, const std::vector<float>& b, size_t n) {
+    return std::memcmp(a.data(), b.data(), n * sizeof(float)) == 0;
+}
+
+void test_largest(const rwkv_kernels& k) {
+    const float infinity = std::numeric_limits<float>::infinity();
+    for (const size_t n : {size_t{16}, size_t{32}, size_t{48}, size_t{256}}) {
+        std::vector<float> x = floats(n, -9, 3);
+        CHECK(k.largest(x.data(), n) == *std::max_element(x.begin(), x.end()));
+        std::fill(x.begin(), x.end(), -infinity);
+        CHECK(k.largest(x.data(), n) == -infinity);
+        for (size_t i = 0; i < n; ++i) {
+            x[i] = -1e30f;
+            CHECK(k.largest(x.data(), n) == -1e30f);
+            for (const float bad : {infinity, std::nanf(""), -std::nanf("")}) {
+                x[i] = bad;
+                CHECK(std::isnan(k.largest(x.data(), n)));
+            }
+            x[i] = -infinity;
+        }
+    }
+}
+
+void test_exp_sum(const rwkv_kernels& ref, const rwkv_kernels& k) {
+    const float infinity = std::numeric_limits<float>::infinity();
+    for (const size_t n : {size_t{16}, size_t{32}, size_t{80}, size_t{256}, size_t{4096}}) {
+        for (const float scale : {1.0f, 0.5f, 1.25f, 3.0f}) {
+            std::vector<float> x = floats(n, -40, 5);
+            const float top = 4.0f, low = top - 80 / scale;
+            for (size_t i = 0; i < n; i += 7) x[i] = i % 2 ? -infinity : top - 1e-3f * x[i] * x[i];
+            x[1] = low;
+            x[2] = top;
+            x[3] = -3e38f;
+            std::vector<float> expected(n), got(n);
+            const float expected_sum =
+                ref.exp_sum(x.data(), n, top, scale, low, top, expected.data());
+            const float sum = k.exp_sum(x.data(), n, top, scale, low, top, got.data());
+            CHECK(same_bits(got, expected, n) && same_bits({sum}, {expected_sum}, 1));
+            double total = 0;
+            for (size_t i = 0; i < n; ++i) {
+                const bool in = x[i] >= low && x[i] <= top;
+                const double e = in ? std::exp(double{(x[i] - top) * scale}) : 0;
+                named("exp_sum", k, n).near(i, got[i], e, 3e-7 * e);
+                total += e;
+            }
+            CHECK_NEAR(sum, total, total * 6e-8 * (5 + static_cast<double>(n) / 16));
+            CHECK(got[2] == 1.0f && got[1] > 0 && got[3] == 0);
+        }
+    }
+}
+
+void test_split(const rwkv_kernels& ref, const rwkv_kernels& k) {
+    const float infinity = std::numeric_limits<float>::infinity();
+    for (const size_t n : {size_t{16}, size_t{32}, size_t{80}, size_t{256}, size_t{4096}}) {
+        std::vector<float> x = floats(n, -2, 2), w = floats(n, 0, 1);
+        for (size_t i = 3; i < n; i += 5) x[i] = std::nearbyint(x[i]);  // equal to the bounds
+        x[0] = -infinity;
+        const float bounds[][2] = {{-infinity, infinity}, {-1, 1},          {0, 0},
+                                   {1.5f, 1.25f},         {0.5f, infinity}, {-infinity, -0.5f}};
+        for (const auto& [low, high] : bounds) {
+            std::vector<float> x1(n + 16), w1(n + 16), x2(n + 16), w2(n + 16);
+            float sums1[2], sums2[2];
+            const size_t expected =
+                ref.split(x.data(), w.data(), n, low, high, x1.data(), w1.data(), sums1);
+            const size_t got =
+                k.split(x.data(), w.data(), n, low, high, x2.data(), w2.data(), sums2);
+            CHECK(got == expected && same_bits(x1, x2, got) && same_bits(w1, w2, got));
+            CHECK(std::memcmp(sums1, sums2, sizeof sums1) == 0);
+            size_t count = 0;
+            double above = 0, within = 0;
+            for (size_t i = 0; i < n; ++i) {
+                if (x[i] > high) above += w[i];
+                if (x[i] < low || x[i] > high) continue;
+                within += w[i];
+                CHECK(x2[count] == x[i] && w2[count] == w[i]);
+                ++count;
+            }
+            CHECK(count == got);
+            CHECK_NEAR(sums2[0], above, above * 1e-6 * (1 + static_cast<double>(n) / 256));
+            CHECK_NEAR(sums2[1], within, within * 1e-6 * (1 + static_cast<double>(n) / 256));
+        }
+    }
+}
+
 }  // namespace
 
 int main() {
@@ -400,6 +486,9 @@ int main() {
             test_block_sums(k, static_cast<rwkv_type>(type));
         }
         test_wkv(reference, k);
+        test_largest(k);
+        test_exp_sum(reference, k);
+        test_split(reference, k);
         std::printf("%s: ok\n", *name);
     }
     return 0;

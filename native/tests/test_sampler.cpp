@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "check.h"
+#include "kernels/registry.h"
 #include "sampler.h"
 #include "status.h"
 
@@ -179,6 +180,130 @@ void test_repeatable() {
     for (const int32_t token : expected) CHECK(fixed.sample(line.data()) == token);
 }
 
+struct Shape {
+    const char* name;
+    std::vector<float> logits;
+};
+
+// Logits of many kinds, as many as a large vocabulary has; some tokens are banned.
+std::vector<Shape> shapes(size_t n) {
+    std::vector<Shape> all = {
+        {"flat", random_logits(n, 0.1F, 21)},    {"normal", random_logits(n, 1, 22)},
+        {"wide", random_logits(n, 3, 23)},       {"peaked", random_logits(n, 2, 24)},
+        {"Zipf", random_logits(n, 0.01F, 25)},   {"equal", std::vector<float>(n, 0.75F)},
+        {"two values", random_logits(n, 1, 26)}, {"mostly banned", random_logits(n, 1, 27)}};
+    for (size_t i = 0; i < 10; ++i) all[3].logits[i * n / 10] = 20 - 2 * static_cast<float>(i);
+    for (size_t i = 0; i < n; ++i) {
+        all[4].logits[i] -= std::log(static_cast<float>(1 + i * 7919 % n));
+        all[6].logits[i] = all[6].logits[i] > 1 ? 1 : -2;
+        if (i % 50 != 3) all[7].logits[i] = -kInfinity;
+    }
+    return all;
+}
+
+const Change kChanges[] = {
+    [](rwkv_sampler_options& o) { o.temperature = 0; },
+    [](rwkv_sampler_options& o) { o.top_p = 1; },
+    [](rwkv_sampler_options& o) { o.top_p = 0; },
+    [](rwkv_sampler_options& o) { o.top_p = 0.3, o.temperature = 2; },
+    [](rwkv_sampler_options& o) { o.top_p = 0.9, o.temperature = 0.5; },
+    [](rwkv_sampler_options& o) { o.top_p = 0.999999999; },
+    [](rwkv_sampler_options& o) { o.top_p = 1, o.top_k = 40; },
+    [](rwkv_sampler_options& o) { o.top_p = 0.8, o.top_k = 1000, o.temperature = 1.5; },
+    [](rwkv_sampler_options& o) { o.top_p = 1, o.min_p = 0.1; },
+    [](rwkv_sampler_options& o) { o.top_p = 1, o.typical_p = 0.9; },
+    [](rwkv_sampler_options& o) { o.top_p = 0.9, o.typical_p = 0.4, o.temperature = 0.7; },
+    [](rwkv_sampler_options& o) { o.mirostat_tau = 5, o.temperature = 0.8; },
+};
+
+void test_levels_agree() {
+    const size_t n = 20011;  // no multiple of anything
+    for (const Shape& shape : shapes(n)) {
+        for (const Change& change : kChanges) {
+            std::vector<int32_t> expected;
+            for (const char* const* name = rwkv::kernel_names(); *name != nullptr; ++name) {
+                if (!rwkv::kernels_supported(*name)) continue;
+                Sampler sampler(n, options_with(change), rwkv::kernels_of(*name));
+                std::vector<int32_t> tokens;
+                for (int i = 0; i < 20; ++i) {
+                    tokens.push_back(sampler.sample(shape.logits.data()));
+                    sampler.accept(tokens.back());
+                }
+                if (expected.empty()) expected = tokens;
+                if (tokens != expected) std::fprintf(stderr, "%s, %s\n", *name, shape.name);
+                CHECK(tokens == expected);
+            }
+        }
+    }
+}
+
+// Many tokens, few draws: nothing is drawn that the twin drops, and each part of the vocabulary is
+// met as often as the twin says. Shares are sums of floats here, so a token at the border may stay
+// or go.
+void test_large_vocabularies() {
+    const size_t n = 5003;
+    for (const Shape& shape : shapes(n)) {
+        for (const Change& change : kChanges) {
+            const rwkv_sampler_options options = options_with(change);
+            if (options.temperature == 0 || options.mirostat_tau > 0) continue;
+            // What a little more, and a little less, than what is asked for keeps.
+            const auto twin_with = [&](double step) {
+                rwkv_sampler_options o = options;
+                if (o.top_p < 1) o.top_p = std::min(1.0, std::max(0.0, o.top_p + step));
+                if (o.typical_p < 1) o.typical_p += step;
+                if (o.min_p > 0) o.min_p -= step / 10;
+                return twin(shape.logits, o);
+            };
+            const std::vector<double> more = twin_with(1e-5), less = twin_with(-1e-5);
+            Sampler sampler(n, options);
+            std::vector<int> counts(n);
+            constexpr int kDraws = 300;
+            for (int i = 0; i < kDraws; ++i) {
+                const auto token = static_cast<size_t>(sampler.sample(shape.logits.data()));
+                if (!(more[token] > 0)) std::fprintf(stderr, "%s\n", shape.name);
+                CHECK(more[token] > 0);
+                ++counts[token];
+            }
+            for (size_t fifth = 0; fifth < 5; ++fifth) {
+                double share = 0, drawn = 0;
+                for (size_t i = fifth * n / 5; i < (fifth + 1) * n / 5; ++i) {
+                    share += less[i];
+                    drawn += counts[i];
+                }
+                const double deviation = std::sqrt(kDraws * share * std::max(0.0, 1 - share));
+                CHECK_NEAR(drawn, kDraws * share, 5 * deviation + 1);
+            }
+        }
+    }
+}
+
+// Temperatures at which weights overflow or vanish, unless they are taken from what is kept.
+void test_extreme_temperatures() {
+    const std::vector<float> logits = {0, 1, 30, 1.5F, -3e38F, -kInfinity, 3};
+    for (const double temperature : {1e-300, 1e-40, 1e-3, 1e3, 1e40, 1e300}) {
+        Sampler all(7, options_with([&](auto& o) { o.top_p = 1, o.temperature = temperature; }));
+        // The surprise of token 2 is 0, that of others 27 and more, its mean about 0.
+        Sampler typical(7, options_with([&](auto& o) {
+                            o.top_p = 1, o.typical_p = 0.99, o.temperature = temperature;
+                        }));
+        Sampler mirostat(
+            7, options_with([&](auto& o) { o.mirostat_tau = 1, o.temperature = temperature; }));
+        for (int i = 0; i < 50; ++i) {
+            CHECK(temperature > 1 || all.sample(logits.data()) == 2);
+            CHECK(all.sample(logits.data()) != 5);
+            CHECK(typical.sample(logits.data()) == 2);
+            CHECK(temperature > 1 || mirostat.sample(logits.data()) == 2);
+            CHECK(mirostat.sample(logits.data()) != 5);
+        }
+    }
+    // Half are at the mean; the most probable token is not typical. Cold, and yet one is drawn.
+    std::vector<float> skewed(1000, 0);
+    skewed[7] = 5;
+    Sampler cold(
+        1000, options_with([](auto& o) { o.top_p = 1, o.typical_p = 0.5, o.temperature = 1e-3; }));
+    for (int i = 0; i < 50; ++i) CHECK(cold.sample(skewed.data()) != 7);
+}
+
 void test_biases() {
     const std::vector<float> logits{0, 3, 2, 1};
     Sampler sampler(4, options_with([](rwkv_sampler_options& o) { o.temperature = 0; }));
@@ -329,6 +454,9 @@ int main() {
     test_greedy();
     test_ties();
     test_repeatable();
+    test_levels_agree();
+    test_large_vocabularies();
+    test_extreme_temperatures();
     test_biases();
     test_penalties();
     test_repetition_penalty();

@@ -319,6 +319,10 @@ typedef struct rwkv_sampler rwkv_sampler;
  *                     their share reaches typical_p
  *     7. temperature  p^(1 / temperature), then draw; 0 takes the most probable token
  *
+ * The token is the one at which the sum of the probabilities, in the order of tokens, exceeds a
+ * random number from 0 up to 1 (SplitMix64). The same logits, seed and tokens accepted give the
+ * same token on every platform and at every kernel level.
+ *
  * Biases other than bans, repetition_penalty, min-p and typical are additions to that package.
  *
  * With mirostat_tau > 0, mirostat 2 replaces steps 3 to 6, after the temperature: tokens more
@@ -342,7 +346,8 @@ typedef struct rwkv_sampler_options {
 
 RWKV_API rwkv_sampler_options rwkv_sampler_options_default(void);
 
-/* `options` may be NULL. Returns INVALID_ARGUMENT (naming the option), OUT_OF_MEMORY. */
+/* `options` may be NULL. Returns INVALID_ARGUMENT (naming the option), OUT_OF_MEMORY,
+ * KERNELS_UNKNOWN, KERNELS_UNSUPPORTED. */
 RWKV_API rwkv_status rwkv_sampler_create(size_t n_vocab, const rwkv_sampler_options* options,
                                          rwkv_sampler** sampler_out);
 

@@ -61,6 +61,36 @@ INLINE vec vpow2(vec p, vec n) {
     return _mm256_mul_ps(_mm256_mul_ps(p, _mm256_castsi256_ps(f1)), _mm256_castsi256_ps(f2));
 }
 
+INLINE vec vscale(vec p, vec n) {
+    const __m256i e = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);
+    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), e));
+}
+
+typedef __m256 vmask; /* lanes of ones or zeros */
+INLINE vmask vwithin(vec a, vec x, vec b) {
+    return _mm256_and_ps(_mm256_cmp_ps(a, x, _CMP_LE_OQ), _mm256_cmp_ps(x, b, _CMP_LE_OQ));
+}
+INLINE vec vwhere(vmask m, vec v) { return _mm256_and_ps(m, v); }
+
+/* In two halves of 4: each takes the row of its mask, the places of the lanes that it keeps. */
+INLINE size_t vpack(vmask m, vec x, vec w, float* y, float* z) {
+    static const int32_t places[16][4] = {
+        {0}, {0},    {1},    {0, 1},    {2},    {0, 2},    {1, 2},    {0, 1, 2},
+        {3}, {0, 3}, {1, 3}, {0, 1, 3}, {2, 3}, {0, 2, 3}, {1, 2, 3}, {0, 1, 2, 3}};
+    const unsigned bits = (unsigned)_mm256_movemask_ps(m);
+    const __m128i* rows = (const __m128i*)places;
+    const __m256i order =
+        _mm256_set_m128i(_mm_loadu_si128(rows + (bits >> 4)), _mm_loadu_si128(rows + (bits & 15)));
+    const __m256 px = _mm256_permutevar_ps(x, order);
+    const __m256 pw = _mm256_permutevar_ps(w, order);
+    const size_t n_low = (size_t)__builtin_popcount(bits & 15);
+    _mm_storeu_ps(y, _mm256_castps256_ps128(px));
+    _mm_storeu_ps(z, _mm256_castps256_ps128(pw));
+    _mm_storeu_ps(y + n_low, _mm256_extractf128_ps(px, 1));
+    _mm_storeu_ps(z + n_low, _mm256_extractf128_ps(pw, 1));
+    return n_low + (size_t)__builtin_popcount(bits >> 4);
+}
+
 INLINE float vsum(vec v) {
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
     s = _mm_add_ps(s, _mm_movehl_ps(s, s));

@@ -47,6 +47,18 @@ INLINE vec vless(vec a, vec b, vec x, vec y) {
 }
 INLINE vec vkeep(vec v, size_t n) { return _mm512_maskz_mov_ps(lanes(n), v); }
 INLINE vec vpow2(vec p, vec n) { return _mm512_scalef_ps(p, n); }
+INLINE vec vscale(vec p, vec n) { return _mm512_scalef_ps(p, n); }
+
+typedef __mmask16 vmask;
+INLINE vmask vwithin(vec a, vec x, vec b) {
+    return _mm512_mask_cmp_ps_mask(_mm512_cmp_ps_mask(a, x, _CMP_LE_OQ), x, b, _CMP_LE_OQ);
+}
+INLINE vec vwhere(vmask m, vec v) { return _mm512_maskz_mov_ps(m, v); }
+INLINE size_t vpack(vmask m, vec x, vec w, float* y, float* z) {
+    _mm512_storeu_ps(y, _mm512_maskz_compress_ps(m, x));
+    _mm512_storeu_ps(z, _mm512_maskz_compress_ps(m, w));
+    return (size_t)__builtin_popcount(m);
+}
 
 INLINE float vsum(vec v) {
     __m256 s = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));

@@ -213,6 +213,24 @@ typedef struct rwkv_kernels {
     void (*wkv7)(size_t n_tokens, size_t ld, size_t n, const float* r, const float* w,
                  const float* k, const float* v, const float* a, const float* b, float* S,
                  float* y);
+
+    /* The sampler's; n is a multiple of RWKV_LANES. Every level gives the same bits, so that the
+     * same seed gives the same tokens: no product is fused with a sum, and element i is added to
+     * lane i % 16, then the upper half of the lanes to the lower until one is left. */
+
+    /* The largest of x; NaN where one is NaN or +infinity. */
+    float (*largest)(const float* x, size_t n);
+
+    /* y = exp((x - top) scale) where low <= x <= high, else 0; returns the sum of y. Where x is
+     * between them, (x - top) scale is in [-85, 0]. Relative error of y: 3e-7. */
+    float (*exp_sum)(const float* x, size_t n, float top, float scale, float low, float high,
+                     float* y);
+
+    /* Copies x and w where low <= x <= high to x_out and w_out, in order, and returns how many they
+     * are; up to RWKV_LANES elements after them are overwritten. sums[0] := the sum of w where
+     * high < x, sums[1] := that of those copied. */
+    size_t (*split)(const float* x, const float* w, size_t n, float low, float high, float* x_out,
+                    float* w_out, float sums[2]);
 } rwkv_kernels;
 
 /* ---- packing for vector levels (panel16.c) --------------------------------------------------- */

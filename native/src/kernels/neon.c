@@ -60,6 +60,45 @@ INLINE vec vpow2(vec p, vec n) {
     return vmulq_f32(vmulq_f32(p, vreinterpretq_f32_s32(f1)), vreinterpretq_f32_s32(f2));
 }
 
+INLINE vec vscale(vec p, vec n) {
+    const int32x4_t e = vshlq_n_s32(vcvtq_s32_f32(n), 23);
+    return vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(p), e));
+}
+
+typedef uint32x4_t vmask; /* lanes of ones or zeros */
+INLINE vmask vwithin(vec a, vec x, vec b) { return vandq_u32(vcleq_f32(a, x), vcleq_f32(x, b)); }
+INLINE vec vwhere(vmask m, vec v) {
+    return vreinterpretq_f32_u32(vandq_u32(m, vreinterpretq_u32_f32(v)));
+}
+
+/* Each mask has a row: the places, in bytes, of the lanes that are kept. */
+INLINE size_t vpack(vmask m, vec x, vec w, float* y, float* z) {
+#define LANE(i) 4 * (i), 4 * (i) + 1, 4 * (i) + 2, 4 * (i) + 3
+    static const uint8_t places[16][16] = {{0},
+                                           {LANE(0)},
+                                           {LANE(1)},
+                                           {LANE(0), LANE(1)},
+                                           {LANE(2)},
+                                           {LANE(0), LANE(2)},
+                                           {LANE(1), LANE(2)},
+                                           {LANE(0), LANE(1), LANE(2)},
+                                           {LANE(3)},
+                                           {LANE(0), LANE(3)},
+                                           {LANE(1), LANE(3)},
+                                           {LANE(0), LANE(1), LANE(3)},
+                                           {LANE(2), LANE(3)},
+                                           {LANE(0), LANE(2), LANE(3)},
+                                           {LANE(1), LANE(2), LANE(3)},
+                                           {LANE(0), LANE(1), LANE(2), LANE(3)}};
+#undef LANE
+    static const uint32_t bit_of_lane[4] = {1, 2, 4, 8};
+    const uint32_t bits = vaddvq_u32(vandq_u32(m, vld1q_u32(bit_of_lane)));
+    const uint8x16_t row = vld1q_u8(places[bits]);
+    vst1q_f32(y, vreinterpretq_f32_u8(vqtbl1q_u8(vreinterpretq_u8_f32(x), row)));
+    vst1q_f32(z, vreinterpretq_f32_u8(vqtbl1q_u8(vreinterpretq_u8_f32(w), row)));
+    return (size_t)__builtin_popcount(bits);
+}
+
 INLINE float vsum(vec v) {
     const float32x2_t s = vadd_f32(vget_low_f32(v), vget_high_f32(v));
     return vget_lane_f32(vpadd_f32(s, s), 0);

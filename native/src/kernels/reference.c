@@ -263,6 +263,103 @@ static void wkv7(size_t n_tokens, size_t ld, size_t n, const float* r, const flo
     }
 }
 
+/* ---- the sampler's ----------------------------------------------------------------------------
+ */
+
+static float sum_lanes(float* lanes) {
+    for (int half = RWKV_LANES / 2; half > 0; half /= 2) {
+        for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+    }
+    return lanes[0];
+}
+
+static float largest(const float* x, size_t n) {
+    float top[RWKV_LANES];
+    float bad[RWKV_LANES] = {0.0f}; /* NaN once an element is not below infinity */
+    for (size_t lane = 0; lane < RWKV_LANES; ++lane) top[lane] = -INFINITY;
+    for (size_t i = 0; i < n; i += RWKV_LANES) {
+        for (size_t lane = 0; lane < RWKV_LANES; ++lane) {
+            const float xi = x[i + lane];
+            top[lane] = top[lane] < xi ? xi : top[lane];
+            bad[lane] = xi < INFINITY ? bad[lane] : NAN;
+        }
+    }
+    for (size_t lane = 1; lane < RWKV_LANES; ++lane) {
+        top[0] = top[0] < top[lane] ? top[lane] : top[0];
+    }
+    return top[0] + sum_lanes(bad);
+}
+
+/* exp(c) for c in [-85, 0]: c = n ln 2 + r, |r| <= ln(2) / 2, exp(c) = 2^n p(r). p is the
+ * polynomial of degree 5, beginning 1 + r, with the least relative error: 1.1e-7. */
+static float exp1(float c) {
+    const float shift = 12582912.0f; /* 1.5 * 2^23: adding it rounds to a whole number */
+    const float shifted = c * 1.44269504f + shift;
+    const float n = shifted - shift;
+    const float r = (c - n * 0.693359375f) - n * -2.12194440e-4f;
+    float p = 0.00831250101f;
+    p = p * r + 0.0418903306f;
+    p = p * r + 0.166671157f;
+    p = p * r + 0.499992311f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    /* The last bits of `shifted` hold n: moved up, they are added to p's exponent. */
+    uint32_t bits;
+    uint32_t n_bits;
+    memcpy(&bits, &p, sizeof bits);
+    memcpy(&n_bits, &shifted, sizeof n_bits);
+    bits += n_bits << 23;
+    memcpy(&p, &bits, sizeof p);
+    return p;
+}
+
+static float sum(const float* x, size_t n) {
+    float lanes[RWKV_LANES] = {0.0f};
+    for (size_t i = 0; i < n; i += RWKV_LANES) {
+        for (size_t lane = 0; lane < RWKV_LANES; ++lane) lanes[lane] += x[i + lane];
+    }
+    return sum_lanes(lanes);
+}
+
+static float exp_sum(const float* x, size_t n, float top, float scale, float low, float high,
+                     float* y) {
+    for (size_t i = 0; i < n; ++i) y[i] = exp1((x[i] - top) * scale);
+    for (size_t i = 0; i < n; ++i) {
+        /* Without a branch: and-ed with ones or zeros. */
+        const uint32_t kept = (uint32_t)(low <= x[i]) & (uint32_t)(x[i] <= high);
+        uint32_t bits;
+        memcpy(&bits, y + i, sizeof bits);
+        bits &= 0u - kept;
+        memcpy(y + i, &bits, sizeof bits);
+    }
+    return sum(y, n);
+}
+
+static size_t split(const float* x, const float* w, size_t n, float low, float high, float* x_out,
+                    float* w_out, float sums[2]) {
+    float above[RWKV_LANES] = {0.0f};
+    float within[RWKV_LANES] = {0.0f};
+    for (size_t i = 0; i < n; i += RWKV_LANES) {
+        for (size_t lane = 0; lane < RWKV_LANES; ++lane) {
+            const float xi = x[i + lane];
+            const float wi = w[i + lane];
+            const float not_above = xi <= high ? wi : 0.0f;
+            above[lane] += high < xi ? wi : 0.0f;
+            within[lane] += low <= xi ? not_above : 0.0f;
+        }
+    }
+    sums[0] = sum_lanes(above);
+    sums[1] = sum_lanes(within);
+    /* Which are copied is as good as random: a branch on it would be mispredicted. */
+    size_t count = 0;
+    for (size_t i = 0; i < n; ++i) {
+        x_out[count] = x[i];
+        w_out[count] = w[i];
+        count += (size_t)((low <= x[i]) & (x[i] <= high));
+    }
+    return count;
+}
+
 void rwkv_kernels_reference(rwkv_kernels* k) {
     *k = (rwkv_kernels){
         .name = "reference",
@@ -282,6 +379,9 @@ void rwkv_kernels_reference(rwkv_kernels* k) {
         .wkv4 = wkv4,
         .wkv5 = wkv5,
         .wkv7 = wkv7,
+        .largest = largest,
+        .exp_sum = exp_sum,
+        .split = split,
     };
     for (int type = 0; type < RWKV_TYPE_COUNT; ++type) {
         k->matrix[type] = (rwkv_matrix_kernels){packed_size, pack, matmul, NULL};

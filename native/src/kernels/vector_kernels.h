@@ -9,9 +9,15 @@
  *     vmax(a, b), vmin(a, b)         b or NaN where either is NaN
  *     vround(v)                      to the nearest whole number, halves to even
  *     vpow2(p, n)                    p 2^n for whole n in [-126, 128]
+ *     vscale(p, n)                   the same where p 2^n and 2^n are normal numbers
  *     vless(a, b, x, y)              x where a < b, else y
  *     vsum(v)                        the sum of all lanes
  *     vkeep(v, n)                    the first n lanes of v, the others zeros
+ *     vmask                          yes or no for each lane
+ *     vwithin(a, x, b)               where a <= x <= b
+ *     vwhere(m, v)                   the lanes of v where m holds, the others zeros
+ *     vpack(m, x, w, y, z)           the lanes of x and of w where m holds, side by side, to y and
+ * to z (whose next lanes are overwritten); returns their number
  *
  * Tails go through the same arithmetic as whole vectors, so an element's value does not depend on
  * where it stands in its array. */
@@ -327,6 +333,88 @@ static void wkv7(size_t n_tokens, size_t ld, size_t n, const float* r, const flo
     }
 }
 
+/* ---- the sampler's: RWKV_LANES elements at a time, so that all levels add alike ----------------
+ */
+
+enum { VECTORS = RWKV_LANES / LANES };
+
+/* The sum of 16 lanes, halves added to halves: vsum does so too. */
+INLINE float vsum_lanes(vec* v) {
+    for (int half = VECTORS / 2; half > 0; half /= 2) {
+        for (int i = 0; i < half; ++i) v[i] = vadd(v[i], v[i + half]);
+    }
+    return vsum(v[0]);
+}
+
+static float largest(const float* x, size_t n) {
+    vec top[VECTORS];
+    vec bad[VECTORS]; /* NaN once an element is not below infinity */
+    for (int v = 0; v < VECTORS; ++v) {
+        top[v] = vset1(-INFINITY);
+        bad[v] = vset1(0.0f);
+    }
+    for (size_t i = 0; i < n; i += RWKV_LANES) {
+        for (int v = 0; v < VECTORS; ++v) {
+            const vec xi = vload(x + i + v * LANES, LANES);
+            top[v] = vless(top[v], xi, xi, top[v]);
+            bad[v] = vless(xi, vset1(INFINITY), bad[v], vset1(NAN));
+        }
+    }
+    float lanes16[RWKV_LANES];
+    float result = -INFINITY;
+    for (int v = 0; v < VECTORS; ++v) vstore(lanes16 + v * LANES, LANES, top[v]);
+    for (int i = 0; i < RWKV_LANES; ++i) result = lanes16[i] > result ? lanes16[i] : result;
+    return result + vsum_lanes(bad);
+}
+
+/* As in vexp, with one more rounding for each product, and a polynomial of degree 5 for exp(r), the
+ * one beginning 1 + r with the least relative error, 1.1e-7. */
+static float exp_sum(const float* x, size_t n, float top, float scale, float low, float high,
+                     float* y) {
+    vec sum[VECTORS];
+    for (int v = 0; v < VECTORS; ++v) sum[v] = vset1(0.0f);
+    for (size_t i = 0; i < n; i += RWKV_LANES) {
+        for (int v = 0; v < VECTORS; ++v) {
+            const vec xi = vload(x + i + v * LANES, LANES);
+            const vec c = vmul(vsub(xi, vset1(top)), vset1(scale));
+            const vec k = vround(vmul(c, vset1(1.44269504f)));
+            const vec r =
+                vsub(vsub(c, vmul(k, vset1(0.693359375f))), vmul(k, vset1(-2.12194440e-4f)));
+            vec p = vset1(0.00831250101f);
+            p = vadd(vmul(p, r), vset1(0.0418903306f));
+            p = vadd(vmul(p, r), vset1(0.166671157f));
+            p = vadd(vmul(p, r), vset1(0.499992311f));
+            p = vadd(vmul(p, r), vset1(1.0f));
+            p = vadd(vmul(p, r), vset1(1.0f));
+            const vec yi = vwhere(vwithin(vset1(low), xi, vset1(high)), vscale(p, k));
+            vstore(y + i + v * LANES, LANES, yi);
+            sum[v] = vadd(sum[v], yi);
+        }
+    }
+    return vsum_lanes(sum);
+}
+
+static size_t split(const float* x, const float* w, size_t n, float low, float high, float* x_out,
+                    float* w_out, float sums[2]) {
+    vec above[VECTORS];
+    vec within[VECTORS];
+    for (int v = 0; v < VECTORS; ++v) above[v] = within[v] = vset1(0.0f);
+    size_t count = 0;
+    for (size_t i = 0; i < n; i += RWKV_LANES) {
+        for (int v = 0; v < VECTORS; ++v) {
+            const vec xi = vload(x + i + v * LANES, LANES);
+            const vec wi = vload(w + i + v * LANES, LANES);
+            const vmask in = vwithin(vset1(low), xi, vset1(high));
+            above[v] = vadd(above[v], vless(vset1(high), xi, wi, vset1(0.0f)));
+            within[v] = vadd(within[v], vwhere(in, wi));
+            count += vpack(in, xi, wi, x_out + count, w_out + count);
+        }
+    }
+    sums[0] = vsum_lanes(above);
+    sums[1] = vsum_lanes(within);
+    return count;
+}
+
 static void use_vector_kernels(rwkv_kernels* k) {
     k->layer_norm = layer_norm;
     k->lerp = lerp;
@@ -343,4 +431,7 @@ static void use_vector_kernels(rwkv_kernels* k) {
     k->wkv4 = wkv4;
     k->wkv5 = wkv5;
     k->wkv7 = wkv7;
+    k->largest = largest;
+    k->exp_sum = exp_sum;
+    k->split = split;
 }
