@@ -33,6 +33,11 @@ int main(int argc, char** argv) {
             write(models + "/" + version + "-" + rwkv::type_name(type) + ".bin", bytes.data(),
                   bytes.size());
         }
+        tiny::Sizes tuned = small;
+        tuned.time_state = true;
+        const std::vector<uint8_t> bytes =
+            tiny::random_model(version, RWKV_TYPE_Q4_0, tuned).bytes();
+        write(models + "/" + version + "-time-state.bin", bytes.data(), bytes.size());
     }
 
     // Some lines of the World vocabulary, from its beginning and from its middle.

@@ -80,6 +80,7 @@ rwkv_model_info rwkv_model_info_of(const rwkv_model* model) {
     info.kernels = m.kernels.name;
     info.ln_x_eps = c.ln_x_eps;
     info.fingerprint = m.fingerprint;
+    info.has_time_state = m.time_state.empty() ? 0 : 1;
     return info;
 }
 
@@ -114,7 +115,7 @@ rwkv_status rwkv_session_feed(rwkv_session* session, const int32_t* tokens, size
 }
 
 void rwkv_session_reset(rwkv_session* session) {
-    if (session != nullptr) session->session.state.reset();
+    if (session != nullptr) session->session.state.reset(*session->session.model);
 }
 
 rwkv_status rwkv_session_fork(const rwkv_session* session, rwkv_session** session_out) {

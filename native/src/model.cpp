@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 #include "block_types.h"
 #include "hash64.h"
@@ -132,6 +133,7 @@ class ModelLoader {
                 layers<LayerV7>();
                 break;
         }
+        time_state();
         norm(model_.ln_out, "ln_out");
         matrix(model_.head, "head.weight", c.n_vocab, c.n_embd);
         pack_matrices();
@@ -462,6 +464,30 @@ class ModelLoader {
         vector(l.ffn_x_k, ffn + "x_k");
         matrix(l.ffn_key, ffn + "key.weight", c.n_ffn, c.n_embd);
         matrix(l.ffn_value, ffn + "value.weight", c.n_embd, c.n_ffn);
+    }
+
+    // The initial state that a state tuning has found. All layers have one, or none.
+    void time_state() {
+        const Config& c = model_.config;
+        if (c.version == Version::v4) return;
+        std::vector<std::string> names;
+        bool any = false;
+        for (size_t i = 0; i < c.n_layer; ++i) {
+            names.push_back("blocks." + std::to_string(i) + ".att.time_state");
+            any = any || file_.find(names.back()) != nullptr;
+        }
+        if (!any) return;
+        const size_t N = c.head_size;
+        for (const std::string& name : names) {
+            float* const heads = values(name, {c.n_head, N, N});
+            for (size_t head = 0; head < c.n_head; ++head) {
+                float* const s = heads + head * N * N;  // in the file: row = value, column = key
+                for (size_t i = 0; i < N; ++i) {
+                    for (size_t j = 0; j < i; ++j) std::swap(s[i * N + j], s[j * N + i]);
+                }
+            }
+            model_.time_state.push_back(heads);
+        }
     }
 
     Model& model_;

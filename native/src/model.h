@@ -133,6 +133,9 @@ class Model {
         layers;
     Norm ln_out;
     Matrix head;  // (V, C)
+    // What the heads of each layer hold before the first token, (H, N, N), row = key and column =
+    // value as in State; empty where the file does not say: zeros.
+    std::vector<Vector> time_state;
 
     std::string path;
     rwkv_type data_type = RWKV_TYPE_FP32;

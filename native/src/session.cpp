@@ -54,7 +54,7 @@ Batch next_batch(const Model& model, const std::vector<Work>& work, std::vector<
 
 }  // namespace
 
-Session::Session(std::shared_ptr<const Model> of) : model(std::move(of)), state(model->config) {}
+Session::Session(std::shared_ptr<const Model> of) : model(std::move(of)), state(*model) {}
 
 void Session::feed(const int32_t* tokens, size_t n_tokens, float* logits_out) {
     check_tokens(*model, tokens, n_tokens);

@@ -31,8 +31,9 @@ void convert(const Config& c, const float* from, float* to) noexcept {
 
 }  // namespace
 
-State::State(const Config& config) : config_(config), memory_(config.state_size() * sizeof(float)) {
-    reset();
+State::State(const Model& model)
+    : config_(model.config), memory_(config_.state_size() * sizeof(float)) {
+    reset(model);
 }
 
 State::State(const State& other) : config_(other.config_), memory_(other.memory_.size()) {
@@ -44,11 +45,14 @@ State& State::operator=(const State& other) {
     return *this;
 }
 
-void State::reset() noexcept {
+void State::reset(const Model& model) noexcept {
     std::memset(memory_.data(), 0, memory_.size());
-    if (config_.version != Version::v4) return;
-    for (size_t i = 0; i < config_.n_layer; ++i) {
-        std::fill_n(wkv(i) + 2 * config_.n_embd, config_.n_embd, kFreshPp);
+    const size_t C = config_.n_embd;
+    if (config_.version == Version::v4) {
+        for (size_t i = 0; i < config_.n_layer; ++i) std::fill_n(wkv(i) + 2 * C, C, kFreshPp);
+    }
+    for (size_t i = 0; i < model.time_state.size(); ++i) {
+        std::copy_n(model.time_state[i], C * config_.head_size, wkv(i));
     }
 }
 

@@ -13,12 +13,12 @@ namespace rwkv {
 // them; read and write convert.
 class State {
   public:
-    explicit State(const Config& config);  // fresh
+    explicit State(const Model& model);  // fresh
     State(const State& other);
     State& operator=(const State& other);  // both of one shape
 
-    void reset() noexcept;
-    void read(float* out) const noexcept;  // (config.state_size())
+    void reset(const Model& model) noexcept;  // fresh again; of the same model
+    void read(float* out) const noexcept;     // (config.state_size())
     void write(const float* in) noexcept;
 
     float* ffn_shift(size_t layer) noexcept { return layer_begin(layer); }                   // (C)

@@ -228,7 +228,7 @@ State load_state(const Model& model, const std::string& path) {
                       format("%s: number %zu of the state is %g, expected finite numbers.",
                              path.c_str(), i, values[i]));
     }
-    State state(model.config);
+    State state(model);
     state.write(values.get());
     return state;
 }

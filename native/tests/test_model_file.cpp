@@ -249,6 +249,35 @@ const std::vector<Lie>& lies() {
          [](M& m) { m.at("blocks.1.att.r_k").shape = {4, 16}; },
          RWKV_STATUS_TENSOR_SHAPE,
          {"blocks.1.att.r_k", "(4, 16)", "(2, 32)"}},
+
+        // an initial state
+        {"an initial state of layer 0 alone",
+         [](M& m) { add(m, "blocks.0.att.time_state", {2, 32, 32}, 8192); },
+         RWKV_STATUS_TENSOR_MISSING,
+         {"blocks.1.att.time_state"}},
+        {"an initial state of layer 1 alone",
+         [](M& m) { add(m, "blocks.1.att.time_state", {2, 32, 32}, 8192); },
+         RWKV_STATUS_TENSOR_MISSING,
+         {"blocks.0.att.time_state"}},
+        {"an initial state of other heads",
+         [](M& m) {
+             add(m, "blocks.0.att.time_state", {2, 32, 32}, 8192);
+             add(m, "blocks.1.att.time_state", {4, 16, 16}, 4096);
+         },
+         RWKV_STATUS_TENSOR_SHAPE,
+         {"blocks.1.att.time_state", "(4, 16, 16)", "(2, 32, 32)"}},
+        {"an initial state that is flat",
+         [](M& m) { add(m, "blocks.0.att.time_state", {2048}, 8192); },
+         RWKV_STATUS_TENSOR_SHAPE,
+         {"blocks.0.att.time_state", "(2048)", "(2, 32, 32)"}},
+        {"an initial state that ends early",
+         [](M& m) { add(m, "blocks.0.att.time_state", {2, 32, 32}, 8191); },
+         RWKV_STATUS_FILE_TRUNCATED,
+         {"blocks.0.att.time_state"}},
+        {"an initial state of a retired type",
+         [](M& m) { add(m, "blocks.0.att.time_state", {2, 32, 32}, 8192).type = 5; },
+         RWKV_STATUS_TENSOR_TYPE,
+         {"blocks.0.att.time_state", "q4_2"}},
     };
     return all;
 }
@@ -293,7 +322,9 @@ void test_odd_but_good() {
     }
     for (const char* version : tiny::kVersions) {
         // Every tensor's type is its own: matrices of all types in turn, vectors in fp16.
-        tiny::Model mixed = tiny::random_model(version, RWKV_TYPE_FP32);
+        tiny::Sizes sizes;
+        sizes.time_state = true;
+        tiny::Model mixed = tiny::random_model(version, RWKV_TYPE_FP32, sizes);
         int turn = 0;
         for (tiny::Tensor& t : mixed.tensors) {
             std::vector<float> x(t.data.size() / sizeof(float));
@@ -319,6 +350,10 @@ void test_odd_but_good() {
         unused.tensors.insert(unused.tensors.begin() + 5, copy);
     }
     expect(unused, RWKV_STATUS_OK, {}, "v0 v1 v2 in layer 0");
+    // Version 4 has no heads: to it, this is a tensor like any other that it does not use.
+    tiny::Model headless = tiny::random_model("4", RWKV_TYPE_Q4_0);
+    add(headless, "blocks.0.att.time_state", {2, 32, 32}, 8192);
+    expect(headless, RWKV_STATUS_OK, {}, "an initial state in a model without heads");
     // Numbers are not judged: what comes out is NaN.
     tiny::Model not_a_number = tiny::random_model("7", RWKV_TYPE_Q4_0);
     for (tiny::Tensor& t : not_a_number.tensors) std::fill(t.data.begin(), t.data.end(), 0xff);
@@ -341,9 +376,14 @@ bool tells_version(const std::string& version, const std::string& name) {
     return version == "6" && is("time_maa_x");
 }
 
+tiny::Sizes with_time_state(tiny::Sizes sizes = {}) {
+    sizes.time_state = true;
+    return sizes;
+}
+
 void test_missing_tensors() {
     for (const std::string version : tiny::kVersions) {
-        const tiny::Model honest = tiny::random_model(version, RWKV_TYPE_Q4_0);
+        const tiny::Model honest = tiny::random_model(version, RWKV_TYPE_Q4_0, with_time_state());
         for (const tiny::Tensor& t : honest.tensors) {
             tiny::Model model = honest;
             model.erase(t.name);
@@ -372,7 +412,7 @@ bool gives_measure(const std::string& name) {
 
 void test_misshaped_tensors() {
     for (const std::string version : tiny::kVersions) {
-        const tiny::Model honest = tiny::random_model(version, RWKV_TYPE_Q4_0);
+        const tiny::Model honest = tiny::random_model(version, RWKV_TYPE_Q4_0, with_time_state());
         for (size_t i = 0; i < honest.tensors.size(); ++i) {
             const tiny::Tensor& good = honest.tensors[i];
             const auto expect_refused = [&](const tiny::Tensor& bad, const char* what) {
@@ -513,7 +553,8 @@ void test_random_damage(uint32_t seed) {
     size_t refused = 0;
     for (const char* version : tiny::kVersions) {
         for (const rwkv_type type : {RWKV_TYPE_FP32, RWKV_TYPE_Q4_0, RWKV_TYPE_Q5_1}) {
-            const tiny::Model model = tiny::random_model(version, type, small_sizes());
+            const tiny::Model model =
+                tiny::random_model(version, type, with_time_state(small_sizes()));
             const std::vector<uint8_t> whole = model.bytes();
             std::vector<size_t> headers = {0};
             size_t at = 24;

@@ -386,6 +386,63 @@ void test_fresh_state() {
     }
 }
 
+// A file may say what the heads' matrices begin with: row = value, column = key in the file.
+void test_time_state() {
+    for (const std::string version : {"5.1", "5.2", "6", "7"}) {
+        tiny::Sizes sizes;
+        sizes.time_state = true;
+        tiny::Model made = tiny::random_model(version, RWKV_TYPE_Q4_0, sizes);
+        const tiny::File tuned_file(made);
+        const Model tuned = open(tuned_file);
+        const size_t C = 64;
+        const size_t N = 32;
+        Floats expected(state_size_of(tuned), 0.0f);
+        for (size_t layer = 0; layer < 2; ++layer) {
+            const std::string name = "blocks." + std::to_string(layer) + ".att.time_state";
+            Floats heads(C * N);
+            std::memcpy(heads.data(), made.at(name).data.data(), heads.size() * sizeof(float));
+            made.erase(name);
+            float* wkv = expected.data() + layer * (2 * C + C * N) + 2 * C;
+            for (size_t i = 0; i < heads.size(); ++i) {
+                const size_t head = i / (N * N);
+                const size_t row = i / N % N;
+                const size_t column = i % N;
+                const bool as_it_is = version == "7";
+                wkv[as_it_is ? i : (head * N + column) * N + row] = heads[i];
+            }
+        }
+        const tiny::File plain_file(made);
+        const Model plain = open(plain_file);
+        CHECK(rwkv_model_info_of(tuned.get()).has_time_state == 1);
+        CHECK(rwkv_model_info_of(plain.get()).has_time_state == 0);
+
+        const Session session = session_of(tuned);
+        CHECK(same_bits(state_of(tuned, session), expected));
+        rwkv_session* forked = nullptr;
+        EXPECT_OK(rwkv_session_fork(session.get(), &forked));
+        const Session fork(forked);
+        CHECK(same_bits(state_of(tuned, fork), expected));
+
+        // As if the state had been written to a session that began with zeros.
+        const Session written = session_of(plain);
+        CHECK(!same_bits(state_of(plain, written), expected));
+        EXPECT_OK(rwkv_state_write(written.get(), expected.data(), expected.size()));
+        const Tokens tokens = random_tokens(40, vocab_of(plain));
+        Floats logits(vocab_of(plain));
+        EXPECT_OK(rwkv_session_feed(written.get(), tokens.data(), tokens.size(), logits.data()));
+        for (int i = 0; i < 2; ++i) {
+            Floats got(logits.size());
+            EXPECT_OK(rwkv_session_feed(session.get(), tokens.data(), tokens.size(), got.data()));
+            CHECK(same_bits(got, logits));
+            CHECK(same_bits(state_of(tuned, session), state_of(plain, written)));
+            rwkv_session_reset(session.get());
+            CHECK(same_bits(state_of(tuned, session), expected));
+        }
+        rwkv_session_reset(written.get());
+        CHECK(same_bits(state_of(plain, written), Floats(expected.size(), 0.0f)));
+    }
+}
+
 void test_state_is_a_value() {
     for (const char* version : tiny::kVersions) {
         const tiny::File file(tiny::random_model(version, RWKV_TYPE_Q8_0));
@@ -762,6 +819,7 @@ int main() {
     test_null_arguments();
     test_errors_change_nothing();
     test_fresh_state();
+    test_time_state();
     test_state_is_a_value();
     test_state_of_another_model();
     test_free_in_any_order();

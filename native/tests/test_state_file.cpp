@@ -141,6 +141,13 @@ void test_fingerprint() {
     CHECK(fingerprint(made) == own);
     CHECK(fingerprint(tiny::random_model("7", RWKV_TYPE_Q4_0, {}, 2)) != own);
     CHECK(fingerprint(tiny::random_model("7", RWKV_TYPE_Q8_0)) != own);
+    tiny::Sizes sizes;
+    sizes.time_state = true;
+    tiny::Model tuned = tiny::random_model("7", RWKV_TYPE_Q4_0, sizes);
+    const uint64_t with_time_state = fingerprint(tuned);
+    CHECK(with_time_state != own);
+    tuned.at("blocks.1.att.time_state").data[100] ^= 1;
+    CHECK(fingerprint(tuned) != with_time_state);
     for (size_t i = 0; i < made.tensors.size(); ++i) {
         // One bit of the last number of any tensor; larger tensors are sampled at their ends.
         tiny::Model changed = made;

@@ -59,6 +59,9 @@ class Maker {
                 time_mix_v5(block + "att.", version == "5.2");
             }
             channel_mix(block + "ffn.", version);
+            if (s.time_state && version != "4") {
+                vector(block + "att.time_state", {s.n_head, s.head_size, s.head_size}, -1.0f, 1.0f);
+            }
         }
         norm("ln_out");
         matrix("head.weight", s.n_vocab, C_, 3.0f);

@@ -39,7 +39,8 @@ struct Sizes {
     size_t head_size = 32;  // n_embd = n_head * head_size; a multiple of 32 for quantised types
     size_t n_ffn = 96;
     size_t n_vocab = 40;
-    size_t rank = 32;  // of low-rank matrices
+    size_t rank = 32;         // of low-rank matrices
+    bool time_state = false;  // hold an initial state; not version 4
 };
 
 inline const char* const kVersions[] = {"4", "5.1", "5.2", "6", "7"};

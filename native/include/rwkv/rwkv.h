@@ -155,9 +155,10 @@ typedef struct rwkv_model_info {
     uint64_t file_bytes;
     uint64_t weight_bytes; /* resident bytes of packed weights */
     size_t n_threads;
-    const char* kernels;  /* the instruction-set level in use: "reference", "avx2" ... */
-    float ln_x_eps;       /* 0 for version 4 */
-    uint64_t fingerprint; /* tells models apart: of tensors' names, types, shapes and samples */
+    const char* kernels;    /* the instruction-set level in use: "reference", "avx2" ... */
+    float ln_x_eps;         /* 0 for version 4 */
+    uint64_t fingerprint;   /* tells models apart: of tensors' names, types, shapes and samples */
+    int32_t has_time_state; /* 1 if the file holds an initial state, see section 4; else 0 */
 } rwkv_model_info;
 
 /* Returns what `model` is; `model` must not be NULL. */
@@ -206,9 +207,11 @@ RWKV_API rwkv_status rwkv_session_fork(const rwkv_session* session, rwkv_session
  *     version 4:         aa (n_embd), bb (n_embd), pp (n_embd; starts at -1e30)
  *     versions 5 and 6:  (n_head, head_size, head_size), row = key index, column = value index
  *     version 7:         (n_head, head_size, head_size), row = value index, column = key index
- * It is the layout of rwkv.cpp's state buffers. A fresh state is all zeros but for pp.
- * `n` is the number of floats in the caller's array and must be the model's state_size, else
- * RWKV_STATUS_STATE_MISMATCH. */
+ * It is the layout of rwkv.cpp's state buffers. A fresh state is all zeros but for pp, and for the
+ * heads' matrices of a model whose file holds the tensors `blocks.N.att.time_state`: they begin
+ * with those. State tuning makes them, and rwkv-convert puts them into the file. In it, the row is
+ * the value's index in every version. `n` is the number of floats in the caller's array and must be
+ * the model's state_size, else RWKV_STATUS_STATE_MISMATCH. */
 RWKV_API rwkv_status rwkv_state_read(const rwkv_session* session, float* state_out, size_t n);
 RWKV_API rwkv_status rwkv_state_write(rwkv_session* session, const float* state, size_t n);
 
