@@ -188,12 +188,12 @@ def test_overflow_to_infinity_is_warned_about(tmp_path):
 
 def test_unused_tensors_are_left_out_with_a_warning(tmp_path):
     checkpoint = synth.checkpoint("7", n_layer=1)
-    extra = {**checkpoint, "blocks.0.att.time_state": np.zeros((2, 64, 64), np.float32)}
+    extra = {**checkpoint, "blocks.0.att.extra": np.zeros((2, 64, 64), np.float32)}
     rwkv_convert.convert(write_pth(tmp_path / "a", views(checkpoint, "fp32")), tmp_path / "a.bin")
     tensors = {**views(extra, "fp32"), "epoch": b"K\x07"}
     summary = rwkv_convert.convert(write_pth(tmp_path / "b", tensors), tmp_path / "b.bin")
     assert (tmp_path / "a.bin").read_bytes() == (tmp_path / "b.bin").read_bytes()
-    assert ["time_state' is not used by RWKV-7" in w for w in summary.warnings] == [True, False]
+    assert ["att.extra' is not used by RWKV-7" in w for w in summary.warnings] == [True, False]
     assert "'epoch' is not used" in summary.warnings[1]
 
 

@@ -98,7 +98,10 @@ def transform(checkpoint: Mapping[str, Floats]) -> dict[str, Floats]:
         block, _, parameter = name.rpartition("att.")  # "blocks.N.", "att.", "key.weight"
         x = np.asarray(tensor, dtype=np.float64)  # exp must be taken in float64
 
-        if version == "7":
+        if parameter == "time_state":
+            pass  # our extension: (heads, N, N), as it is
+
+        elif version == "7":
             if block and parameter in ("x_w", "x_k", "x_v", "x_a", "x_g"):
                 continue  # joined where x_r stands
             if block and parameter == "x_r":

@@ -56,11 +56,16 @@ class Model:
 
         Per layer: channel-mix shift (C), time-mix shift (C), then v4's aa, bb, pp (C each) or the
         heads' matrices (heads, N, N); v5, v6: row = key's channel, v7: row = value's channel.
+
+        A file may say what the heads' matrices begin with, row = value's channel in every version.
         """
         state = np.zeros(self.state_size, dtype=np.float32)
-        if self.version == "4":
-            for layer in self._split(state):
+        for i, layer in enumerate(self._split(state)):
+            if self.version == "4":
                 layer.wkv[2] = -1e30
+            elif self._weights.block(i).has("att.time_state"):
+                S = self._weights.block(i).array("att.time_state")
+                layer.wkv[:] = S if self.version == "7" else S.transpose(0, 2, 1)
         return state
 
     def forward(self, tokens: Sequence[int], state: NDArray[np.float32] | None = None) -> Floats:

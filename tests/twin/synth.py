@@ -180,3 +180,16 @@ def checkpoint(
     layer_norm("ln_out")
     matrix("head.weight", n_vocab, n_embd, gain=2.5)
     return w
+
+
+def time_state(
+    *, n_layer: int = 3, n_embd: int = 128, head_size: int = 64, seed: int = 0
+) -> Checkpoint:
+    """A random initial state for a checkpoint of these sizes, as state tuning saves one.
+
+    For each layer `blocks.N.att.time_state`, (heads, N, N), row = value's channel.
+    """
+    random = _Random(seed)
+    shape = (n_embd // head_size, head_size, head_size)
+    names = (f"blocks.{layer}.att.time_state" for layer in range(n_layer))
+    return {name: random.bell(*shape, std=0.2) for name in names}

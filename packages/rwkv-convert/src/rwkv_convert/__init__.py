@@ -20,6 +20,7 @@ from .errors import (
     UnsafePickleError,
 )
 from .model_info import ModelInfo, TypeUse, info
+from .time_state import read_time_state
 
 __all__ = [
     "CheckpointError",
@@ -35,6 +36,7 @@ __all__ = [
     "UnsafePickleError",
     "convert",
     "info",
+    "read_time_state",
 ]
 
 __version__ = _version("rwkv-convert")

@@ -29,6 +29,7 @@ _EPILOG = """\
 examples:
   rwkv-convert model.pth model.bin --dtype q4_0
   rwkv-convert model.pth model.bin --dtype q5_1 --head-dtype fp16
+  rwkv-convert model.pth model.bin --dtype q4_0 --time-state tuned.pth
   rwkv-convert --info model.bin"""
 
 
@@ -89,6 +90,11 @@ def _parser() -> argparse.ArgumentParser:
         choices=LAYOUTS,
         help="rwkv.cpp: choose all types as rwkv.cpp's own converter and quantiser do",
     )
+    add(
+        "--time-state",
+        metavar="FILE",
+        help="an initial state from state tuning, to be kept in OUT (default: that of IN, if any)",
+    )
     add("--force", action="store_true", help="replace OUT if it exists")
     add("--threads", type=int, help="threads to use (default: one per processor)")
     add("--info", metavar="FILE", help="describe a checkpoint or model file and convert nothing")
@@ -132,6 +138,7 @@ def _convert(options: argparse.Namespace) -> None:
             emb_dtype=options.emb_dtype,
             lowrank_dtype=options.lowrank_dtype,
             layout=options.layout,
+            time_state=options.time_state,
             force=options.force,
             progress=progress,
             threads=options.threads,
@@ -159,6 +166,8 @@ def _describe(model: ModelInfo) -> str:
         f"  size        {_size(model.file_bytes)}",
         *_type_lines(model.types),
     ]
+    if model.has_time_state:
+        lines.append("  begins with its own initial state")
     if model.unused:
         lines.append(f"  unused      {', '.join(map(ascii, model.unused))}")
     return "\n".join(lines)
@@ -166,15 +175,16 @@ def _describe(model: ModelInfo) -> str:
 
 def _summarize(summary: Summary) -> str:
     source = summary.source
-    return "\n".join(
-        [
-            f"{summary.path}: RWKV-{source.version}, {source.n_layer} layers, "
-            f"width {source.n_embd}, vocabulary {source.n_vocab}, {source.parameters:,} parameters",
-            f"  size        {_size(source.file_bytes)} -> {_size(summary.file_bytes)} "
-            f"in {summary.seconds:.1f} s",
-            *_type_lines(summary.types),
-        ]
-    )
+    lines = [
+        f"{summary.path}: RWKV-{source.version}, {source.n_layer} layers, "
+        f"width {source.n_embd}, vocabulary {source.n_vocab}, {source.parameters:,} parameters",
+        f"  size        {_size(source.file_bytes)} -> {_size(summary.file_bytes)} "
+        f"in {summary.seconds:.1f} s",
+        *_type_lines(summary.types),
+    ]
+    if summary.time_state is not None:
+        lines.append(f"  begins with the initial state of {summary.time_state}")
+    return "\n".join(lines)
 
 
 def _type_lines(types: dict[str, TypeUse]) -> list[str]:

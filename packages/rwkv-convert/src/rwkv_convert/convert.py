@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -31,10 +32,11 @@ from .element_types import (
     to_fp16_bits,
     to_fp32,
 )
-from .errors import ModelError, OptionError, OutputError, quote
+from .errors import ModelError, OptionError, OutputError, listing, quote
 from .model_info import ModelInfo, TypeUse, count_types, describe
 from .quantize import MAX_BLOCKS, BlockQuantizer
 from .tensor_table import ROLE_TYPES, Change, FileTensor, TypeChoice, identify
+from .time_state import is_time_state
 from .write_ggmf import (
     FilePlan,
     PlacedTensor,
@@ -69,6 +71,7 @@ class Summary:
         path: the file that was written.
         file_bytes: its size.
         types: what it holds in which type, by the type's name.
+        time_state: the file that its initial state comes from; None if it holds none.
         warnings: one sentence each, naming the tensor.
         seconds: how long it took.
     """
@@ -77,6 +80,7 @@ class Summary:
     path: str
     file_bytes: int
     types: dict[str, TypeUse]
+    time_state: str | None
     warnings: tuple[str, ...]
     seconds: float
 
@@ -90,6 +94,7 @@ def convert(
     emb_dtype: str | None = None,
     lowrank_dtype: str | None = None,
     layout: Layout = "default",
+    time_state: str | os.PathLike[str] | None = None,
     force: bool = False,
     progress: Progress | None = None,
     threads: int | None = None,
@@ -107,6 +112,9 @@ def convert(
         lowrank_dtype: type of the low-rank matrices of RWKV-6 and 7; by default q8_0 in a
             quantised file.
         layout: `rwkv.cpp` chooses every type as rwkv.cpp's converter to FP16 and its quantiser do.
+        time_state: a `.pth`, `.safetensors` or ggmf file with an initial state from state tuning
+            (`blocks.N.att.time_state`), which the model file then begins every text with. By
+            default the one in `src`, if there is one.
         force: replace `dst` if it exists.
         progress: called as `progress(bytes_done, bytes_total)` now and then.
         threads: how many to use, up to 16; by default one per processor.
@@ -116,8 +124,8 @@ def convert(
 
     Raises:
         OptionError: there is no such type or layout.
-        CheckpointError: `src` cannot be read.
-        ModelError: `src` is no RWKV model of a known version.
+        CheckpointError: `src` or `time_state` cannot be read.
+        ModelError: `src` is no RWKV model of a known version, or `time_state` is not one for it.
         OutputError: `dst` exists or cannot be written.
 
     Example:
@@ -141,15 +149,23 @@ def convert(
     destination = Path(dst)
     check_destination(destination, force=force)
     checkpoint = open_checkpoint(src)
-    if destination.exists() and destination.samefile(checkpoint.path):
-        raise OutputError(f"{destination}: is the input. Try another name")
-    model = identify(checkpoint)
-    _check_types(checkpoint, model.tensors)
+    state = None if time_state is None else open_checkpoint(time_state)
+    for source in filter(None, (checkpoint, state)):
+        if destination.exists() and destination.samefile(source.path):
+            raise OutputError(f"{destination}: is the input. Try another name")
+    model = identify(checkpoint, state)
+    _check_types(model.tensors)
 
     warnings = [
         f"{checkpoint.path}: tensor {quote(name)} is not used by RWKV-{model.version} and left out"
         for name in (*model.unused, *checkpoint.other_entries)
     ]
+    if state is not None:
+        others = [name for name in state.tensors if not is_time_state(name)]
+        if others:
+            warnings.append(
+                f"{state.path}: all but the initial state is left out: {listing(others)}"
+            )
     plan = plan_file(
         model,
         choice.dtype,
@@ -158,14 +174,12 @@ def convert(
     )
     with temporary_output(destination, force=force) as temporary:
         try:
-            found = _Job(checkpoint, plan, temporary, progress).run(
-                min(threads or _processors(), MAX_THREADS)
-            )
+            found = _Job(plan, temporary, progress).run(min(threads or _processors(), MAX_THREADS))
         except OSError as error:
             raise OutputError(f"{destination}: cannot be written: {reason(error)}") from error
     for placed in plan.tensors:
         warnings.extend(
-            f"{checkpoint.path}: tensor {quote(placed.tensor.name)} {problem}"
+            f"{placed.tensor.path}: tensor {quote(placed.tensor.name)} {problem}"
             for problem in sorted(found.get(placed.tensor.name, ()))
         )
     return Summary(
@@ -173,15 +187,16 @@ def convert(
         path=str(destination),
         file_bytes=plan.file_bytes,
         types=count_types((placed.type, math.prod(placed.tensor.shape)) for placed in plan.tensors),
+        time_state=next((str(t.path) for t in model.tensors if is_time_state(t.name)), None),
         warnings=tuple(warnings),
         seconds=time.monotonic() - started,
     )
 
 
-def _check_types(checkpoint: Checkpoint, tensors: tuple[FileTensor, ...]) -> None:
+def _check_types(tensors: tuple[FileTensor, ...]) -> None:
     for tensor in tensors:
         for part in tensor.parts:
-            where = f"{checkpoint.path}: type of tensor {quote(tensor.name)}"
+            where = f"{tensor.path}: type of tensor {quote(tensor.name)}"
             if part.type.is_quantized:
                 raise ModelError(
                     f"{where}, expected fp32 or fp16, got {part.type}: quantising twice loses more "
@@ -202,7 +217,8 @@ def _choose_type(
             f"{tensor.shape[-1]} are no multiple of {type.block}, which {type} needs"
         )
         return FP16
-    requantizes = choice.rwkv_cpp and choice.dtype.is_quantized and checkpoint.is_model_file
+    from_model_file = checkpoint.is_model_file and tensor.path == checkpoint.path
+    requantizes = choice.rwkv_cpp and choice.dtype.is_quantized and from_model_file
     if requantizes and not type.is_quantized:
         return tensor.parts[0].type  # rwkv.cpp's quantiser copies what it does not quantise
     return type
@@ -233,10 +249,7 @@ class _Piece:
 class _Job:
     """Writes the data of a planned file with several threads."""
 
-    def __init__(
-        self, checkpoint: Checkpoint, plan: FilePlan, output: Path, progress: Progress | None
-    ) -> None:
-        self._checkpoint = checkpoint
+    def __init__(self, plan: FilePlan, output: Path, progress: Progress | None) -> None:
         self._plan = plan
         self._output = output
         self._progress = progress
@@ -287,15 +300,17 @@ class _Job:
         encoder = _Encoder()
         source_buffer = np.empty(PIECE * FP32.size, np.uint8)
         with (
-            PieceReader(self._checkpoint.path) as reader,
+            ExitStack() as stack,
             self._output.open("rb+", buffering=0) as output,
         ):
+            paths = {placed.tensor.path for placed in self._plan.tensors}
+            readers = {path: stack.enter_context(PieceReader(path)) for path in paths}
             while True:
                 with self._lock:
                     piece = None if self._stop else next(self._pieces, None)
                 if piece is None:
                     return
-                raw = reader.read(piece.view, source_buffer)
+                raw = readers[piece.placed.tensor.path].read(piece.view, source_buffer)
                 encoded, problems = encoder.encode(raw, piece.view.type, piece.placed)
                 write_at(output, piece.offset, encoded.data)
                 with self._lock:

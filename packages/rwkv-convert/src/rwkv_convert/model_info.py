@@ -10,6 +10,7 @@ from pathlib import Path
 from .checkpoint import Checkpoint, open_checkpoint
 from .element_types import ElementType
 from .tensor_table import Model, identify
+from .time_state import is_time_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class ModelInfo:
         parameters: numbers in all tensors together.
         file_bytes: size of the file.
         types: what is stored in which type, by the type's name.
+        has_time_state: whether it holds an initial state from state tuning.
         unused: names of tensors that this version does not use.
     """
 
@@ -59,6 +61,7 @@ class ModelInfo:
     parameters: int
     file_bytes: int
     types: dict[str, TypeUse]
+    has_time_state: bool
     unused: tuple[str, ...]
 
 
@@ -92,6 +95,7 @@ def describe(checkpoint: Checkpoint, model: Model) -> ModelInfo:
         parameters=sum(view.count for view in tensors),
         file_bytes=checkpoint.file_bytes,
         types=count_types((view.type, view.count) for view in tensors),
+        has_time_state=any(map(is_time_state, checkpoint.tensors)),
         unused=(*model.unused, *checkpoint.other_entries),
     )
 

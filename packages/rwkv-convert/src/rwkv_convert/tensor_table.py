@@ -19,11 +19,13 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
+from pathlib import Path
 
 from .checkpoint import Checkpoint, TensorView
 from .element_types import FP16, FP32, OUTPUT_TYPES, ElementType
 from .errors import ModelError, listing, quote
 from .read_ggmf import layer_of
+from .time_state import find_time_state
 
 
 class Role(Enum):
@@ -55,6 +57,7 @@ class Layers(Enum):
     ALL = "every layer"
     FIRST = "layer 0 only"
     NOT_FIRST = "every layer; in layer 0 it is unused and may be missing"
+    OPTIONAL = "every layer, or none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +141,10 @@ _V5_AND_LATER = [
     _row(_ATT + "ln_x.bias", _V, "C"),
 ]
 
+# An initial state, made by state tuning. Row = value's channel, in the checkpoint and in the file.
+# Last in each table, because a wrong one must not tell the other tensors what H is.
+_TIME_STATE = [_row(_ATT + "time_state", _V, "H N N", layers=Layers.OPTIONAL)]
+
 _GATE_V5 = [
     _row(_ATT + "time_mix_g", _V, "1 1 C", file_shape="C"),
     _row(_ATT + "gate.weight", _M, "C C"),
@@ -156,6 +163,7 @@ _V5_1 = [
     *_V5_AND_LATER,
     _row(_ATT + "time_decay", _V, "H", Change.EXP_NEG_EXP, "H 1 1"),
     _row(_ATT + "time_first", _V, "H", Change.EXP, "H 1 1"),
+    *_TIME_STATE,
 ]
 
 # A gate, but one decay per head: every channel of a head gets the head's value, which makes it 5.2.
@@ -166,6 +174,7 @@ _V5_1_GATE = [
     *_GATE_V5,
     _row(_ATT + "time_decay", _V, "H", Change.EXP_NEG_EXP, "H N 1"),
     _row(_ATT + "time_first", _V, "H", Change.EXP, "H N 1", file_name=_ATT + "time_faaaa"),
+    *_TIME_STATE,
 ]
 
 _V5_2 = [
@@ -175,6 +184,7 @@ _V5_2 = [
     *_GATE_V5,
     _row(_ATT + "time_decay", _V, "H N", Change.EXP_NEG_EXP, "H N 1"),
     _row(_ATT + "time_faaaa", _V, "H N", file_shape="H N 1"),
+    *_TIME_STATE,
 ]
 
 _V6 = [
@@ -196,6 +206,7 @@ _V6 = [
     _row(_FFN + "time_maa_k", _V, "1 1 C", file_shape="C"),
     _row(_FFN + "time_maa_r", _V, "1 1 C", file_shape="C"),
     _row(_FFN + "receptance.weight", _M, "C C"),
+    *_TIME_STATE,
 ]
 
 _RWKVAG = _ATT + "x_rwkvag"
@@ -223,6 +234,7 @@ _V7 = [
     _row(_ATT + "k_a", _V, "1 1 C"),
     _row(_ATT + "r_k", _V, "H N"),
     _row(_FFN + "x_k", _V, "1 1 C"),
+    *_TIME_STATE,
 ]
 
 TABLES: dict[str, list[Row]] = {
@@ -337,13 +349,15 @@ class FileTensor:
         name: in the model file.
         role: decides its type.
         shape: in the model file, PyTorch's order.
-        parts: views of the checkpoint, one after the other its numbers in row-major order.
+        path: the file that its numbers come from.
+        parts: views of that file, one after the other its numbers in row-major order.
         change: what is still to be computed: one of the exponentials, or nothing.
     """
 
     name: str
     role: Role
     shape: tuple[int, ...]
+    path: Path
     parts: tuple[TensorView, ...]
     change: Change
 
@@ -374,7 +388,9 @@ class Model:
 
 
 class _MisshapedError(Exception):
-    pass
+    def __init__(self, problem: str, name: str = "") -> None:
+        super().__init__(problem)
+        self.name = name  # of the tensor
 
 
 def _without_layer(name: str) -> str:
@@ -387,34 +403,48 @@ _KNOWN_NAMES = {
 }
 
 
-def identify(checkpoint: Checkpoint) -> Model:
+def identify(checkpoint: Checkpoint, time_state: Checkpoint | None = None) -> Model:
     """Finds out which RWKV version a checkpoint is, and checks every tensor's presence and shape.
+
+    Args:
+        checkpoint: the file to identify.
+        time_state: a file with an initial state, which takes the place of the checkpoint's own.
 
     Raises:
         ModelError: it is none that we know; the message lists what was found and what is missing.
     """
-    path, names = checkpoint.path, checkpoint.tensors
-    for name in names:
+    path = checkpoint.path
+    for name in checkpoint.tensors:
         for pattern, what in _OTHER_ARCHITECTURES:
             if pattern.fullmatch(name):
                 raise ModelError(
                     f"{path}: tensor {quote(name)} shows {what}, which is not supported"
                 )
     version = _detect(checkpoint)
-    emb = names.get("emb.weight")
+    emb = checkpoint.tensors.get("emb.weight")
     if emb is not None and len(emb.shape) != 2:
         raise ModelError(
             f"{path}: shape of tensor 'emb.weight', expected 2 dimensions, got {emb.shape}"
         )
-    n_layer = 1 + max(layer_of(name) for name in names)
-    if n_layer > len(names):
-        raise ModelError(f"{path}: expected at most {len(names)} layers, got number {n_layer - 1}")
+    n_layer = 1 + max(layer_of(name) for name in checkpoint.tensors)
+    if n_layer > len(checkpoint.tensors):
+        raise ModelError(
+            f"{path}: expected at most {len(checkpoint.tensors)} layers, got number {n_layer - 1}"
+        )
+    paths = dict.fromkeys(checkpoint.tensors, path)
+    names = dict(checkpoint.tensors)
+    if time_state is not None:
+        given = _time_state_for(version, n_layer, time_state)
+        paths.update(dict.fromkeys(given, time_state.path))
+        names.update(given)
 
     # Every tensor that the version has, by the name that the checkpoint should hold it under.
     rows = _file_rows(TABLES[version]) if checkpoint.is_model_file else TABLES[version]
     expected: dict[str, tuple[Row, int]] = {}
     for row in rows:
         per_layer = "{i}" in row.name
+        if row.layers is Layers.OPTIONAL and row.name not in map(_without_layer, names):
+            continue
         layers = range(n_layer if per_layer and row.layers is not Layers.FIRST else 1)
         for i in layers:
             expected[row.name.replace("{i}", str(i))] = (row, i if per_layer else -1)
@@ -435,13 +465,13 @@ def identify(checkpoint: Checkpoint) -> Model:
         )
 
     try:
-        letters = _Letters(checkpoint, expected, lowrank_transposed=False)
+        letters = _Letters(names, expected, lowrank_transposed=False)
     except _MisshapedError as problem:
         # Some safetensors files hold the low-rank matrices transposed, as model files do.
         try:
-            letters = _Letters(checkpoint, expected, lowrank_transposed=True)
+            letters = _Letters(names, expected, lowrank_transposed=True)
         except _MisshapedError:
-            raise ModelError(f"{path}: {problem}") from None
+            raise ModelError(f"{paths.get(problem.name, path)}: {problem}") from None
 
     tensors: list[FileTensor] = []
     joined: set[str] = set()
@@ -463,7 +493,7 @@ def identify(checkpoint: Checkpoint) -> Model:
         parts = tuple(letters.view(names[member], row, layer) for member in members)
         computed = row.change in (Change.NEG_EXP, Change.EXP, Change.EXP_NEG_EXP)
         left_to_do = row.change if computed else Change.RESHAPE
-        tensors.append(FileTensor(file_name, row.role, shape, parts, left_to_do))
+        tensors.append(FileTensor(file_name, row.role, shape, paths[name], parts, left_to_do))
     return Model(
         version="5.2" if version == "5.1-gate" else version,
         n_layer=n_layer,
@@ -474,6 +504,22 @@ def identify(checkpoint: Checkpoint) -> Model:
         tensors=tuple(tensors),
         unused=tuple(name for name in names if name not in expected),
     )
+
+
+def _time_state_for(version: str, n_layer: int, source: Checkpoint) -> dict[str, TensorView]:
+    """The initial state in a file, if it is one for such a model."""
+    if version == "4":
+        raise ModelError(
+            f"{source.path}: an initial state, expected for a model of version 5 or later, "
+            "got one for RWKV-4, which has no heads"
+        )
+    found = find_time_state(source)
+    if len(found) != n_layer:
+        raise ModelError(
+            f"{source.path}: an initial state of {len(found)} layers, expected {n_layer} as in the "
+            "model. Try the one that was tuned with this model"
+        )
+    return found
 
 
 def _detect(checkpoint: Checkpoint) -> str:
@@ -512,7 +558,7 @@ class _Letters:
 
     def __init__(
         self,
-        checkpoint: Checkpoint,
+        views: dict[str, TensorView],
         expected: dict[str, tuple[Row, int]],
         *,
         lowrank_transposed: bool,
@@ -521,11 +567,12 @@ class _Letters:
         self._ranks: dict[tuple[int, str], int] = {}
         self._lowrank_transposed = lowrank_transposed
         for name, (row, layer) in expected.items():  # emb.weight comes first and gives V and C
-            view = checkpoint.tensors.get(name)
+            view = views.get(name)
             if view is not None and not self._match(self._shape(row), view.shape, layer):
                 raise _MisshapedError(
                     f"shape of tensor {quote(name)}, expected {self._describe(row, layer)}, "
-                    f"got {view.shape}"
+                    f"got {view.shape}",
+                    name,
                 )
         heads, width = self.values.get("H"), self.values["C"]
         if heads is not None:
@@ -575,6 +622,9 @@ class _Letters:
         return True
 
     def _get(self, letter: str, layer: int) -> int | None:
+        if letter == "N" and "N" not in self.values:
+            heads, width = self.values.get("H"), self.values["C"]
+            return width // heads if heads and width % heads == 0 else None
         if letter in "VCFHN":
             return self.values.get(letter)
         return self._ranks.get((layer, letter))
