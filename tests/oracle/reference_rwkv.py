@@ -10,6 +10,9 @@ settings from the environment when it is imported, and has a class of its own fo
 
     python reference_rwkv.py MODEL.pth TOKENS.npy OUT.npz
 
+A model may hold an initial state, tensors `blocks.N.att.time_state`. The package begins with it in
+RWKV-5 and 6, transposing it; for RWKV-7 it is put into the list of states here, as it is.
+
 OUT.npz then holds, for each mode, "one" (token by token) and "seq" (all tokens in one call):
 logits_<mode>, float32 (T, n_vocab), row t after tokens[0..t]; state_<mode>, float32, the state
 after the last token, in the flat layout of `twin.model`.
@@ -72,6 +75,19 @@ def flat_state(state: Sequence[Any], is_v4: bool) -> Floats:
     return np.concatenate([part.numpy().reshape(-1) for part in parts])
 
 
+def fresh_state(model: Any, model_file: str) -> list[Any] | None:
+    """What to begin with where the package does not find it out for itself."""
+    import torch
+
+    tensors = torch.load(model_file, map_location="cpu", mmap=True, weights_only=True)
+    if os.environ["RWKV_V7_ON"] != "1" or "blocks.0.att.time_state" not in tensors:
+        return None
+    state: list[Any] = model.generate_zero_state()
+    for i in range(len(state) // 3):  # time shift, heads, channel shift
+        state[3 * i + 1] = tensors[f"blocks.{i}.att.time_state"].float().clone()
+    return state
+
+
 def main(model_file: str, tokens_file: str, out_file: str) -> None:
     import torch
 
@@ -87,14 +103,14 @@ def main(model_file: str, tokens_file: str, out_file: str) -> None:
     is_v4 = "blocks.0.att.ln_x.weight" not in keys
     results: dict[str, Floats] = {}
     with torch.no_grad():
-        rows, state = [], None
+        rows, state = [], fresh_state(model, model_file)
         for token in tokens:
             logits, state = model.forward([token], state)
             rows.append(logits.reshape(-1).float().numpy().copy())
         results["logits_one"] = np.stack(rows)
         results["state_one"] = flat_state(state, is_v4)
 
-        logits, state = model.forward(tokens, None, full_output=True)
+        logits, state = model.forward(tokens, fresh_state(model, model_file), full_output=True)
         results["logits_seq"] = logits.float().numpy().reshape(len(tokens), -1)
         results["state_seq"] = flat_state(state, is_v4)
     np.savez(out_file, **results)

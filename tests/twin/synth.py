@@ -183,7 +183,12 @@ def checkpoint(
 
 
 def time_state(
-    *, n_layer: int = 3, n_embd: int = 128, head_size: int = 64, seed: int = 0
+    *,
+    n_layer: int = 3,
+    n_embd: int = 128,
+    head_size: int = 64,
+    std: float = 0.2,
+    seed: int = 0,
 ) -> Checkpoint:
     """A random initial state for a checkpoint of these sizes, as state tuning saves one.
 
@@ -192,4 +197,4 @@ def time_state(
     random = _Random(seed)
     shape = (n_embd // head_size, head_size, head_size)
     names = (f"blocks.{layer}.att.time_state" for layer in range(n_layer))
-    return {name: random.bell(*shape, std=0.2) for name in names}
+    return {name: random.bell(*shape, std=std) for name in names}

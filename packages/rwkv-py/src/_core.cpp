@@ -117,6 +117,7 @@ class Model {
         dict["kernels"] = info.kernels;
         dict["ln_x_eps"] = info.ln_x_eps;
         dict["fingerprint"] = info.fingerprint;
+        dict["has_time_state"] = info.has_time_state != 0;
         return dict;
     }
 

@@ -41,6 +41,7 @@ from .prefix_cache import PrefixCache
 from .sampling import Sampler, SamplingOptions
 from .session import Session
 from .text_stream import TextStream
+from .time_state import read_time_state
 from .tokenizer import StreamingDecoder, Tokenizer
 
 __all__ = [
@@ -74,6 +75,7 @@ __all__ = [
     "Tokenizer",
     "VocabularyError",
     "__version__",
+    "read_time_state",
 ]
 
 __version__: str = version("rwkv-py")

@@ -29,6 +29,7 @@ class _Info(TypedDict):
     kernels: str
     ln_x_eps: float
     fingerprint: int
+    has_time_state: bool
 
 class Model:
     def __init__(self, path: bytes, n_threads: int, ln_x_eps: float) -> None: ...

@@ -18,6 +18,7 @@ from .model import Model
 from .sampling import SamplingOptions
 from .session import Session
 from .text_stream import FinishReason, TextStream
+from .time_state import TimeState
 
 __all__ = ["Chat", "Message", "Reply", "ReplyPart"]
 
@@ -152,6 +153,7 @@ class Chat:
             end a turn.
         max_tokens: how long a reply is at most, reasoning included.
         undo_turns: how many turns can be taken back, 1 or more.
+        time_state: as for `Session`; only where `session` is not one.
         **sampling: options of `Sampler` for all replies, over those of the format.
 
     Raises:
@@ -179,11 +181,19 @@ class Chat:
         system: str | None = None,
         max_tokens: int = 1024,
         undo_turns: int = 8,
+        time_state: TimeState | None = None,
         **sampling: Unpack[SamplingOptions],
     ):
         if undo_turns < 1:
             raise InvalidArgumentError(f"undo_turns: expected at least 1, got {undo_turns}")
-        self._session = session if isinstance(session, Session) else Session(session)
+        if not isinstance(session, Session):
+            session = Session(session, time_state=time_state)
+        elif time_state is not None:
+            raise InvalidArgumentError(
+                "time_state: expected with a model only, got a Session, which has its own. Try "
+                "giving it to Session()."
+            )
+        self._session = session
         self._format = ChatFormat.named(format) if isinstance(format, str) else format
         self._max_tokens = max_tokens
         self._undo_turns = undo_turns

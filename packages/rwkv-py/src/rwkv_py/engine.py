@@ -22,6 +22,7 @@ from .model import Model, WantedLogits
 from .sampling import Sampler, SamplingOptions, sampler_of_text
 from .session import END_OF_DOCUMENT, PROMPT_PIECE, Session
 from .text_stream import FinishReason, TextBuilder
+from .time_state import TimeState
 from .tokenizer import Tokenizer
 
 __all__ = ["Engine", "Request", "RequestFinishReason"]
@@ -228,6 +229,7 @@ class Engine:
         threads: as for `Model`; only with a path.
         ln_x_eps: as for `Model`; only with a path.
         tokenizer: as for `Session`.
+        time_state: as for `Session`; what every text begins with whose request brings no session.
         max_running: how many texts are written at once, at most; each takes the memory of a state.
             Further requests wait in line.
 
@@ -249,12 +251,15 @@ class Engine:
         threads: int | None = None,
         ln_x_eps: float | None = None,
         tokenizer: Tokenizer | StrPath | None = None,
+        time_state: TimeState | None = None,
         max_running: int = 32,
     ):
         if max_running < 1:
             raise InvalidArgumentError(f"max_running: expected at least 1, got {max_running}")
         # Every sequence begins as a copy of this session, which itself reads nothing.
-        self._fresh = Session(model, threads=threads, ln_x_eps=ln_x_eps, tokenizer=tokenizer)
+        self._fresh = Session(
+            model, threads=threads, ln_x_eps=ln_x_eps, tokenizer=tokenizer, time_state=time_state
+        )
         self._tokenizer = self._fresh.tokenizer
         self._max_running = max_running
         self._lock = threading.Lock()  # guards what follows

@@ -18,6 +18,7 @@ from .sampling import SamplingOptions
 
 if TYPE_CHECKING:
     from .session import Session
+    from .time_state import TimeState
     from .tokenizer import Tokenizer
 
 __all__ = ["Model", "ModelInfo", "WantedLogits"]
@@ -46,6 +47,7 @@ class ModelInfo:
         kernels: the instruction-set level in use: "reference", "avx2", ...
         ln_x_eps: eps of the group norm after WKV; 0 for version 4.
         fingerprint: tells models apart: a hash of the tensors' names, types, shapes and samples.
+        has_time_state: whether the file holds an initial state, with which sessions begin.
     """
 
     version: str
@@ -64,6 +66,7 @@ class ModelInfo:
     kernels: str
     ln_x_eps: float
     fingerprint: int
+    has_time_state: bool
 
 
 class Model:
@@ -189,6 +192,7 @@ class Model:
         stop_tokens: Iterable[int] = (0,),
         seeds: Iterable[int] | None = None,
         tokenizer: Tokenizer | StrPath | None = None,
+        time_state: TimeState | None = None,
         max_running: int = 32,
         progress: Callable[[int, int], None] | None = None,
         **sampling: Unpack[SamplingOptions],
@@ -206,6 +210,7 @@ class Model:
             seeds: a seed for each prompt. With `seed` instead, which is the same for all, equal
                 prompts get equal texts; with neither, seeds are chosen at random.
             tokenizer: as for `Session`.
+            time_state: as for `Session`.
             max_running: how many texts are written at once, at most; each takes the memory of a
                 state.
             progress: called with how many texts are finished, and of how many.
@@ -213,6 +218,7 @@ class Model:
 
         Raises:
             InvalidArgumentError, TokenOutOfRangeError, NoTokenizerError: as `Session.stream`.
+            StateFileError, StateMismatchError: of `time_state`, as `Session`.
 
         >>> texts = model.generate_batch(["import ", ".. class:: "], max_tokens=20, temperature=0)
         >>> texts[0] == Session(model).generate("import ", max_tokens=20, temperature=0)
@@ -234,7 +240,9 @@ class Model:
                 f"seeds: expected one for each of {len(prompts)} prompts, got {len(each)}"
             )
         texts = []
-        with Engine(self, tokenizer=tokenizer, max_running=max_running) as engine:
+        with Engine(
+            self, tokenizer=tokenizer, time_state=time_state, max_running=max_running
+        ) as engine:
             requests = [
                 engine.submit(
                     prompt, max_tokens=max_tokens, stop=stop, stop_tokens=stop_tokens, **options

@@ -16,9 +16,9 @@ from .model import Model
 
 __all__ = ["PrefixCache"]
 
-# Where a session is: a digest of all pieces that it has read since it was fresh.
+# Where a session is: a digest of all pieces that it has read since it was fresh, and of what it
+# began with.
 Position = bytes
-FRESH: Position = b""
 
 # Shorter prompts cost less to read than to keep.
 MIN_TOKENS = 32
@@ -35,9 +35,10 @@ class PrefixCache:
 
     With it, nothing that a session computes changes by a bit. The library reads a prompt in pieces
     of 256 tokens from where the prompt begins, and a piece of 32 tokens or more may use other
-    arithmetic than its tokens one by one. So a state is a function of the pieces read since the
-    session was fresh, and it is kept, and found, only after the same pieces. The cache is a tree
-    whose edges are pieces: a node is named by the digest of the pieces that lead to it.
+    arithmetic than its tokens one by one. So a state is a function of what the session began with
+    and of the pieces read since then, and it is kept, and found, only after the same. The cache is
+    a tree for each beginning, whose edges are pieces: a node is named by the digest of what leads
+    to it.
 
     Two prompts therefore share what they have in common up to a multiple of 256 tokens. A shorter
     common beginning is shared if it is read by itself, before the rest: `session.feed(system)`,
@@ -133,6 +134,13 @@ class PrefixCache:
         with self._lock:
             self.tokens_found += n_found
             self.tokens_read += n_read
+
+
+def fresh(state: NDArray[np.float32] | None) -> Position:
+    """Return the position before any piece: of the model's own fresh state, or of a given one."""
+    if state is None:
+        return b""
+    return hashlib.blake2b(state.tobytes(), digest_size=32, person=b"fresh state").digest()
 
 
 def after(position: Position, piece: NDArray[np.int32]) -> Position:

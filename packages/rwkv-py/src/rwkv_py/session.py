@@ -22,6 +22,7 @@ from .model import Model
 from .prefix_cache import PrefixCache
 from .sampling import SamplingOptions, sampler_of_text
 from .text_stream import TextBuilder, TextStream
+from .time_state import TimeState, flat_state
 from .tokenizer import Tokenizer
 
 __all__ = ["Session"]
@@ -48,10 +49,16 @@ class Session:
             work with token lists; text needs this argument.
         cache: a `PrefixCache` of the model, so that a beginning that several sessions share is read
             once.
+        time_state: an initial state made by state tuning, to begin with: a `.pth` or
+            `.safetensors` with a tensor `blocks.N.att.time_state` for each layer (which needs
+            `pip install rwkv-py[states]`); such tensors by name; or numbers (n_layer, n_head,
+            head_size, head_size), row = value's index. None: what the model file holds, else zeros.
 
     Raises:
         ModelFileError: the file cannot be opened; and what else `Model` raises.
         VocabularyError: the vocabulary file cannot be read.
+        StateFileError: the initial state cannot be read.
+        StateMismatchError: the initial state is not one for this model.
 
     >>> session = Session("model.bin")
     >>> text = session.generate("import ", max_tokens=20, temperature=0)
@@ -68,6 +75,7 @@ class Session:
         ln_x_eps: float | None = None,
         tokenizer: Tokenizer | StrPath | None = None,
         cache: PrefixCache | None = None,
+        time_state: TimeState | None = None,
     ):
         if not isinstance(model, Model):
             model = Model(model, threads=threads, ln_x_eps=ln_x_eps)
@@ -87,7 +95,12 @@ class Session:
                 f"{cache.model.path}. Try Session(cache.model, cache=cache)"
             )
         self._cache = cache
-        self._position: prefix_cache.Position | None = prefix_cache.FRESH
+        # What to begin with, flat; None is the model's own, which the library knows.
+        self._fresh_state = None if time_state is None else flat_state(model, time_state)
+        if self._fresh_state is not None:
+            self._core.write_state(self._fresh_state)
+        self._fresh_position = prefix_cache.fresh(self._fresh_state)
+        self._position: prefix_cache.Position | None = self._fresh_position
         self._logits: NDArray[np.float32] | None = None  # after the last token, if they are known
         self._has_read = False
 
@@ -272,10 +285,13 @@ class Session:
         self._remember(None)
 
     def reset(self) -> None:
-        """Forget everything."""
-        self._core.reset()
+        """Forget everything that was read: return to the state that the session began with."""
+        if self._fresh_state is None:
+            self._core.reset()
+        else:
+            self._core.write_state(self._fresh_state)
         self._logits = None
-        self._position = prefix_cache.FRESH
+        self._position = self._fresh_position
         self._has_read = False
 
     def fork(self) -> Session:
@@ -286,6 +302,8 @@ class Session:
         copy._core = self._core.fork()
         copy._logits = self._logits
         copy._cache = self._cache
+        copy._fresh_state = self._fresh_state
+        copy._fresh_position = self._fresh_position
         copy._position = self._position
         copy._has_read = self._has_read
         return copy

@@ -16,7 +16,16 @@ from ..chat_format import CHAT_FORMATS, ChatFormat
 from ..errors import InvalidArgumentError, RwkvError
 from ..sampling import SamplingOptions
 from ..session import Session
-from .common import LnXEps, ModelArgument, Threads, TokenizerOption, at_work, open_tokenizer, stderr
+from .common import (
+    LnXEps,
+    ModelArgument,
+    Threads,
+    TimeStateOption,
+    TokenizerOption,
+    at_work,
+    open_tokenizer,
+    stderr,
+)
 
 _SETTINGS: dict[str, type] = {
     "temperature": float,
@@ -72,6 +81,7 @@ def chat(
         int | None, typer.Option(help="The same seed gives the same answers.  [default: random]")
     ] = None,
     tokenizer: TokenizerOption = None,
+    time_state: TimeStateOption = None,
     threads: Threads = None,
     ln_x_eps: LnXEps = None,
 ) -> None:
@@ -79,7 +89,11 @@ def chat(
     given = {"temperature": temperature, "top_p": top_p, "seed": seed, "max_tokens": max_tokens}
     with at_work("Opening the model"):
         session = Session(
-            model, threads=threads, ln_x_eps=ln_x_eps, tokenizer=open_tokenizer(tokenizer)
+            model,
+            threads=threads,
+            ln_x_eps=ln_x_eps,
+            tokenizer=open_tokenizer(tokenizer),
+            time_state=time_state,
         )
         talk = _Talk(
             Chat(session, format=ChatFormat.named(format), system=system),

@@ -49,6 +49,14 @@ TokenizerOption = Annotated[
         help="What tokens stand for, where the model's size does not tell: PATH is a vocabulary.",
     ),
 ]
+TimeStateOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--time-state",
+        metavar="FILE",
+        help="An initial state from state tuning, .pth or .safetensors.  [default: the model's]",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 
 P = ParamSpec("P")

@@ -9,7 +9,16 @@ from typing import Annotated
 import typer
 
 from ..session import Session
-from .common import AsJson, LnXEps, ModelArgument, Threads, TokenizerOption, at_work, open_tokenizer
+from .common import (
+    AsJson,
+    LnXEps,
+    ModelArgument,
+    Threads,
+    TimeStateOption,
+    TokenizerOption,
+    at_work,
+    open_tokenizer,
+)
 
 
 def generate(
@@ -38,6 +47,7 @@ def generate(
         int | None, typer.Option(help="The same seed writes the same text.  [default: random]")
     ] = None,
     tokenizer: TokenizerOption = None,
+    time_state: TimeStateOption = None,
     as_json: AsJson = False,
     threads: Threads = None,
     ln_x_eps: LnXEps = None,
@@ -46,7 +56,11 @@ def generate(
     text = sys.stdin.read() if prompt == "-" else prompt
     with at_work("Opening the model"):
         session = Session(
-            model, threads=threads, ln_x_eps=ln_x_eps, tokenizer=open_tokenizer(tokenizer)
+            model,
+            threads=threads,
+            ln_x_eps=ln_x_eps,
+            tokenizer=open_tokenizer(tokenizer),
+            time_state=time_state,
         )
         stream = session.stream(
             text,

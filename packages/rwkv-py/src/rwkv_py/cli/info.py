@@ -33,6 +33,7 @@ def _readable(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "ln_x_eps", f"{facts['ln_x_eps']:.3g}"
     yield "vocabulary", f"{facts['n_vocab']} tokens"
     yield "state", f"{facts['state_size'] * 4 / 1e6:.2f} MB"
+    yield "begins with", "its own initial state" if facts["has_time_state"] else "a blank state"
     yield "file", f"{facts['file_bytes'] / 1e6:.1f} MB"
     yield "weights in memory", f"{facts['weight_bytes'] / 1e6:.1f} MB"
     yield "fingerprint", f"{facts['fingerprint']:016x}"

@@ -1,0 +1,101 @@
+"""Initial states made by state tuning: what a session holds before its first token."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ._convert import StrPath
+from .errors import InvalidArgumentError, StateFileError, StateMismatchError
+
+if TYPE_CHECKING:
+    from .model import Model
+
+__all__ = ["TimeState", "read_time_state"]
+
+# A file, its tensors by name, or all layers in one array: (n_layer, n_head, head_size, head_size).
+TimeState: TypeAlias = (
+    StrPath | Mapping[str, ArrayLike] | Sequence[NDArray[np.floating]] | NDArray[np.floating]
+)
+
+
+def read_time_state(path: StrPath) -> NDArray[np.float32]:
+    """Read an initial state made by state tuning, to give it to many sessions.
+
+    This needs the package rwkv-convert: `pip install rwkv-py[states]`. No pickle is executed.
+
+    Args:
+        path: a `.pth` or `.safetensors` with a tensor `blocks.N.att.time_state` for each layer.
+
+    Returns:
+        float32 (n_layer, n_head, head_size, head_size), row = value's index, column = key's index.
+
+    Raises:
+        StateFileError: the file cannot be read, or holds no whole initial state; or rwkv-convert is
+            not installed.
+    """
+    try:
+        import rwkv_convert
+    except ImportError:
+        raise StateFileError(
+            f"{os.fspath(path)}: reading an initial state needs rwkv-convert, which is not "
+            "installed. Try `pip install rwkv-py[states]`, or put the state into the model file: "
+            "rwkv-convert MODEL.pth OUT.bin --time-state FILE"
+        ) from None
+    try:
+        return rwkv_convert.read_time_state(path)
+    except rwkv_convert.ConvertError as error:
+        raise StateFileError(str(error)) from None
+
+
+def flat_state(model: Model, time_state: TimeState) -> NDArray[np.float32]:
+    """Return the state of a session of `model` that begins so: float32 (state_size,).
+
+    Raises:
+        StateFileError: it is a file that cannot be read.
+        StateMismatchError: it is not one for this model.
+        InvalidArgumentError: it holds a number that is not finite.
+    """
+    info = model.info
+    where = "time_state"
+    if isinstance(time_state, str | os.PathLike):
+        where = os.fspath(time_state)
+        time_state = read_time_state(time_state)
+    if isinstance(time_state, Mapping):
+        time_state = _in_order(time_state)
+    heads = np.asarray(time_state, np.float32)
+    if info.version == "4":
+        raise StateMismatchError(
+            f"{where}: expected a model of version 5 or later, got {model.path} of version 4, "
+            "which has no heads"
+        )
+    shape = (info.n_layer, info.n_head, info.head_size, info.head_size)
+    if heads.shape != shape:
+        raise StateMismatchError(
+            f"{where}: expected shape {shape} for {model.path}, got {heads.shape}. Try the initial "
+            "state that was tuned with this model"
+        )
+    if not np.isfinite(heads).all():
+        raise InvalidArgumentError(f"{where}: expected finite numbers, got others")
+    # Each layer: channel-mix shift, time-mix shift (n_embd each), the heads. Before version 7 the
+    # row of a head is the key's index there.
+    state = np.zeros((info.n_layer, model.state_size // info.n_layer), np.float32)
+    rows = heads if info.version == "7" else heads.swapaxes(2, 3)
+    state[:, 2 * info.n_embd :] = rows.reshape(info.n_layer, -1)
+    return state.reshape(-1)
+
+
+def _in_order(tensors: Mapping[str, ArrayLike]) -> NDArray[np.float32]:
+    """Stack tensors by the layers in their names; others are not needed."""
+    found: list[NDArray[np.float32]] = []
+    while (name := f"blocks.{len(found)}.att.time_state") in tensors:
+        found.append(np.asarray(tensors[name], np.float32))
+    if not found:
+        raise StateMismatchError(f"time_state: expected {name!r}, got {', '.join(tensors)[:60]!r}")
+    if len({layer.shape for layer in found}) > 1:
+        raise StateMismatchError("time_state: expected layers of one shape, got several")
+    return np.stack(found)
