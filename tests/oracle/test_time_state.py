@@ -1,8 +1,8 @@
 """Initial states from state tuning against the PyPI package `rwkv`, in the files' orientation.
 
 For RWKV-5 and 6 the package itself takes `time_state` tensors out of a checkpoint, transposes them,
-and begins with them. Its class for RWKV-7 does not, but takes the state to begin with as a list; the
-tensors go into that as they are, for the reasons that docs/formats.md gives.
+and begins with them. Its class for RWKV-7 does not, but takes the state to begin with as a list;
+the tensors go into that as they are, for the reasons that docs/formats.md gives.
 """
 
 from __future__ import annotations

@@ -48,6 +48,7 @@ class Request(Iterator[str], AsyncIterator[str]):
         self._n_tokens = 0  # of the builder's, those that `_text` is about
         self._finish_reason: RequestFinishReason | None = None
         self._error: BaseException | None = None
+        self._session: Session | None = None  # what is kept, once the text has ended
         self._wakers: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
 
     @property
@@ -67,6 +68,24 @@ class Request(Iterator[str], AsyncIterator[str]):
     def tokens(self) -> list[int]:
         """The tokens drawn so far, but for the one that ended the text: a copy."""
         return self._builder.tokens[: self._n_tokens]
+
+    @property
+    def session(self) -> Session:
+        """The session that wrote the text, for a request that was made with `keep_session`.
+
+        As after `Session.stream`, it has read what it began with, the prompt and `tokens`. It is
+        the caller's own.
+
+        Raises:
+            InvalidArgumentError: the text has not ended yet, or not by itself (it was cancelled, or
+                failed); or nobody asked for its session.
+        """
+        if self._session is None:
+            raise InvalidArgumentError(
+                "session: expected a request made with keep_session=True whose text has ended by "
+                f"itself, got one with finish_reason {self._finish_reason!r}. Try result() first"
+            )
+        return self._session
 
     def cancel(self) -> bool:
         """Write no more; the text so far stays. Return whether there was anything to cancel."""
@@ -139,12 +158,18 @@ class Request(Iterator[str], AsyncIterator[str]):
                 self._text.append(text)
                 self._wake()
 
-    def _finish(self, reason: RequestFinishReason, error: BaseException | None = None) -> bool:
+    def _finish(
+        self,
+        reason: RequestFinishReason,
+        error: BaseException | None = None,
+        session: Session | None = None,
+    ) -> bool:
         with self._changed:
             if self.done:
                 return False
             self._finish_reason = reason
             self._error = error
+            self._session = session
             self._wake()
             return True
 
@@ -171,6 +196,7 @@ class _Sequence:
         base: Session,
         prompt: NDArray[np.int32],
         make_sampler: Callable[[], Sampler],
+        keep_session: bool,
     ):
         self.request = request
         self.unread = prompt  # what the session must read before the next token can be drawn
@@ -178,30 +204,40 @@ class _Sequence:
         self.session = base  # until `start`
         self._builder = builder
         self._make_sampler = make_sampler
+        self._keep_session = keep_session
 
     def start(self) -> None:
         """Get a state and a sampler, which take too much memory to have while waiting in line."""
         self.session = self.session.fork()
         self._sampler = self._make_sampler()
-        if self._builder.full:
-            self.request._finish("length")
+        if self._is_written():
+            self._finish("length")
         elif self.unread.size == 0:
             assert self.session._logits is not None
             self.draw(self.session._logits)
 
     def draw(self, logits: NDArray[np.float32]) -> None:
         """Draw the next token, and let the request have the text."""
-        token = self._sampler.sample(logits)
-        text = self._builder.push(token)
-        if self._builder.finish_reason is None:
-            self._sampler.accept(token)
-            self.unread = as_tokens([token])
-            self.reads_prompt = False
-            if self._builder.full:
-                text += self._builder.end("length")
+        text = ""
+        if not self._builder.full:
+            token = self._sampler.sample(logits)
+            text = self._builder.push(token)
+            if self._builder.finish_reason is None:
+                self._sampler.accept(token)
+                self.unread = as_tokens([token])
+                self.reads_prompt = False
+        if self._builder.finish_reason is None and self._is_written():
+            text += self._builder.end("length")
         self.request._deliver(text)
         if self._builder.finish_reason is not None:
-            self.request._finish(self._builder.finish_reason)
+            self._finish(self._builder.finish_reason)
+
+    def _is_written(self) -> bool:
+        """Whether nothing is left to do: the last token is read only if the session is kept."""
+        return self._builder.full and not (self._keep_session and self.unread.size)
+
+    def _finish(self, reason: FinishReason) -> None:
+        self.request._finish(reason, session=self.session if self._keep_session else None)
 
     @contextlib.contextmanager
     def blamed(self) -> Iterator[None]:
@@ -287,6 +323,7 @@ class Engine:
         max_tokens: int = 256,
         stop: str | bytes | Iterable[str | bytes] = (),
         stop_tokens: Iterable[int] = (END_OF_DOCUMENT,),
+        keep_session: bool = False,
         **sampling: Unpack[SamplingOptions],
     ) -> Request:
         """Ask for the text that `Session.stream` would write for the same arguments.
@@ -298,6 +335,9 @@ class Engine:
             max_tokens: how many tokens to draw at most.
             stop: strings that end the text and are left out of it.
             stop_tokens: tokens that end the text.
+            keep_session: keep what the model then remembers, as `Request.session`, so that a
+                conversation can go on from there. The memory of a state is kept as long as the
+                request. Costs reading the last token, and with 0 `max_tokens` the prompt.
             **sampling: the keyword arguments of `Sampler`: temperature, top_p, seed, ...
 
         Raises:
@@ -307,6 +347,9 @@ class Engine:
         >>> with Engine(model) as engine:
         ...     for piece in engine.submit("The ", max_tokens=20, temperature=0.8, seed=2):
         ...         assert piece
+        ...     first = engine.submit("import ", max_tokens=9, seed=1, keep_session=True)
+        ...     text = first.result()
+        ...     more = engine.submit("as ", session=first.session, max_tokens=9, seed=1).result()
         """
         base = self._fresh if session is None else session
         if base.model is not self.model:
@@ -326,7 +369,7 @@ class Engine:
         )
         request = Request(builder)
         base = base if session is None else session.fork()
-        self._join(_Sequence(request, builder, base, unread, make_sampler))
+        self._join(_Sequence(request, builder, base, unread, make_sampler, keep_session))
         return request
 
     def close(self, *, cancel: bool = False) -> None:
