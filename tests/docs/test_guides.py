@@ -1,8 +1,8 @@
 """Every code block of the guides, run as its reader would: in order, in one folder for each page.
 
-The folder holds the shipped checkpoint, also as `model.pth`, the text it never saw, and
-`model.bin`, unless the page makes it. A block with a title is a file to write. `text` is what a
-program prints.
+The folder holds the shipped checkpoint, also as `model.pth`, an initial state for it, the text it
+never saw, and `model.bin`, unless the page makes it. A block with a title is a file to write.
+`text` is what a program prints.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+
+from convert.checkpoint_writers import views, write_pth
+from twin import synth
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGES = [DOCS / "converting.md", *sorted((DOCS / "guides").glob("*.md"))]
@@ -49,6 +52,8 @@ def folder(
     checkpoint = next(examples.glob("*.pth"))
     for name in (checkpoint.name, "model.pth"):
         (tmp_path / name).symlink_to(checkpoint)
+    state = synth.time_state(n_layer=6, n_embd=256, head_size=64)
+    write_pth(tmp_path / "tuned.pth", views(state, "bf16"))
     (tmp_path / "heldout_a.txt").symlink_to(examples / "heldout_a.txt")
     monkeypatch.chdir(tmp_path)
     scripts = str(Path(sys.executable).parent)
