@@ -1,6 +1,6 @@
-# Cross-compiles for 64-bit Arm with Debian's compiler and runs tests under qemu's user-mode emulation:
-#     cmake -S native -B build/aarch64 -G Ninja -DRWKV_TESTS=ON
-#           -DCMAKE_TOOLCHAIN_FILE=$PWD/native/cmake/aarch64-linux-gnu.cmake
+# Cross-compiles for 64-bit Arm with Debian's compiler and runs tests under qemu's user-mode emulation,
+# whose processor has every extension. `hatch run arm` and the preset `arm` use it. Debian's packages:
+# gcc-aarch64-linux-gnu g++-aarch64-linux-gnu qemu-user
 set(CMAKE_SYSTEM_NAME Linux)
 set(CMAKE_SYSTEM_PROCESSOR aarch64)
 set(CMAKE_C_COMPILER aarch64-linux-gnu-gcc)

@@ -310,12 +310,11 @@ std::string at_level(std::string name, const std::string& level) {
     return name.append(", ").append(level);
 }
 
-void test_all_models() {
-    for (const char* version : tiny::kVersions) {
+void test_all_models(const std::vector<std::string>& versions) {
+    for (const std::string& version : versions) {
         for (const rwkv_type type : kTypes) {
-            const tiny::File file(tiny::random_model(version, type));
-            const std::string name =
-                std::string("version ") + version + ", type " + std::to_string(type);
+            const tiny::File file(tiny::random_model(version.c_str(), type));
+            const std::string name = "version " + version + ", type " + std::to_string(type);
             test_levels_agree(file, type >= RWKV_TYPE_Q4_0, name);
             for (const std::string& level : supported_levels()) {
                 choose_level(level.c_str());
@@ -335,7 +334,7 @@ void test_all_models() {
 }
 
 // Widths that fill no vector and no panel: float types take any.
-void test_odd_sizes() {
+void test_odd_sizes(const std::vector<std::string>& versions) {
     tiny::Sizes odd;
     odd.n_layer = 1;
     odd.n_head = 3;
@@ -343,10 +342,10 @@ void test_odd_sizes() {
     odd.n_ffn = 37;
     odd.n_vocab = 19;
     odd.rank = 5;
-    for (const char* version : tiny::kVersions) {
+    for (const std::string& version : versions) {
         for (const rwkv_type type : {RWKV_TYPE_FP32, RWKV_TYPE_FP16}) {
-            const tiny::File file(tiny::random_model(version, type, odd));
-            const std::string name = std::string("odd sizes, version ") + version;
+            const tiny::File file(tiny::random_model(version.c_str(), type, odd));
+            const std::string name = "odd sizes, version " + version;
             test_levels_agree(file, false, name);
             for (const std::string& level : supported_levels()) {
                 choose_level(level.c_str());
@@ -809,7 +808,10 @@ void test_message_is_per_thread() {
 
 }  // namespace
 
-int main() {
+// test_session [VERSION...]: the tests of whole models are for these RWKV versions (default: all).
+int main(int argc, char** argv) {
+    std::vector<std::string> versions(argv + 1, argv + argc);
+    if (versions.empty()) versions.assign(std::begin(tiny::kVersions), std::end(tiny::kVersions));
     CHECK(unsetenv("RWKV_KERNELS") == 0 && unsetenv("RWKV_THREADS") == 0);
     test_status_sentences();
     test_message_is_per_thread();
@@ -824,7 +826,7 @@ int main() {
     test_state_of_another_model();
     test_free_in_any_order();
     test_concurrent_sessions();
-    test_odd_sizes();
-    test_all_models();
+    test_odd_sizes(versions);
+    test_all_models(versions);
     return 0;
 }
