@@ -93,9 +93,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--shapes", type=_names(SHAPES), default=None, help=f"of {', '.join(SHAPES)}, or all")
     add("--types", type=_names(TYPES), default=None, help=f"of {', '.join(TYPES)}, or all")
     add("--levels", default=None, help="kernel levels, or all (default: all but reference)")
-    add("--threads", type=_numbers, default=None, help="default: 1 and all physical cores")
-    add("--prefill", type=_numbers, default=None, help="default: 16,128,512,2048")
-    add("--sequences", type=_numbers, default=[1, 4, 16], help="default: 1,4,16")
+    add("--threads", type=numbers, default=None, help="default: 1 and all physical cores")
+    add("--prefill", type=numbers, default=None, help="default: 16,128,512,2048")
+    add("--sequences", type=numbers, default=[1, 4, 16], help="default: 1,4,16")
     add("--repeats", type=int, default=None, help="medians of this many runs (default: 5)")
     add("--seconds", type=float, default=None, help="length of a run (default: 1)")
     add("--quick", action="store_true", help="two minutes: 0.1B, q4_0 and q8_0, best level")
@@ -133,7 +133,8 @@ def _names(known: Any) -> Callable[[str], list[str]]:
     return names
 
 
-def _numbers(text: str) -> list[int]:
+def numbers(text: str) -> list[int]:
+    """An option's value: whole numbers with commas."""
     return [int(part) for part in text.split(",")]
 
 

@@ -100,19 +100,23 @@ class Measure:
 
     @staticmethod
     def _repeat(seconds: float, step: Any) -> dict[str, Any]:
-        """Steps until the time is over, after one that is not counted: their median."""
+        """Steps until the time is over, after one that is not counted: their median and mean."""
         start = time.perf_counter()
         step()
         first = time.perf_counter() - start
         if first > 2 * seconds:  # long enough that warming up does not show
-            return {"seconds": first, "steps": 1}
+            return {"seconds": first, "mean_seconds": first, "steps": 1}
         times = []
         begin = time.perf_counter()
         while time.perf_counter() - begin < seconds:
             start = time.perf_counter()
             step()
             times.append(time.perf_counter() - start)
-        return {"seconds": statistics.median(times), "steps": len(times)}
+        return {
+            "seconds": statistics.median(times),
+            "mean_seconds": statistics.fmean(times),
+            "steps": len(times),
+        }
 
 
 class WorkerError(RuntimeError):

@@ -1,5 +1,6 @@
 // bench_kernels: how fast each kernel of each level is, and what share of the machine's limit that
 // is, measured in the same run on one thread. With --limits: the limits alone, for several threads.
+// With --pool: what the thread pool costs.
 //
 // The limit of a piece of work is the larger of the time to read its bytes at the rate measured
 // over a buffer as large, and the time to do its multiply-adds at the rate measured for the best
@@ -17,6 +18,7 @@
 #include "kernels/registry.h"
 #include "machine_limits.h"
 #include "memory.h"
+#include "pool_costs.h"
 #include "thread_pool.h"
 
 namespace {
@@ -34,7 +36,8 @@ constexpr const char* kUsage =
     "  --seconds S      time for each figure (default: 0.1)\n"
     "  --limits         measure the machine's limits and no kernels\n"
     "  --read A,B       with --limits: bytes of the buffers to read (default: 32 KiB .. 512 MiB)\n"
-    "  --threads A,B    with --limits: numbers of threads (default: 1 and all cores)\n"
+    "  --pool           measure the thread pool and no kernels\n"
+    "  --threads A,B    with --limits and --pool: numbers of threads (default: 1 and all cores)\n"
     "  --json           print JSON\n";
 
 constexpr const char* kTypeNames[RWKV_TYPE_COUNT] = {"fp32", "fp16", "q4_0", "q4_1",
@@ -48,6 +51,7 @@ struct Options {
     size_t uncached_bytes = size_t{128} << 20;
     double seconds = 0.1;
     bool limits_only = false;
+    bool pool_only = false;
     std::vector<size_t> read_bytes;
     std::vector<size_t> threads;
     bool json = false;
@@ -128,6 +132,8 @@ Options parse(int argc, char** argv) {
             o.seconds = number(option, value());
         } else if (option == "--limits") {
             o.limits_only = true;
+        } else if (option == "--pool") {
+            o.pool_only = true;
         } else if (option == "--read") {
             o.read_bytes = numbers(option, value());
         } else if (option == "--threads") {
@@ -492,6 +498,32 @@ void print_limits(const Options& o) {
     if (o.json) std::printf("\n  ]\n}\n");
 }
 
+void print_pool(const Options& o) {
+    if (o.json) {
+        std::printf("[");
+    } else {
+        std::printf("%8s %13s %18s %10s %10s %12s\n", "threads", "region, us", "beyond pieces, us",
+                    "run, us", "wake, us", "idle, ms/s");
+    }
+    const char* comma = "";
+    for (const size_t threads : o.threads) {
+        progress("pool of " + std::to_string(threads));
+        const rwkv_bench::PoolCosts c = rwkv_bench::pool_costs(threads, o.seconds);
+        progress("");
+        if (o.json) {
+            std::printf(
+                "%s\n  {\"threads\": %zu, \"region\": %.6g, \"beyond_pieces\": %.6g, "
+                "\"run\": %.6g, \"wake\": %.6g, \"idle\": %.6g}",
+                comma, threads, c.region, c.beyond_pieces, c.run, c.wake, c.idle);
+            comma = ",";
+        } else {
+            std::printf("%8zu %13.2f %18.2f %10.2f %10.2f %12.3f\n", threads, c.region * 1e6,
+                        c.beyond_pieces * 1e6, c.run * 1e6, c.wake * 1e6, c.idle * 1e3);
+        }
+    }
+    if (o.json) std::printf("\n]\n");
+}
+
 void print_header() {
     std::printf("%-12s %-11s %-5s %-20s %5s %12s %9s %9s %6s\n", "level", "kernel", "type", "shape",
                 "rows", "us", "GB/s", "GMAC/s", "limit");
@@ -521,6 +553,10 @@ void print_json(const std::vector<Figure>& figures) {
 int run(const Options& options) {
     if (options.limits_only) {
         print_limits(options);
+        return 0;
+    }
+    if (options.pool_only) {
+        print_pool(options);
         return 0;
     }
     std::vector<Figure> all;

@@ -23,7 +23,7 @@ def test_between_refuses_a_page_without_the_section() -> None:
 
 def test_page_has_the_sections_that_the_commands_rewrite(repo: Path) -> None:
     page = (repo / "docs" / "benchmarks.md").read_text()
-    for section in ("speed", "peers", "bits-per-byte"):
+    for section in ("speed", "peers", "pool", "bits-per-byte"):
         assert "new" in between(page, section, "new")
 
 
