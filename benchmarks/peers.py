@@ -8,6 +8,7 @@ The first run compiles llama.cpp twice (for this processor, and for AVX2 only), 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import statistics
@@ -15,21 +16,23 @@ import subprocess
 import sys
 import tempfile
 import venv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from . import machine, report
 from .models import SHAPES, Shape, checkpoint, into_page_cache, model_file
 from .paths import BUILD, REPO, cache
-from .speed import Task, add_output_options, tasks
+from .speed import Task, add_output_options, choose_levels, numbers, tasks
 from .worker import Worker
 
+PEERS = ("llama.cpp", "rwkv")
 LLAMA_CPP = "llama-cpp-python==0.3.36"
 RWKV_PACKAGE = ("rwkv==0.8.32", "torch==2.13.0", "numpy")
 
@@ -136,6 +139,10 @@ class Contender:
     python: Path | str = sys.executable
     level: str | None = None
 
+    def can(self, task: Task) -> bool:
+        """Whether it can do a piece of work: the `rwkv` package computes one sequence alone."""
+        return not (self.engine.startswith("rwkv_package") and "n_sequences" in task.request)
+
     @contextmanager
     def open(self, threads: int) -> Iterator[Worker]:
         """A worker that has it loaded."""
@@ -192,106 +199,173 @@ class Results:
     agreements: list[Agreement] = field(default_factory=list)
     engines: dict[str, dict[str, Any]] = field(default_factory=dict)
 
+    def added_to(self, earlier: Results) -> Results:
+        """Both, in the order of the earlier one; what both measured is taken from this one."""
+        pairs = {
+            (p.shape, p.dtype, p.threads, p.work, p.level, p.peer_name): p
+            for p in (*earlier.pairs, *self.pairs)
+        }
+        agreements = {
+            (a.shape, a.dtype, a.peer_name): a for a in (*earlier.agreements, *self.agreements)
+        }
+        engines = {**earlier.engines, **self.engines}
+        return Results(list(pairs.values()), list(agreements.values()), engines)
 
-def works(dtype: str) -> list[Task]:
-    """The work that is compared: all of it in 4 bits, decoding in the other types."""
-    decode, prefill, concurrent = tasks([512], [16])
+
+def read_results(path: Path, about: dict[str, Any]) -> Results:
+    """What an earlier run wrote; nothing, if there was none.
+
+    Raises:
+        SystemExit: it was on another machine or of another commit, so that its figures do not
+            belong into one table with those of `about`.
+    """
+    if not path.exists():
+        return Results()
+    found = json.loads(path.read_text())
+    for name in ("cpu", "commit"):
+        if found["machine"][name] != about[name]:
+            raise SystemExit(
+                f"--add: {path}: {name}, expected {about[name]}, got {found['machine'][name]}. "
+                "Try without --add, or with another --output."
+            )
+    return Results(
+        [Pair(**pair) for pair in found["pairs"]],
+        [Agreement(**agreement) for agreement in found["agreements"]],
+        found["engines"],
+    )
+
+
+# The types of the table, and what each is held against.
+TYPES = {
+    "q4_0": ("llama.cpp", "llama.cpp, AVX2"),
+    "q8_0": ("llama.cpp", "llama.cpp, AVX2"),
+    "fp16": ("llama.cpp", "llama.cpp, AVX2", "rwkv package, bf16"),
+    "fp32": ("rwkv package, fp32",),
+}
+
+
+def peer(name: str, shape: Shape, dtype: str) -> Contender:
+    """A peer of TYPES with its model file, both made if they are not there yet."""
+    if name.startswith("llama.cpp"):
+        python = llama_cpp(avx2_only=name.endswith("AVX2"))
+        return Contender(name, "llama_cpp", gguf_file(shape, dtype), python)
+    precision = name.split()[-1]
+    return Contender(name, f"rwkv_package:{precision}", pth_file(shape), rwkv_package())
+
+
+def opponents(name: str, levels: list[str]) -> list[str]:
+    """Which of our levels a peer is held against.
+
+    AVX2 against AVX2, the other levels against llama.cpp compiled for this processor; the `rwkv`
+    package, in which torch chooses, against our best.
+    """
+    if name.endswith("AVX2"):
+        return [level for level in levels if level == "avx2"]
+    if name.startswith("llama.cpp"):
+        return [level for level in levels if level != "avx2"]
+    return levels[-1:]
+
+
+def default_levels(dtype: str, here: list[str]) -> list[str]:
+    """Our levels that are measured: all in 4 bits, which matter most; else avx2 and the best."""
     if dtype == "q4_0":
-        return [decode, prefill, concurrent]
-    return [decode, prefill] if dtype == "fp32" else [decode]
+        return [level for level in here if level != "reference"]
+    return [level for level in here if level in ("avx2", here[-1])]
 
 
-def contenders(
-    shape: Shape, dtype: str, levels: list[str], with_avx2: bool
-) -> tuple[list[Contender], list[Contender]]:
-    """Our levels and the peers for one model and type."""
-    if dtype != "q4_0":
-        levels = levels[-1:]
-    ours = [
-        Contender(f"rwkv-runtime, {level}", "runtime", model_file(shape, dtype), level=level)
+def pairs_of(
+    shape: Shape, dtype: str, levels: list[str], peers: Sequence[str]
+) -> list[tuple[Contender, Contender]]:
+    """Ours and a peer, for every pair that is compared with one model and type."""
+    return [
+        (
+            Contender(f"rwkv-runtime, {level}", "runtime", model_file(shape, dtype), level=level),
+            peer(name, shape, dtype),
+        )
         for level in levels
+        for name in TYPES[dtype]
+        if name.startswith(tuple(peers)) and level in opponents(name, levels)
     ]
-    if dtype == "fp32":
-        return ours, [Contender("rwkv package", "rwkv_package", pth_file(shape), rwkv_package())]
-    file = gguf_file(shape, dtype)
-    peers = [Contender("llama.cpp", "llama_cpp", file, llama_cpp(False))]
-    if with_avx2 and "avx2" in levels:
-        peers.append(Contender("llama.cpp, AVX2", "llama_cpp", file, llama_cpp(True)))
-    return ours, peers
 
 
 def compare(
     shape: Shape,
     dtype: str,
     threads: int,
-    levels: list[str],
+    pairs: list[tuple[Contender, Contender]],
     args: argparse.Namespace,
     results: Results,
 ) -> None:
     """Opens all contenders for one model, and has them work in turns."""
-    ours, peers = contenders(shape, dtype, levels, not args.no_avx2)
+    contenders = {c.name: c for pair in pairs for c in pair}
     with ExitStack() as stack:
-        opened = {c.name: stack.enter_context(c.open(threads)) for c in (*ours, *peers)}
+        opened = {name: stack.enter_context(c.open(threads)) for name, c in contenders.items()}
         for name, worker in opened.items():
             results.engines[f"{shape.name} {dtype} {threads} {name}"] = worker.opened
-        plan = works(dtype)
-        with tqdm(total=len(plan) * args.repeats * len(opened), disable=None, leave=False) as bar:
-            for task in plan:
-                rates: dict[str, list[float]] = {name: [] for name in opened}
+        # For each piece of work, the contenders that can do it, and are not alone in that.
+        plan = []
+        for task in tasks([512], [16]):
+            able = [pair for pair in pairs if all(c.can(task) for c in pair)]
+            if able:
+                plan.append((task, able, {c.name: c for pair in able for c in pair}))
+        steps = args.repeats * sum(len(names) for _, _, names in plan)
+        with tqdm(total=steps, disable=None, leave=False) as bar:
+            for task, able, names in plan:
+                rates: dict[str, list[float]] = {name: [] for name in names}
                 for _ in range(args.repeats):
-                    for name, worker in opened.items():
+                    for name in names:
                         bar.set_description(
                             f"{shape.name} {dtype} {threads} threads {task.name}: {name}"
                         )
-                        seconds = worker.ask(**task.request, seconds=args.seconds)["seconds"]
-                        rates[name].append(task.tokens / seconds)
+                        answer = opened[name].ask(**task.request, seconds=args.seconds)
+                        rates[name].append(task.tokens / answer["seconds"])
                         bar.update()
-                for us in ours:
-                    for peer in peers:
-                        # AVX2 against AVX2, the others against llama.cpp's best.
-                        if len(peers) > 1 and (us.level == "avx2") != peer.name.endswith("AVX2"):
-                            continue
-                        results.pairs.append(
-                            Pair(
-                                shape.name,
-                                dtype,
-                                threads,
-                                task.name,
-                                us.level or "",
-                                statistics.median(rates[us.name]),
-                                peer.name,
-                                statistics.median(rates[peer.name]),
-                                statistics.median(
-                                    a / b
-                                    for a, b in zip(rates[us.name], rates[peer.name], strict=True)
-                                ),
-                            )
+                for us, them in able:
+                    results.pairs.append(
+                        Pair(
+                            shape.name,
+                            dtype,
+                            threads,
+                            task.name,
+                            us.level or "",
+                            statistics.median(rates[us.name]),
+                            them.name,
+                            statistics.median(rates[them.name]),
+                            statistics.median(
+                                a / b for a, b in zip(rates[us.name], rates[them.name], strict=True)
+                            ),
                         )
+                    )
 
 
-def check_agreement(shape: Shape, dtype: str, levels: list[str], results: Results) -> None:
-    """Whether a peer computes the same model: its logits beside ours, unquantised."""
-    ours, peers = contenders(shape, dtype, levels, False)
+def check_agreement(
+    shape: Shape, dtype: str, pairs: list[tuple[Contender, Contender]], results: Results
+) -> None:
+    """Whether the peers compute the same model: their logits beside ours, unquantised."""
     tokens = np.random.default_rng(5).integers(1, shape.n_vocab, 16).tolist()
-    with tempfile.TemporaryDirectory() as folder:
-        logits = []
-        for contender in (ours[-1], peers[0]):
-            out = Path(folder) / f"{contender.engine}.npy"
+
+    def logits(contender: Contender) -> NDArray[np.float32]:
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "logits.npy"
             with contender.open(machine.physical_cores()) as worker:
                 worker.ask("logits", tokens=tokens, out=str(out))
-            logits.append(np.load(out))
-    a, b = logits
-    results.agreements.append(
-        Agreement(
-            shape.name,
-            dtype,
-            peers[0].name,
-            float(np.abs(a - b).max()),
-            float(np.abs(a).max()),
-            int((a.argmax(1) == b.argmax(1)).sum()),
-            len(tokens),
+            found: NDArray[np.float32] = np.load(out)
+            return found
+
+    peers = {them.name: (us, them) for us, them in pairs}
+    for name, (us, them) in peers.items():
+        a, b = logits(us), logits(them)
+        results.agreements.append(
+            Agreement(
+                shape.name,
+                dtype,
+                name,
+                float(np.abs(a - b).max()),
+                float(np.abs(a).max()),
+                int((a.argmax(1) == b.argmax(1)).sum()),
+                len(tokens),
+            )
         )
-    )
 
 
 # ---- the command -------------------------------------------------------------------------------
@@ -342,16 +416,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
     add = parser.add_argument
     add("--shapes", default="0.1B,0.4B", help=f"of {', '.join(SHAPES)} (default: 0.1B,0.4B)")
-    add(
-        "--types",
-        default="q4_0,q8_0,fp16,fp32",
-        help="of q4_0, q8_0, fp16 (llama.cpp) and fp32 (the rwkv package); default: all",
-    )
+    add("--types", default=",".join(TYPES), help=f"default: {','.join(TYPES)}")
+    add("--levels", default=None, help="ours (default: all for q4_0, else avx2 and the best)")
+    add("--peers", default=",".join(PEERS), help=f"default: {','.join(PEERS)}")
     add("--threads", default=None, help="default: 1 and all physical cores")
     add("--repeats", type=int, default=None, help="turns (default: 7)")
     add("--seconds", type=float, default=None, help="length of a turn (default: 1)")
-    add("--no-avx2", action="store_true", help="leave out llama.cpp compiled for AVX2 only")
     add("--quick", action="store_true", help="0.1B in q4_0, three short turns")
+    add("--add", action="store_true", help="add to what earlier runs of this commit wrote")
     add("--output", type=Path, default=BUILD / "peers", help="where to: .json is added")
     add_output_options(parser)
     args = parser.parse_args(arguments)
@@ -360,10 +432,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     args.shapes = ["0.1B"] if args.quick else args.shapes.split(",")
     args.types = ["q4_0"] if args.quick else args.types.split(",")
     cores = machine.physical_cores()
-    args.threads = [int(n) for n in args.threads.split(",")] if args.threads else [1, cores]
+    args.threads = numbers(args.threads) if args.threads else sorted({1, cores})
+    args.peers = args.peers.split(",")
     for name, chosen, known in (
         ("shapes", args.shapes, tuple(SHAPES)),
-        ("types", args.types, ("q4_0", "q8_0", "fp16", "fp32")),
+        ("types", args.types, tuple(TYPES)),
+        ("peers", args.peers, PEERS),
     ):
         if not set(chosen) <= set(known):
             parser.error(f"--{name}: expected some of {', '.join(known)}, got {','.join(chosen)}")
@@ -374,28 +448,36 @@ def main() -> None:
     """The command."""
     args = parse()
     machine.build_native()
-    levels = [level for level in machine.levels() if level != "reference"]
-    for shape in args.shapes:  # files and peers first
-        for dtype in args.types:
-            contenders(SHAPES[shape], dtype, levels, not args.no_avx2)
+    here = choose_levels("all", False)
+    wanted = choose_levels(args.levels, False) if args.levels else None
+    plan = []
+    for name in args.shapes:
+        for dtype in args.types:  # files and peers are made here, before anything is measured
+            levels = wanted or default_levels(dtype, here)
+            pairs = pairs_of(SHAPES[name], dtype, levels, args.peers)
+            if pairs:
+                plan.append((SHAPES[name], dtype, pairs))
+    if not plan:
+        raise SystemExit("no peer has these types and levels, see --types, --levels and --peers")
     about = machine.describe()
+    path = args.output.with_suffix(".json")
+    earlier = read_results(path, about) if args.add else Results()
     results = Results()
-    for shape in args.shapes:
-        for dtype in args.types:
-            if dtype in ("fp16", "fp32"):
-                check_agreement(SHAPES[shape], dtype, levels, results)
-        if args.quick:
-            check_agreement(SHAPES[shape], "fp16", levels, results)
-        for dtype in args.types:
-            for threads in args.threads:
-                compare(SHAPES[shape], dtype, threads, levels, args, results)
+    for shape, dtype, pairs in plan:
+        if dtype in ("fp16", "fp32"):
+            check_agreement(shape, dtype, pairs, results)
+        elif args.quick:
+            check_agreement(shape, "fp16", pairs_of(shape, "fp16", here[-1:], PEERS[:1]), results)
+        for threads in args.threads:
+            compare(shape, dtype, threads, pairs, args, results)
+    results = results.added_to(earlier)
     report.publish(
         args,
         "peers",
         machine.sentence(about),
         tables(results),
         {"machine": about, **asdict(results)},
-        args.output.with_suffix(".json"),
+        path,
     )
 
 

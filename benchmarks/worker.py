@@ -1,6 +1,6 @@
 """One process with one engine and one model, measured on demand.
 
-    python -m benchmarks.worker ENGINE MODEL THREADS
+    python -m benchmarks.worker ENGINE[:VARIANT] MODEL THREADS
 
 reads one JSON request a line from stdin and answers each with one line on stdout. Levels and
 threads are clean that way, and two engines can be measured in turns. This module and the engines
@@ -36,10 +36,11 @@ class Measure:
     """The pieces of work; each returns seconds for one step of it."""
 
     def __init__(self, engine: str, path: str, threads: int) -> None:
-        module = importlib.import_module(f"benchmarks.engines.{engine}")
+        name, *variant = engine.split(":")
+        module = importlib.import_module(f"benchmarks.engines.{name}")
         before = resident_bytes()
         start = time.perf_counter()
-        self._engine = module.Engine(path, threads)
+        self._engine = module.Engine(path, threads, *variant)
         self.load_seconds = time.perf_counter() - start
         self.resident_bytes = resident_bytes()
         self.resident_before = before

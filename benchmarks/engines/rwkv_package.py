@@ -1,4 +1,4 @@
-"""The PyPI package `rwkv` with torch, in fp32 on the CPU.
+"""The PyPI package `rwkv` with torch, on the CPU.
 
 python -m benchmarks.engines.rwkv_package CHECKPOINT.safetensors OUT.pth     makes its input
 """
@@ -22,9 +22,13 @@ os.environ.update(RWKV_V7_ON="1", RWKV_JIT_ON="0", RWKV_CUDA_ON="0")
 
 
 class Engine:
-    """One model and one state; the package computes one sequence at a time."""
+    """One model and one state; the package computes one sequence at a time.
 
-    def __init__(self, path: str, threads: int) -> None:
+    Args:
+        precision: of weights and arithmetic, in the package's words: fp32 or bf16.
+    """
+
+    def __init__(self, path: str, threads: int, precision: str = "fp32") -> None:
         import torch
 
         torch.set_num_threads(threads)
@@ -32,7 +36,8 @@ class Engine:
 
         self._torch = torch
         self._threads = threads
-        self._model = RWKV(path.removesuffix(".pth"), "cpu fp32")
+        self._precision = precision
+        self._model = RWKV(path.removesuffix(".pth"), f"cpu {precision}")
         self.n_vocab: int = self._model.z["head.weight"].shape[-1]
         self._state: Any = None
 
@@ -42,6 +47,7 @@ class Engine:
             "engine": "rwkv (PyPI)",
             "version": version("rwkv"),
             "torch": self._torch.__version__,
+            "precision": self._precision,
             "threads": self._threads,
         }
 
@@ -70,7 +76,7 @@ class Engine:
     def _forward(self, tokens: list[int]) -> NDArray[np.float32]:
         with self._torch.no_grad():
             logits, self._state = self._model.forward(tokens, self._state)
-        return np.asarray(logits.numpy(), np.float32)
+        return np.asarray(logits.float().numpy(), np.float32)
 
 
 def write_pth(source: str, target: str) -> None:
