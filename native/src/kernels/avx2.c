@@ -145,33 +145,51 @@ INLINE void store_half(float* y, size_t o, size_t n_out, __m256 v) {
     if (o < n_out) vstore(y + o, n_out - o, v);
 }
 
+/* fp32 or fp16: half a panel (8 rows) times n_rows rows in one column of weights at p, added to the
+ * sums `to` of each. */
+INLINE void add_column(rwkv_type type, const uint8_t* p, const float* x, size_t ld, size_t n_rows,
+                       __m256 (*sum)[2], size_t to) {
+    const __m256 w = type == RWKV_TYPE_FP32 ? _mm256_loadu_ps((const float*)p)
+                                            : _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p));
+    UNROLL
+    for (size_t i = 0; i < n_rows; ++i) {
+        sum[i][to] = _mm256_fmadd_ps(w, _mm256_broadcast_ss(x + i * ld), sum[i][to]);
+    }
+}
+
 /* fp32 or fp16 panel times n_rows (<= TILE) rows. Each sum is that of the even columns plus that of
- * the odd ones. */
+ * the odd ones. Both halves of a panel are taken together where their sums fit the registers. */
 INLINE void panel_values(rwkv_type type, const rwkv_matrix* w, size_t panel, const rwkv_rows* x,
                          size_t row, size_t n_rows, float* y, size_t ldy) {
     const size_t size = type == RWKV_TYPE_FP32 ? 4 : 2;
-    const uint8_t* base = (const uint8_t*)w->data + panel * RWKV_PANEL * w->n_in * size;
-    for (int half = 0; half < 2; ++half) {
-        const uint8_t* p = base + half * 8 * size;
-        __m256 sum[TILE][2];
-        for (size_t i = 0; i < n_rows; ++i) sum[i][0] = sum[i][1] = _mm256_setzero_ps();
-        for (size_t c = 0; c < w->n_in; c += 2) {
-            const size_t n = w->n_in - c < 2 ? 1 : 2;
-            for (size_t k = 0; k < n; ++k, p += RWKV_PANEL * size) {
-                if (half == 0) rwkv_prefetch(p);
-                const __m256 wc = type == RWKV_TYPE_FP32
-                                      ? _mm256_loadu_ps((const float*)p)
-                                      : _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p));
-                UNROLL
-                for (size_t i = 0; i < n_rows; ++i) {
-                    const __m256 xc = _mm256_broadcast_ss(x->x + (row + i) * x->ld + c + k);
-                    sum[i][k] = _mm256_fmadd_ps(wc, xc, sum[i][k]);
-                }
+    const size_t column = RWKV_PANEL * size;
+    const size_t together = n_rows <= 2 ? 2 : 1;
+    for (size_t first = 0; first < 2; first += together) {
+        const uint8_t* p = (const uint8_t*)w->data + panel * w->n_in * column + first * 8 * size;
+        const float* xc = x->x + row * x->ld;
+        __m256 sum[2][TILE][2];
+        for (size_t h = 0; h < together; ++h) {
+            for (size_t i = 0; i < n_rows; ++i) sum[h][i][0] = sum[h][i][1] = _mm256_setzero_ps();
+        }
+        size_t c = 0;
+        for (; c + 2 <= w->n_in; c += 2, xc += 2, p += 2 * column) {
+            if (first == 0) rwkv_prefetch(p);
+            if (first == 0 && column == 64) rwkv_prefetch(p + 64);
+            for (size_t h = 0; h < together; ++h) {
+                add_column(type, p + h * 8 * size, xc, x->ld, n_rows, sum[h], 0);
+                add_column(type, p + column + h * 8 * size, xc + 1, x->ld, n_rows, sum[h], 1);
             }
         }
-        for (size_t i = 0; i < n_rows; ++i) {
-            store_half(y + (row + i) * ldy, panel * RWKV_PANEL + (size_t)half * 8, w->n_out,
-                       _mm256_add_ps(sum[i][0], sum[i][1]));
+        if (c < w->n_in) {
+            for (size_t h = 0; h < together; ++h) {
+                add_column(type, p + h * 8 * size, xc, x->ld, n_rows, sum[h], 0);
+            }
+        }
+        for (size_t h = 0; h < together; ++h) {
+            for (size_t i = 0; i < n_rows; ++i) {
+                store_half(y + (row + i) * ldy, panel * RWKV_PANEL + (first + h) * 8, w->n_out,
+                           _mm256_add_ps(sum[h][i][0], sum[h][i][1]));
+            }
         }
     }
 }
@@ -194,85 +212,94 @@ INLINE __m256i fifth_bits(const uint8_t* masks) {
     return _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(m, bit), bit), _mm256_set1_epi8(16));
 }
 
-/* Quantised panel times n_rows (<= TILE) rows.
+/* Quantised: half a panel times n_rows rows in one block, added to their sums.
  *
  * A group's product is maddubs (unsigned codes x signed activations, adjacent pairs added in
  * int16), whose eight results of a block are added before they are widened to int32. No int16
- * overflows: 4-bit codes   8 groups x 2 x 15 x 127 = 30480 5-bit codes   4 groups x 2 x 31 x 127 =
- * 31496, so they are widened after four groups q8_0          1 group  x 2 x 128 x 127 = 32512, as
- * |w| times the activation with w's sign */
-INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, const rwkv_rows* x,
-                         size_t row, size_t n_rows, float* y, size_t ldy) {
+ * overflows:
+ *     4-bit codes   8 groups x 2 x 15 x 127 = 30480
+ *     5-bit codes   4 groups x 2 x 31 x 127 = 31496, so they are widened after four groups
+ *     q8_0          1 group  x 2 x 128 x 127 = 32512, as |w| times the activation with w's sign */
+INLINE void add_block(rwkv_type type, const rwkv_block16* block, size_t half, const rwkv_q8* x,
+                      size_t n_rows, __m256* sum) {
     const int is_q8 = type == RWKV_TYPE_Q8_0;
-    const uint8_t* base = rwkv_panel16_at(type, w, panel);
-    const size_t n_blocks = w->n_in / RWKV_BLOCK;
     const __m256i low = _mm256_set1_epi8(15);
     const __m256i ones = _mm256_set1_epi16(1);
+    __m256i code[8];
+    for (int g = 0; g < (is_q8 ? 8 : 4); ++g) {
+        const uint8_t* p = block->codes + half * 32 + 64 * g;
+        const __m256i bytes = _mm256_loadu_si256((const __m256i*)p);
+        if (half == 0) rwkv_prefetch(p);
+        if (is_q8) {
+            code[g] = bytes;
+        } else {
+            code[g] = _mm256_and_si256(bytes, low);
+            code[g + 4] = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), low);
+        }
+    }
+    if (rwkv_has_fifth(type)) {
+        for (int g = 0; g < 8; ++g) {
+            code[g] = _mm256_or_si256(code[g], fifth_bits(block->fifth + 8 * g + 4 * half));
+        }
+    }
+    const __m256 dw = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(block->d + half * 16)));
+    const __m256 mw = rwkv_has_m(type)
+                          ? _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(block->m + half * 16)))
+                          : _mm256_setzero_ps();
+    UNROLL
+    for (size_t i = 0; i < n_rows; ++i) {
+        const uint8_t* q = (const uint8_t*)x[i].q;
+        __m256i isum;
+        if (is_q8) {
+            isum = _mm256_setzero_si256();
+            for (int g = 0; g < 8; ++g) {
+                const __m256i xq = _mm256_set1_epi32((int32_t)rwkv_load_u32(q + 4 * g));
+                const __m256i pairs =
+                    _mm256_maddubs_epi16(_mm256_abs_epi8(code[g]), _mm256_sign_epi8(xq, code[g]));
+                isum = _mm256_add_epi32(isum, _mm256_madd_epi16(pairs, ones));
+            }
+        } else {
+            __m256i pairs[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+            for (int g = 0; g < 8; ++g) {
+                const __m256i xq = _mm256_set1_epi32((int32_t)rwkv_load_u32(q + 4 * g));
+                pairs[g / 4] = _mm256_add_epi16(pairs[g / 4], _mm256_maddubs_epi16(code[g], xq));
+            }
+            isum = rwkv_has_fifth(type)
+                       ? _mm256_add_epi32(_mm256_madd_epi16(pairs[0], ones),
+                                          _mm256_madd_epi16(pairs[1], ones))
+                       : _mm256_madd_epi16(_mm256_add_epi16(pairs[0], pairs[1]), ones);
+            isum = _mm256_add_epi32(isum, offset_of(type, &x[i]));
+        }
+        const __m256 dx = _mm256_broadcast_ss(&x[i].d);
+        sum[i] = _mm256_fmadd_ps(_mm256_mul_ps(dw, dx), _mm256_cvtepi32_ps(isum), sum[i]);
+        if (rwkv_has_m(type)) sum[i] = _mm256_fmadd_ps(mw, _mm256_broadcast_ss(&x[i].s), sum[i]);
+    }
+}
 
-    for (int half = 0; half < 2; ++half) {
-        __m256 sum[TILE];
-        for (size_t i = 0; i < n_rows; ++i) sum[i] = _mm256_setzero_ps();
+/* Quantised panel times n_rows (<= TILE) rows: both halves together where few rows make that a
+ * matter of reading memory evenly, one after the other where many share the unpacked codes. */
+INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, const rwkv_rows* x,
+                         size_t row, size_t n_rows, float* y, size_t ldy) {
+    const uint8_t* base = rwkv_panel16_at(type, w, panel);
+    const size_t n_blocks = w->n_in / RWKV_BLOCK;
+    const size_t together = n_rows <= 2 ? 2 : 1;
+    for (size_t first = 0; first < 2; first += together) {
         const rwkv_q8* xb = rwkv_q8_row(x, row);
+        __m256 sum[2][TILE];
+        for (size_t h = 0; h < together; ++h) {
+            for (size_t i = 0; i < n_rows; ++i) sum[h][i] = _mm256_setzero_ps();
+        }
         for (size_t b = 0; b < n_blocks; ++b, xb += x->tile) {
             const rwkv_block16 block = rwkv_block16_at(type, base, b);
-            const uint8_t* p = block.codes + half * 32;
-            __m256i code[8];
-            for (int g = 0; g < (is_q8 ? 8 : 4); ++g) {
-                const __m256i bytes = _mm256_loadu_si256((const __m256i*)(p + 64 * g));
-                if (half == 0) rwkv_prefetch(p + 64 * g);
-                if (is_q8) {
-                    code[g] = bytes;
-                } else {
-                    code[g] = _mm256_and_si256(bytes, low);
-                    code[g + 4] = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), low);
-                }
-            }
-            if (rwkv_has_fifth(type)) {
-                for (int g = 0; g < 8; ++g) {
-                    code[g] = _mm256_or_si256(code[g], fifth_bits(block.fifth + 8 * g + 4 * half));
-                }
-            }
-            const __m256 dw =
-                _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(block.d + half * 16)));
-            const __m256 mw =
-                rwkv_has_m(type)
-                    ? _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(block.m + half * 16)))
-                    : _mm256_setzero_ps();
-            UNROLL
-            for (size_t i = 0; i < n_rows; ++i) {
-                const uint8_t* q = (const uint8_t*)xb[i].q;
-                __m256i isum;
-                if (is_q8) {
-                    isum = _mm256_setzero_si256();
-                    for (int g = 0; g < 8; ++g) {
-                        const __m256i xq = _mm256_set1_epi32((int32_t)rwkv_load_u32(q + 4 * g));
-                        const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(code[g]),
-                                                                   _mm256_sign_epi8(xq, code[g]));
-                        isum = _mm256_add_epi32(isum, _mm256_madd_epi16(pairs, ones));
-                    }
-                } else {
-                    __m256i pairs[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
-                    for (int g = 0; g < 8; ++g) {
-                        const __m256i xq = _mm256_set1_epi32((int32_t)rwkv_load_u32(q + 4 * g));
-                        pairs[g / 4] =
-                            _mm256_add_epi16(pairs[g / 4], _mm256_maddubs_epi16(code[g], xq));
-                    }
-                    isum = rwkv_has_fifth(type)
-                               ? _mm256_add_epi32(_mm256_madd_epi16(pairs[0], ones),
-                                                  _mm256_madd_epi16(pairs[1], ones))
-                               : _mm256_madd_epi16(_mm256_add_epi16(pairs[0], pairs[1]), ones);
-                    isum = _mm256_add_epi32(isum, offset_of(type, &xb[i]));
-                }
-                const __m256 dx = _mm256_broadcast_ss(&xb[i].d);
-                sum[i] = _mm256_fmadd_ps(_mm256_mul_ps(dw, dx), _mm256_cvtepi32_ps(isum), sum[i]);
-                if (rwkv_has_m(type)) {
-                    sum[i] = _mm256_fmadd_ps(mw, _mm256_broadcast_ss(&xb[i].s), sum[i]);
-                }
+            for (size_t h = 0; h < together; ++h) {
+                add_block(type, &block, first + h, xb, n_rows, sum[h]);
             }
         }
-        for (size_t i = 0; i < n_rows; ++i) {
-            store_half(y + (row + i) * ldy, panel * RWKV_PANEL + (size_t)half * 8, w->n_out,
-                       sum[i]);
+        for (size_t h = 0; h < together; ++h) {
+            for (size_t i = 0; i < n_rows; ++i) {
+                store_half(y + (row + i) * ldy, panel * RWKV_PANEL + (first + h) * 8, w->n_out,
+                           sum[h][i]);
+            }
         }
     }
 }

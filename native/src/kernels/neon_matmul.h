@@ -1,7 +1,6 @@
 /* neon_matmul.h: the matrix products of the two Arm levels, which differ in block_sum(type, code,
  * q): the int32 sums of 4 rows over a block, from its eight groups' codes (0 to 31, or -128 to 127
- * for q8_0) and 32
- * activations. */
+ * for q8_0) and 32 activations. */
 
 /* Rows of activations that share one pass over a panel. */
 enum { TILE = 4 };
@@ -27,87 +26,114 @@ INLINE uint8x16_t fifth_bits(const uint8_t* masks) {
     return vandq_u8(vtstq_u8(spread, vld1q_u8(bit_of)), vdupq_n_u8(16));
 }
 
-/* Quantised: a quarter of a panel times n_rows (<= TILE) rows. */
-INLINE void quarter_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, size_t quarter,
-                           const rwkv_rows* x, size_t row, size_t n_rows, float* y, size_t ldy) {
+/* Quantised: a quarter of a panel (4 rows) times n_rows rows in one block, added to their sums. */
+INLINE void add_block(rwkv_type type, const rwkv_block16* block, size_t quarter, const rwkv_q8* x,
+                      size_t n_rows, float32x4_t* sum) {
     const int is_q8 = type == RWKV_TYPE_Q8_0;
-    const uint8_t* base = rwkv_panel16_at(type, w, panel);
     const int32_t minus_8_sums = type == RWKV_TYPE_Q4_0 ? 1 : type == RWKV_TYPE_Q5_0 ? 2 : 0;
-    const size_t n_blocks = w->n_in / RWKV_BLOCK;
-
-    float32x4_t sum[TILE];
-    for (size_t i = 0; i < n_rows; ++i) sum[i] = vdupq_n_f32(0.0f);
-    const rwkv_q8* xb = rwkv_q8_row(x, row);
-    for (size_t b = 0; b < n_blocks; ++b, xb += x->tile) {
-        const rwkv_block16 block = rwkv_block16_at(type, base, b);
-        int8x16_t code[8];
-        for (int g = 0; g < (is_q8 ? 8 : 4); ++g) {
-            const uint8x16_t bytes = vld1q_u8(block.codes + 64 * g + 16 * quarter);
-            code[g] = vreinterpretq_s8_u8(is_q8 ? bytes : vandq_u8(bytes, vdupq_n_u8(15)));
-            if (!is_q8) code[g + 4] = vreinterpretq_s8_u8(vshrq_n_u8(bytes, 4));
-        }
-        if (rwkv_has_fifth(type)) {
-            for (int g = 0; g < 8; ++g) {
-                const uint8x16_t high = fifth_bits(block.fifth + 8 * g + 2 * quarter);
-                code[g] = vorrq_s8(code[g], vreinterpretq_s8_u8(high));
-            }
-        }
-        const float32x4_t dw = load_fp16(block.d + 8 * quarter);
-        const float32x4_t mw =
-            rwkv_has_m(type) ? load_fp16(block.m + 8 * quarter) : vdupq_n_f32(0.0f);
-        UNROLL
-        for (size_t i = 0; i < n_rows; ++i) {
-            /* The codes of q4_0 and q5_0 stand for 8 and 16 less. */
-            const int32x4_t offset = vdupq_n_s32(xb[i].minus_8_sum * minus_8_sums);
-            const int32x4_t isum = vaddq_s32(block_sum(type, code, xb[i].q), offset);
-            sum[i] = vfmaq_f32(sum[i], vmulq_n_f32(dw, xb[i].d), vcvtq_f32_s32(isum));
-            if (rwkv_has_m(type)) sum[i] = vfmaq_n_f32(sum[i], mw, xb[i].s);
+    int8x16_t code[8];
+    for (int g = 0; g < (is_q8 ? 8 : 4); ++g) {
+        const uint8_t* p = block->codes + 64 * g + 16 * quarter;
+        const uint8x16_t bytes = vld1q_u8(p);
+        if (quarter == 0) rwkv_prefetch(p);
+        code[g] = vreinterpretq_s8_u8(is_q8 ? bytes : vandq_u8(bytes, vdupq_n_u8(15)));
+        if (!is_q8) code[g + 4] = vreinterpretq_s8_u8(vshrq_n_u8(bytes, 4));
+    }
+    if (rwkv_has_fifth(type)) {
+        for (int g = 0; g < 8; ++g) {
+            const uint8x16_t high = fifth_bits(block->fifth + 8 * g + 2 * quarter);
+            code[g] = vorrq_s8(code[g], vreinterpretq_s8_u8(high));
         }
     }
+    const float32x4_t dw = load_fp16(block->d + 8 * quarter);
+    const float32x4_t mw = rwkv_has_m(type) ? load_fp16(block->m + 8 * quarter) : vdupq_n_f32(0.0f);
+    UNROLL
     for (size_t i = 0; i < n_rows; ++i) {
-        store_quarter(y + (row + i) * ldy, panel * RWKV_PANEL + quarter * 4, w->n_out, sum[i]);
+        /* The codes of q4_0 and q5_0 stand for 8 and 16 less. */
+        const int32x4_t offset = vdupq_n_s32(x[i].minus_8_sum * minus_8_sums);
+        const int32x4_t isum = vaddq_s32(block_sum(type, code, x[i].q), offset);
+        sum[i] = vfmaq_f32(sum[i], vmulq_n_f32(dw, x[i].d), vcvtq_f32_s32(isum));
+        if (rwkv_has_m(type)) sum[i] = vfmaq_n_f32(sum[i], mw, x[i].s);
     }
 }
 
+/* Quantised panel times n_rows (<= TILE) rows: all quarters together where few rows make that a
+ * matter of reading memory evenly, one after the other where many share the unpacked codes. */
 INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, const rwkv_rows* x,
                          size_t row, size_t n_rows, float* y, size_t ldy) {
-    for (size_t quarter = 0; quarter < 4; ++quarter) {
-        quarter_blocks(type, w, panel, quarter, x, row, n_rows, y, ldy);
+    const uint8_t* base = rwkv_panel16_at(type, w, panel);
+    const size_t n_blocks = w->n_in / RWKV_BLOCK;
+    const size_t together = n_rows <= 2 ? 4 : 1;
+    for (size_t first = 0; first < 4; first += together) {
+        const rwkv_q8* xb = rwkv_q8_row(x, row);
+        float32x4_t sum[4][TILE];
+        for (size_t q = 0; q < 4; ++q) {
+            for (size_t i = 0; i < n_rows; ++i) sum[q][i] = vdupq_n_f32(0.0f);
+        }
+        for (size_t b = 0; b < n_blocks; ++b, xb += x->tile) {
+            const rwkv_block16 block = rwkv_block16_at(type, base, b);
+            for (size_t q = 0; q < together; ++q) {
+                add_block(type, &block, first + q, xb, n_rows, sum[q]);
+            }
+        }
+        for (size_t q = 0; q < together; ++q) {
+            for (size_t i = 0; i < n_rows; ++i) {
+                store_quarter(y + (row + i) * ldy, panel * RWKV_PANEL + (first + q) * 4, w->n_out,
+                              sum[q][i]);
+            }
+        }
     }
 }
 
 #ifdef HAS_VALUES
 
-/* fp32 or fp16: a quarter of a panel (4 rows) times n_rows (<= TILE) rows. Each sum is that of the
- * even columns plus that of the odd ones. */
-INLINE void quarter_values(rwkv_type type, const rwkv_matrix* w, size_t panel, size_t quarter,
-                           const rwkv_rows* x, size_t row, size_t n_rows, float* y, size_t ldy) {
-    const size_t size = type == RWKV_TYPE_FP32 ? 4 : 2;
-    const uint8_t* p =
-        (const uint8_t*)w->data + panel * RWKV_PANEL * w->n_in * size + quarter * 4 * size;
-    float32x4_t sum[TILE][4];
-    for (size_t i = 0; i < n_rows; ++i) {
-        for (int k = 0; k < 4; ++k) sum[i][k] = vdupq_n_f32(0.0f);
-    }
-    for (size_t c = 0; c < w->n_in; ++c, p += RWKV_PANEL * size) {
-        const float32x4_t wc =
-            type == RWKV_TYPE_FP32 ? vld1q_f32((const float*)(const void*)p) : load_fp16(p);
-        UNROLL
-        for (size_t i = 0; i < n_rows; ++i) {
-            const float xc = x->x[(row + i) * x->ld + c];
-            sum[i][c % 4] = vfmaq_n_f32(sum[i][c % 4], wc, xc);
-        }
-    }
-    for (size_t i = 0; i < n_rows; ++i) {
-        store_quarter(y + (row + i) * ldy, panel * RWKV_PANEL + quarter * 4, w->n_out,
-                      vaddq_f32(vaddq_f32(sum[i][0], sum[i][1]), vaddq_f32(sum[i][2], sum[i][3])));
-    }
+/* fp32 or fp16: a quarter of a panel times n_rows rows in one column of weights at p, added to the
+ * sums `to` of each. */
+INLINE void add_column(rwkv_type type, const uint8_t* p, const float* x, size_t ld, size_t n_rows,
+                       float32x4_t (*sum)[4], size_t to) {
+    const float32x4_t w =
+        type == RWKV_TYPE_FP32 ? vld1q_f32((const float*)(const void*)p) : load_fp16(p);
+    UNROLL
+    for (size_t i = 0; i < n_rows; ++i) sum[i][to] = vfmaq_n_f32(sum[i][to], w, x[i * ld]);
 }
 
+/* fp32 or fp16 panel times n_rows (<= TILE) rows, by quarters as above. Each sum is that of four:
+ * columns 4 i, 4 i + 1, 4 i + 2, 4 i + 3. */
 INLINE void panel_values(rwkv_type type, const rwkv_matrix* w, size_t panel, const rwkv_rows* x,
                          size_t row, size_t n_rows, float* y, size_t ldy) {
-    for (size_t quarter = 0; quarter < 4; ++quarter) {
-        quarter_values(type, w, panel, quarter, x, row, n_rows, y, ldy);
+    const size_t size = type == RWKV_TYPE_FP32 ? 4 : 2;
+    const size_t column = RWKV_PANEL * size;
+    const size_t together = n_rows == 1 ? 4 : 1;
+    for (size_t first = 0; first < 4; first += together) {
+        const uint8_t* p = (const uint8_t*)w->data + panel * w->n_in * column + first * 4 * size;
+        const float* xc = x->x + row * x->ld;
+        float32x4_t sum[4][TILE][4];
+        for (size_t q = 0; q < together; ++q) {
+            for (size_t i = 0; i < n_rows; ++i) {
+                for (size_t k = 0; k < 4; ++k) sum[q][i][k] = vdupq_n_f32(0.0f);
+            }
+        }
+        size_t c = 0;
+        for (; c + 4 <= w->n_in; c += 4, xc += 4) {
+            for (size_t k = 0; k < 4; ++k, p += column) {
+                if (first == 0) rwkv_prefetch(p);
+                for (size_t q = 0; q < together; ++q) {
+                    add_column(type, p + q * 4 * size, xc + k, x->ld, n_rows, sum[q], k);
+                }
+            }
+        }
+        for (size_t k = 0; c < w->n_in; ++c, ++k, ++xc, p += column) {
+            for (size_t q = 0; q < together; ++q) {
+                add_column(type, p + q * 4 * size, xc, x->ld, n_rows, sum[q], k);
+            }
+        }
+        for (size_t q = 0; q < together; ++q) {
+            for (size_t i = 0; i < n_rows; ++i) {
+                const float32x4_t even = vaddq_f32(sum[q][i][0], sum[q][i][1]);
+                store_quarter(y + (row + i) * ldy, panel * RWKV_PANEL + (first + q) * 4, w->n_out,
+                              vaddq_f32(even, vaddq_f32(sum[q][i][2], sum[q][i][3])));
+            }
+        }
     }
 }
 
