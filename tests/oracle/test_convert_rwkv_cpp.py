@@ -95,3 +95,18 @@ def test_the_shipped_checkpoint(examples, tmp_path):
     quantize_file(tmp_path / "half.bin", tmp_path / "theirs.bin", "q5_0")
     rwkv_convert.convert(source, tmp_path / "ours.bin", dtype="q5_0", layout="rwkv.cpp")
     assert (tmp_path / "ours.bin").read_bytes() == (tmp_path / "theirs.bin").read_bytes()
+
+
+@pytest.mark.parametrize("version", VERSIONS[1:])
+@pytest.mark.parametrize("dtype", ["fp16", "q4_0"])
+def test_checkpoints_with_an_initial_state_equal_rwkv_cpp_s(tmp_path, version, dtype):
+    """It writes the tensors as they are, though it does not know them."""
+    arrays = synth.checkpoint(version, n_layer=2) | synth.time_state(n_layer=2)
+    state = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    torch.save(state, tmp_path / "in.pth")
+    write_float(state, tmp_path / "theirs.bin", half=True)
+    if dtype != "fp16":
+        quantize_file(tmp_path / "theirs.bin", tmp_path / "quantized.bin", dtype)
+        (tmp_path / "quantized.bin").replace(tmp_path / "theirs.bin")
+    rwkv_convert.convert(tmp_path / "in.pth", tmp_path / "ours.bin", dtype=dtype, layout="rwkv.cpp")
+    assert_same_file(tmp_path / "ours.bin", tmp_path / "theirs.bin", version)
