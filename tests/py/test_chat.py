@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
-import resource
 import signal
 import threading
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -172,6 +173,24 @@ def test_custom_format(scripted: Scripted) -> None:
     assert scripted.read == b"Q: 2 + 2 = {}?\nA: {4}\n"
 
 
+def test_stop_strings_besides_those_of_the_format(scripted: Scripted) -> None:
+    chat = chat_of(scripted, " One. ### Two.", " A. [b] ###\n\nUser: x", " Yes.", stop="###")
+    assert chat.ask("First?") == "One."
+    assert chat.ask("Second?", stop=["[", b"]"]) == "A."
+    assert chat.ask("Third?") == "Yes."
+    assert scripted.read.decode() == (
+        "User: First?\n\nAssistant: One.\n\nUser: Second?\n\nAssistant: A.\n\n"
+        "User: Third?\n\nAssistant: Yes.\n\n"
+    )
+    scripted.say(" No!", " a ### b\n\nUser: x")
+    assert chat.retry(stop="!").read() == "No"
+    assert chat.edit("Third?", stop=()).read() == "a ### b"
+    with pytest.raises(InvalidArgumentError, match="stop: expected no empty string"):
+        chat.stream("x", stop="")
+    with pytest.raises(InvalidArgumentError, match="stop: expected no empty string"):
+        Chat(scripted, stop=[""])
+
+
 # ---- reasoning
 
 
@@ -324,7 +343,7 @@ def test_arguments(trained: Model) -> None:
 
 
 def test_200_turns_cost_the_same(trained: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Constant work and memory: the model never reads a turn again, and old states go."""
+    """Constant work: the model never reads a turn again."""
     read = 0
     feed = Session._feed
 
@@ -335,21 +354,60 @@ def test_200_turns_cost_the_same(trained: Model, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(Session, "_feed", counting)
     chat = Chat(trained, max_tokens=12, undo_turns=3, seed=1)
-    work, peak = [], []
+    work = []
     for turn in range(200):
         before = read
         chat.ask(f"Question {turn:03d}?")
         work.append(read - before)  # tokens that the model read in this turn
-        peak.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     # A turn is the question, its frame and at most 12 bytes drawn, which may be read once more.
     assert max(work[1:]) <= len("User: Question 000?\n\nAssistant:") + 2 * (12 + len(" \n\n"))
     assert min(work) > len("User: Question 000?")
-    state_kilobytes = trained.state_size * 4 / 1000
-    assert peak[-1] - peak[20] < 10 * state_kilobytes
     chat.undo(3)
     with pytest.raises(InvalidArgumentError, match="one of the last 3"):
         chat.undo()
     assert len(chat.messages) == 2 * 197
+
+
+UNDO_TURNS = 3
+STATES = 2 * UNDO_TURNS + 2  # before and after each question, at the start, and the present one
+
+
+def live_sessions(model: Model) -> int:
+    """How many sessions, each with a state, there are of a model."""
+    gc.collect()
+    found = (o for o in gc.get_objects() if issubclass(type(o), Session))
+    return sum(session.model is model for session in found)
+
+
+def test_200_turns_keep_the_number_of_states(trained: Model) -> None:
+    elsewhere = live_sessions(trained)
+    chat = Chat(trained, max_tokens=12, undo_turns=UNDO_TURNS, seed=1)
+    states = []
+    for turn in range(200):
+        chat.ask(f"Question {turn:03d}?")
+        if turn % 4 == 1:
+            chat.retry().read()
+        if turn % 4 == 3:
+            chat.edit(f"Question {turn:03d}, again?").read()
+        states.append(live_sessions(trained) - elsewhere)
+    assert set(states[UNDO_TURNS:]) == {STATES}
+
+
+def test_200_turns_keep_no_memory_but_what_was_said(trained: Model) -> None:
+    """What Python and numpy hold grows by the text of a turn: less than 1 kB, logits included."""
+    chat = Chat(trained, max_tokens=12, undo_turns=UNDO_TURNS, seed=1)
+    held = {}
+    tracemalloc.start()
+    try:
+        for turn in range(200):
+            chat.ask(f"Question {turn:03d}?")
+            if turn in (49, 199):
+                gc.collect()
+                held[turn], _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    per_turn = (held[199] - held[49]) / 150
+    assert 0 < per_turn < 1000  # 256 logits are 1024 bytes
 
 
 # ---- saved

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,14 +11,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import pytest
 
-from rwkv_py import Session, Tokenizer, __version__
+from rwkv_py import SamplingOptions, Session, Tokenizer, __version__
+from rwkv_py.cli.sampling import SETTINGS
+from terminal import Terminal
 
 RunCli = Callable[..., CompletedProcess[str]]
 PROMPT = ".. function:: "
-COMMANDS = ["bench", "compare", "generate", "info", "lambada", "perplexity", "tokenize"]
+RWKV = str(Path(sys.executable).parent / "rwkv")
+COMMANDS = ["bench", "chat", "compare", "generate", "info", "lambada", "perplexity", "tokenize"]
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +53,121 @@ def test_generate_every_option(model: Path, run_cli: RunCli) -> None:
         "frequency_penalty": 0.2,
         "penalty_decay": 0.99,
         "seed": 4,
+        "mirostat_tau": 0,
+        "mirostat_eta": 0.2,
     }
     options = [f"--{name.replace('_', '-')}={value}" for name, value in sampling.items()]
-    args = ("-p", PROMPT, "-n", "50", "--stop", "``", "--stop", "::", "--threads", "1")
+    options += ["--logit-bias", "97=1.5,98=-2", "--logit-bias", "99=0.5"]
+    options += ["--banned-tokens", "10,0", "--banned-tokens", "122"]
+    options += ["--stop", "``", "--stop", r"\t::\\"]
+    args = ("-p", PROMPT, "-n", "50", "--threads", "1")
     done = run_cli("rwkv", "generate", model, *args, *options, check=True)
-    text = Session(model).generate(PROMPT, max_tokens=50, stop=["``", "::"], **sampling)
+    sampling |= {
+        "logit_bias": {97: 1.5, 98: -2, 99: 0.5},
+        "banned_tokens": [10, 0, 122],
+        "stop": ["``", "\t::\\"],
+    }
+    text = Session(model).generate(PROMPT, max_tokens=50, **sampling)
     assert done.stdout == text + "\n"
+    assert set(sampling) == set(SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("option", "keywords"),
+    [
+        (["--top-k", "3"], {"top_k": 3}),
+        (["--min-p", "0.3"], {"min_p": 0.3}),
+        (["--typical-p", "0.2"], {"typical_p": 0.2}),
+        (["--mirostat-tau", "2", "--mirostat-eta", "0.3"],
+         {"mirostat_tau": 2, "mirostat_eta": 0.3}),
+        (["--repetition-penalty", "1.5"], {"repetition_penalty": 1.5}),
+        (["--presence-penalty", "2"], {"presence_penalty": 2}),
+        (["--frequency-penalty", "1", "--penalty-decay", "0.5"],
+         {"frequency_penalty": 1, "penalty_decay": 0.5}),
+        (["--logit-bias", "32=-100,101=3"], {"logit_bias": {32: -100, 101: 3}}),
+        (["--banned-tokens", "32,101"], {"banned_tokens": [32, 101]}),
+        (["--stop", "e", "--stop", r"\n"], {"stop": ["e", "\n"]}),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)  # fmt: skip
+def test_generate_each_option_matters(
+    option: list[str], keywords: dict[str, Any], model: Path, run_cli: RunCli
+) -> None:
+    done = run_cli(
+        "rwkv", "generate", model, "-p", PROMPT, "-n", "60", "--seed", "4", *option, check=True
+    )
+    plain = Session(model).generate(PROMPT, max_tokens=60, seed=4)
+    text = Session(model).generate(PROMPT, max_tokens=60, seed=4, **keywords)
+    assert done.stdout == text + "\n" != plain + "\n"
+
+
+def test_every_sampling_option_of_python_is_one_of_the_command_line() -> None:
+    assert set(SETTINGS) == {*SamplingOptions.__annotations__, "stop"}
+
+
+@pytest.mark.parametrize("command", ["generate", "chat"])
+def test_help_has_every_setting_under_a_heading(command: str, run_cli: RunCli) -> None:
+    text = run_cli("rwkv", command, "--help", check=True, env={"COLUMNS": "160"}).stdout
+    for setting in SETTINGS.values():
+        panel = re.search(rf"─ {setting.panel} ─.*?╰─", text, re.DOTALL)
+        assert panel is not None
+        option = f"--{setting.name.replace('_', '-')} "
+        (line,) = (line for line in panel[0].splitlines() if f" {option}" in line)
+        assert setting.help in line
+    default = {"generate": "0.85", "chat": "the format's"}[command]
+    assert re.search(rf"--top-p .* \[default: \({default}\)\]", text)
+    assert re.search(r"--threads .* \[default: \(the physical cores\)\]", text)
+
+
+@pytest.mark.parametrize("command", [["generate", "-p", "x"], ["chat"]], ids=["generate", "chat"])
+@pytest.mark.parametrize(
+    ("option", "complaint"),
+    [
+        ("--temperature=-1", "expected a finite number, 0 or more, got -1. Try 0.8"),
+        ("--temperature=hot", "expected a number, got 'hot'. Try 0.8"),
+        ("--temperature=nan", "expected a finite number, 0 or more, got nan. Try 0.8"),
+        ("--top-p=1.5", "expected a number from 0 to 1, got 1.5. Try 0.9"),
+        ("--top-k=2.5", "expected a whole number, got '2.5'. Try 40"),
+        ("--top-k=-2", "expected 0 (all) or more, got -2. Try 40"),
+        ("--min-p=2", "expected a number from 0 to 1, got 2. Try 0.05"),
+        ("--penalty-decay=2", "expected a number from 0 to 1, got 2. Try 0.996"),
+        ("--repetition-penalty=0", "got 0. Try 1.1"),
+        ("--seed=-1", "expected 0 to 2**64 - 1, got -1. Try 1"),
+        ("--logit-bias=11", "expected tokens and what to add, such as 11=-2.5,261=1, got '11'"),
+        ("--logit-bias=11=nan", "such as 11=-2.5,261=1, got '11=nan'. Try 11=-2.5"),
+        ("--banned-tokens=0,,1", "expected tokens, such as 0,11, got '0,,1'. Try 0"),
+        ("--banned-tokens=-3", "expected tokens, such as 0,11, got '-3'. Try 0"),
+        ("--stop=", "expected a text, got ''."),
+    ],
+)
+def test_wrong_settings_are_refused_before_the_model_is_opened(
+    command: list[str], option: str, complaint: str, tmp_path: Path, run_cli: RunCli
+) -> None:
+    done = run_cli(
+        "rwkv", command[0], tmp_path / "no.bin", *command[1:], option, env={"COLUMNS": "160"}
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    name = option.split("=")[0]
+    assert f"Invalid value for '{name}'" in done.stderr
+    assert complaint in done.stderr
+
+
+def test_generate_takes_bytes_that_are_not_utf8(model: Path, run_cli: RunCli) -> None:
+    args = ("-n", "8", "--seed", "1", "--json")
+    by_option = run_cli("rwkv", "generate", model, "-p", "a\udcff", *args, check=True)
+    facts = json.loads(by_option.stdout)
+    stream = Session(model).stream(b"a\xff", max_tokens=8, seed=1)
+    assert (facts["prompt"], facts["text"]) == ("a\ufffd", "".join(stream))
+    command = [RWKV, "generate", str(model), "-p", "-", *args]
+    by_stdin = subprocess.run(command, input=b"a\xff", capture_output=True, check=True)
+    assert json.loads(by_stdin.stdout) == facts
+
+
+def test_output_that_cannot_show_a_character(model: Path, run_cli: RunCli) -> None:
+    """A terminal that is not of UTF-8 shows question marks."""
+    args = ("-p", "x", "-n", "4", "--logit-bias", "169=100", "--temperature", "0")
+    done = run_cli("rwkv", "generate", model, *args, env={"PYTHONIOENCODING": "ascii"}, check=True)
+    assert done.stdout == "????\n"
 
 
 def test_generate_mirostat(model: Path, run_cli: RunCli) -> None:
@@ -76,8 +186,7 @@ def test_generate_prompt_from_stdin(model: Path, run_cli: RunCli) -> None:
 
 def test_generate_streams(model: Path) -> None:
     """Text comes while the command is still writing, without waiting for a full buffer."""
-    rwkv = str(Path(sys.executable).parent / "rwkv")
-    command = [rwkv, "generate", str(model), "-p", PROMPT, "-n", "1000000"]
+    command = [RWKV, "generate", str(model), "-p", PROMPT, "-n", "1000000"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.read(10)
@@ -87,27 +196,33 @@ def test_generate_streams(model: Path) -> None:
 
 
 def test_generate_in_a_terminal_and_ctrl_c(model: Path) -> None:
-    rwkv = shutil.which("rwkv", path=str(Path(sys.executable).parent))
-    assert rwkv is not None
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execv(rwkv, [rwkv, "generate", str(model), "-p", PROMPT, "-n", "1000000"])
-    screen = b""
-    while len(screen) < 2000:
-        screen += os.read(terminal, 1000)
-    os.write(terminal, b"\x03")
-    deadline = time.monotonic() + 30
-    try:
-        while time.monotonic() < deadline:
-            screen += os.read(terminal, 1000)
-    except OSError:  # Linux's way of saying that the other end is closed
-        pass
-    finally:
-        os.close(terminal)
-    _, status = os.waitpid(pid, 0)
-    assert os.waitstatus_to_exitcode(status) == 130
-    assert b"Traceback" not in screen
-    assert b"Aborted" not in screen
+    terminal = Terminal(RWKV, "generate", str(model), "-p", PROMPT, "-n", "1000000")
+    terminal.wait_for(r"[^\n]{10}.*\n")  # text, after the message that the model is being opened
+    terminal.type("\x03")
+    assert terminal.exit_code() == 130
+    assert "Traceback" not in terminal.screen
+    assert "Aborted" not in terminal.screen
+    terminal.close()
+
+
+@pytest.mark.parametrize(
+    "args", [["bench", "{model}", "--seconds", "1000"], ["generate", "{model}", "-p", "-"],
+             ["perplexity", "{model}", "{long}"], ["lambada", "{model}", "{passages}"]],
+    ids=lambda args: args[0],
+)  # fmt: skip
+def test_ctrl_c_ends_what_takes_long(args: list[str], model: Path, tmp_path: Path) -> None:
+    long, passages = tmp_path / "long.txt", tmp_path / "passages.jsonl"
+    long.write_text("All work and no play makes Jack a dull boy. " * 100_000)
+    passages.write_text((json.dumps({"text": "All work, no play. " * 100}) + "\n") * 10_000)
+    files = {"model": model, "long": long, "passages": passages}
+    terminal = Terminal(RWKV, *(arg.format(**files) for arg in args))
+    time.sleep(1.5)
+    terminal.type("\x03")
+    begun = time.monotonic()
+    assert terminal.exit_code() == 130
+    assert time.monotonic() - begun < 10
+    assert "Traceback" not in terminal.screen
+    terminal.close()
 
 
 def test_generate_json(model: Path, run_cli: RunCli) -> None:
@@ -165,7 +280,13 @@ def test_bench(model: Path, run_cli: RunCli) -> None:
 
 @pytest.mark.parametrize(
     ("words", "expected"),
-    [("rwkv ", COMMANDS), ("rwkv per", ["perplexity"]), ("rwkv info --j", ["--json"])],
+    [
+        ("rwkv ", COMMANDS),
+        ("rwkv per", ["perplexity"]),
+        ("rwkv info --j", ["--json"]),
+        ("rwkv generate --mirostat", ["--mirostat-tau", "--mirostat-eta"]),
+        ("rwkv chat model.bin --format g1", ["g1", "g1-think", "g1-fast-think"]),
+    ],
 )
 def test_shell_completion(words: str, expected: list[str], run_cli: RunCli) -> None:
     """What bash asks for when one presses Tab."""
@@ -217,7 +338,10 @@ def test_help(command: list[str], run_cli: RunCli) -> None:
         (["info", "{tmp}/missing.bin"], r"missing\.bin: .*No such file"),
         (["generate", "{tmp}/missing.bin", "-p", "x"], r"missing\.bin: .*No such file"),
         (["info", "{tmp}"], r"rwkv: "),
-        (["generate", "{model}", "-p", "x", "--temperature", "-1"], r"temperature: expected"),
+        (["generate", "{model}", "-p", "x", "--banned-tokens", "256"],
+         r"banned_tokens: token 256, expected 0 to 255"),
+        (["chat", "{model}", "--logit-bias", "300=1"],
+         r"logit_bias: token 300, expected 0 to 255"),
         (["generate", "{model}", "-p", "x", "--tokenizer", "{tmp}/v.txt"], r"v\.txt: .*No such"),
         (["generate", "{unknown}", "-p", "x"], r"has 64 tokens.*tokenizer="),
         (["tokenize", "{unknown}", "x"], r"has 64 tokens.*--tokenizer"),
@@ -258,8 +382,7 @@ def test_wrong_usage(args: list[str], run_cli: RunCli) -> None:
 
 def test_output_that_nobody_reads(model: Path) -> None:
     """`rwkv generate ... | head -c 5` ends without a traceback."""
-    rwkv = str(Path(sys.executable).parent / "rwkv")
-    command = [rwkv, "generate", str(model), "-p", PROMPT, "-n", "5000"]
+    command = [RWKV, "generate", str(model), "-p", PROMPT, "-n", "5000"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import pty
 import re
-import select
+import resource
 import signal
+import subprocess
 import sys
-import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +14,9 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from rwkv_py import Chat
+from rwkv_py import Chat, Model
+from rwkv_py.cli.sampling import SETTINGS
+from terminal import Terminal
 
 RunCli = Callable[..., CompletedProcess[str]]
 RWKV = str(Path(sys.executable).parent / "rwkv")
@@ -33,68 +33,13 @@ def reference(model: Path) -> Chat:
     return Chat(model, format="g1", seed=3, max_tokens=40)
 
 
-class Terminal:
-    """A program in a pseudo-terminal."""
-
-    def __init__(self, *command: str, **env: str) -> None:
-        self.screen = ""
-        self._pid, self._terminal = pty.fork()
-        if self._pid == 0:
-            termios.tcsetwinsize(0, (50, 200))
-            os.environ.update(PROMPT_TOOLKIT_NO_CPR="1", TERM="xterm", **env)
-            os.execv(command[0], command)
-
-    def type(self, text: str) -> None:
-        os.write(self._terminal, text.encode())
-
-    def wait_for(self, pattern: str, seconds: float = 6) -> str:
-        """Read until the screen, without its control sequences, has `pattern`; and take it off."""
-        deadline = time.monotonic() + seconds
-        while not (found := re.search(pattern, self.screen, re.DOTALL)):
-            ready, _, _ = select.select([self._terminal], [], [], 0.1)
-            if ready:
-                try:
-                    read = os.read(self._terminal, 4096)
-                except OSError:
-                    read = b""
-                assert read, f"ended before {pattern!r}: {self.screen!r}"
-                text = read.decode(errors="replace")
-                self.screen += re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]|\x1b[=>]|[\r\b]", "", text)
-            assert time.monotonic() < deadline, f"no {pattern!r} in {self.screen!r}"
-        self.screen = self.screen[found.end() :]
-        return found[0]
-
-    def ready(self) -> str:
-        """Read until the prompt stands at the end and nothing follows; return what came before."""
-        came = ""
-        while True:
-            came += self.wait_for(r".*\n>\s*\Z")
-            if not select.select([self._terminal], [], [], 0.3)[0]:
-                return came
-
-    def exit_code(self) -> int:
-        try:
-            while os.read(self._terminal, 4096):
-                pass
-        except OSError:
-            pass
-        _, status = os.waitpid(self._pid, 0)
-        self._pid = 0
-        return os.waitstatus_to_exitcode(status)
-
-    def close(self) -> None:
-        if self._pid:
-            os.kill(self._pid, signal.SIGKILL)
-            os.waitpid(self._pid, 0)
-        os.close(self._terminal)
-
-
 @pytest.fixture
 def terminal(model: Path, tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
     opened: list[Terminal] = []
 
-    def chat(*options: str) -> Terminal:
-        new = Terminal(RWKV, "chat", str(model), *options, XDG_STATE_HOME=str(tmp_path / "home"))
+    def chat(*options: str, **env: str) -> Terminal:
+        env["XDG_STATE_HOME"] = str(tmp_path / "home")
+        new = Terminal(RWKV, "chat", str(model), *options, **env)
         opened.append(new)
         assert "Ctrl-D leaves" in new.ready()
         return new
@@ -215,12 +160,28 @@ def test_help_and_mistakes(terminal: Callable[..., Terminal]) -> None:
         "/save": "expected a file",
         "/load /nowhere.chat": "No such file",
         "/set top_p 7": "top_p: expected",
-        "/set top_p much": "expected a number, got 'much'",
-        "/set nonsense 1": "expected one of temperature",
+        "/set top_p much": "/set top_p: expected a number, got 'much'. Try 0.9",
+        "/set max_tokens -1": "/set max_tokens: expected 0 or more, got -1",
+        "/set banned_tokens 300": "/set banned_tokens: token 300, expected 0 to 255",
+        "/set nonsense 1": "expected one of max_tokens, temperature",
         "/retry": "expected 1 to take back, got 0",
     }.items():
         chat.type(f"{line}\r")
         assert flat(complaint) in answer_of(chat)
+    chat.type("\x04")
+    assert chat.exit_code() == 0
+
+
+def test_ctrl_c_before_the_answer_begins(terminal: Callable[..., Terminal]) -> None:
+    """While a long question is read: it was not said, and the chat goes on."""
+    chat = terminal("--threads", "1", RWKV_KERNELS="reference")  # so that reading takes a while
+    pasted = "A long question. " * 1500
+    chat.type(f"\x1b[200~{pasted}\x1b[201~\r")
+    time.sleep(2)
+    chat.type("\x03")
+    chat.ready()
+    chat.type("/retry\r")
+    assert "expected1totakeback,got0" in answer_of(chat)
     chat.type("\x04")
     assert chat.exit_code() == 0
 
@@ -237,15 +198,96 @@ def test_chat_in_a_pipe(model: Path, run_cli: RunCli, reference: Chat) -> None:
 
 
 def test_chat_errors(model: Path, run_cli: RunCli, tmp_path: Path) -> None:
-    for options, complaint in (
-        (["--format", "nonsense"], "expected one of world"),
-        (["--temperature", "-1"], "temperature"),
-        (["--load", tmp_path / "a.chat"], "No such file"),
-    ):
-        done = run_cli("rwkv", "chat", model, *options)
-        assert done.returncode == 1
-        assert done.stderr.startswith("rwkv: ")
-        assert complaint in done.stderr
+    done = run_cli("rwkv", "chat", model, "--format", "nonsense")
+    assert done.returncode == 2
+    assert "expected one of world" in done.stderr
+    done = run_cli("rwkv", "chat", model, "--load", tmp_path / "a.chat")
+    assert done.returncode == 1
+    assert done.stderr.startswith("rwkv: ")
+    assert "No such file" in done.stderr
     done = run_cli("rwkv", "chat", model, stdin="/nonsense\n")
     assert done.returncode == 0
     assert done.stderr.startswith("/nonsense: there is no such command")
+
+
+def test_every_setting_by_option_and_by_set(model: Path, run_cli: RunCli) -> None:
+    """What an option does, /set does; and /set without a value takes it back."""
+    typed = {
+        "temperature": "0.7",
+        "top_p": "0.6",
+        "top_k": "20",
+        "min_p": "0.01",
+        "typical_p": "0.9",
+        "mirostat_tau": "3",
+        "mirostat_eta": "0.2",
+        "seed": "9",
+        "presence_penalty": "0.3",
+        "frequency_penalty": "0.2",
+        "penalty_decay": "0.9",
+        "repetition_penalty": "1.2",
+        "logit_bias": "97=1.5,98=-inf",
+        "banned_tokens": "0,10",
+        "stop": r"\n.",
+    }
+    assert set(typed) == set(SETTINGS)
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in typed.items()]
+    lines = [f"/set {name} {value}" for name, value in typed.items()]
+    talk = "What is json?\n/set\n"
+    by_option = run_cli("rwkv", "chat", model, "-n", "40", *options, stdin=talk, check=True)
+    by_set = run_cli("rwkv", "chat", model, "-n", "40", stdin="\n".join([*lines, talk]), check=True)
+    assert by_option.stdout == by_set.stdout
+    assert by_set.stderr == ""
+    shown = by_set.stdout.splitlines()[-len(typed) - 1 :]
+    assert shown == ["max_tokens = 40", *(f"{name} = {value}" for name, value in typed.items())]
+    back = "\n".join([*lines, *(f"/set {name}" for name in typed), "/set\n"])
+    plain = run_cli("rwkv", "chat", model, stdin="/set\n", check=True)
+    assert run_cli("rwkv", "chat", model, stdin=back, check=True).stdout == plain.stdout
+    assert "top_p = 0.3\n" in plain.stdout
+    assert "seed = random\n" in plain.stdout
+
+
+def test_lines_that_are_not_utf8(model: Path) -> None:
+    command = [RWKV, "chat", str(model), *SAMPLING]
+    done = subprocess.run(command, input=b"What is \xff?\n", capture_output=True, check=True)
+    again = subprocess.run(command, input="What is \ufffd?\n".encode(), capture_output=True)
+    assert done.stdout == again.stdout != b""
+
+
+def test_ctrl_c_in_a_pipe_ends_the_command(model: Path) -> None:
+    command = [RWKV, "chat", str(model), "-n", "1000000", "-f", "g1", "--banned-tokens", "0"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"Write for ever.\nAnd again.\n")
+        process.stdin.flush()
+        assert process.stdout.read(5)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 130
+
+
+def resident_bytes(pid: int) -> int:
+    """What a process holds in memory now."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+def test_200_turns_keep_their_memory(model: Path) -> None:
+    """The process is as large after turn 200 as after turn 50, to five states in 150 turns."""
+    command = [RWKV, "chat", str(model), "-n", "12", "--seed", "1"]
+    resident = {}
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, errors="replace"
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for turn in range(1, 201):
+            process.stdin.write(f"Question {turn:03d}?\n/set\n")
+            process.stdin.flush()
+            while not process.stdout.readline().startswith("stop = "):  # the last setting
+                assert process.poll() is None
+            resident[turn] = resident_bytes(process.pid)
+        process.stdin.close()
+        assert process.wait(timeout=30) == 0
+    state_bytes = 4 * Model(model).state_size
+    assert state_bytes > 400_000
+    assert resident[200] - resident[50] < 5 * state_bytes

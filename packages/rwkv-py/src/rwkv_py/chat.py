@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias, Unpack
@@ -152,6 +152,7 @@ class Chat:
         system: a system prompt. Empty lines in it, and in what the user says, are left out: they
             end a turn.
         max_tokens: how long a reply is at most, reasoning included.
+        stop: strings that end a reply and are left out of it, besides those of the format.
         undo_turns: how many turns can be taken back, 1 or more.
         time_state: as for `Session`; only where `session` is not one.
         **sampling: options of `Sampler` for all replies, over those of the format.
@@ -180,6 +181,7 @@ class Chat:
         format: ChatFormat | str = "world",
         system: str | None = None,
         max_tokens: int = 1024,
+        stop: str | bytes | Iterable[str | bytes] = (),
         undo_turns: int = 8,
         time_state: TimeState | None = None,
         **sampling: Unpack[SamplingOptions],
@@ -196,6 +198,7 @@ class Chat:
         self._session = session
         self._format = ChatFormat.named(format) if isinstance(format, str) else format
         self._max_tokens = max_tokens
+        self._stop = _as_tuple(stop)
         self._undo_turns = undo_turns
         self._sampling = sampling
         self._system = system or ""
@@ -231,10 +234,12 @@ class Chat:
         *,
         input: str | None = None,
         max_tokens: int | None = None,
+        stop: str | bytes | Iterable[str | bytes] | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> str:
         """Say something, and return the answer. The arguments are those of `stream`."""
-        return self.stream(text, input=input, max_tokens=max_tokens, **sampling).read()
+        reply = self.stream(text, input=input, max_tokens=max_tokens, stop=stop, **sampling)
+        return reply.read()
 
     def stream(
         self,
@@ -242,6 +247,7 @@ class Chat:
         *,
         input: str | None = None,
         max_tokens: int | None = None,
+        stop: str | bytes | Iterable[str | bytes] | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> Reply:
         """Say something: let the model read it, and return its answer, to be written.
@@ -250,6 +256,7 @@ class Chat:
             text: what the user says.
             input: what an instruction is about, if the format has that.
             max_tokens: as for the chat; None: the chat's.
+            stop: the same.
             **sampling: options of `Sampler` for this reply, over those of the chat.
 
         Raises:
@@ -258,7 +265,7 @@ class Chat:
         """
         self._settle()
         written = self._format.write_user(text, input)
-        reply = self._write(max_tokens, sampling)
+        reply = self._write(max_tokens, stop, sampling)
         before = self._session.fork()
         self._session.feed(written)
         try:
@@ -272,7 +279,13 @@ class Chat:
         self._reply = reply
         return reply
 
-    def retry(self, *, max_tokens: int | None = None, **sampling: Unpack[SamplingOptions]) -> Reply:
+    def retry(
+        self,
+        *,
+        max_tokens: int | None = None,
+        stop: str | bytes | Iterable[str | bytes] | None = None,
+        **sampling: Unpack[SamplingOptions],
+    ) -> Reply:
         """Forget the last answer, and return another, to be written.
 
         With a `seed` that was given before, the other is the same.
@@ -282,7 +295,7 @@ class Chat:
         """
         self._settle()
         turn = self._last(1)
-        reply = self._write(max_tokens, sampling)
+        reply = self._write(max_tokens, stop, sampling)
         if turn.asked is None:  # of a chat that was loaded
             self._session.copy_from(self._state_before(turn))
             self._session.feed(self._format.write_user(turn.user, turn.input))
@@ -299,6 +312,7 @@ class Chat:
         *,
         input: str | None = None,
         max_tokens: int | None = None,
+        stop: str | bytes | Iterable[str | bytes] | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> Reply:
         """Say something else in place of what was said last. The arguments are those of `stream`.
@@ -313,19 +327,25 @@ class Chat:
         self._session.copy_from(self._state_before(turn))
         self._turns.pop()
         try:
-            return self.stream(text, input=input, max_tokens=max_tokens, **sampling)
+            return self.stream(text, input=input, max_tokens=max_tokens, stop=stop, **sampling)
         except BaseException:
             self._session.copy_from(now)
             self._turns.append(turn)
             raise
 
-    def check(self, *, max_tokens: int | None = None, **sampling: Unpack[SamplingOptions]) -> None:
+    def check(
+        self,
+        *,
+        max_tokens: int | None = None,
+        stop: str | bytes | Iterable[str | bytes] | None = None,
+        **sampling: Unpack[SamplingOptions],
+    ) -> None:
         """Check options of `stream` without saying anything.
 
         Raises:
             InvalidArgumentError: an option is outside its range.
         """
-        self._write(max_tokens, sampling)
+        self._write(max_tokens, stop, sampling)
 
     def undo(self, turns: int = 1) -> None:
         """Take back the last turns: what the user said, and the answer.
@@ -434,13 +454,18 @@ class Chat:
         ]
         return chat_format, system, turns
 
-    def _write(self, max_tokens: int | None, sampling: SamplingOptions) -> Reply:
+    def _write(
+        self,
+        max_tokens: int | None,
+        stop: str | bytes | Iterable[str | bytes] | None,
+        sampling: SamplingOptions,
+    ) -> Reply:
         """Make a reply that begins, when it is first asked, where the session then is."""
         options: SamplingOptions = {**self._format.sampling, **self._sampling, **sampling}
         stream = self._session.stream(
             self._format.opening,
             max_tokens=self._max_tokens if max_tokens is None else max_tokens,
-            stop=self._format.stop,
+            stop=(*self._format.stop, *(self._stop if stop is None else _as_tuple(stop))),
             **options,
         )
         return Reply(stream, self._format.opening, self._settle)
@@ -486,6 +511,10 @@ class Chat:
                 "was loaded: older states are not kept. Try Chat(..., undo_turns=) with more"
             )
         return turn.before
+
+
+def _as_tuple(stop: str | bytes | Iterable[str | bytes]) -> tuple[str | bytes, ...]:
+    return (stop,) if isinstance(stop, str | bytes) else tuple(stop)
 
 
 @dataclass

@@ -102,8 +102,10 @@ class Lambada:
 
     Attributes:
         n_texts: passages.
-        accuracy: share (0 to 1) whose last word is the most probable, token by token.
-        perplexity: exp(-mean ln p(last word)), where p is the product over the word's tokens.
+        accuracy: share (0 to 1) of passages in which each token of the last word is the most
+            probable one after the tokens before it.
+        perplexity: exp(-mean ln p(last word)), where p is the product over the word's tokens: the
+            mean is over passages, not over tokens.
     """
 
     n_texts: int
@@ -214,8 +216,9 @@ def lambada(
 ) -> Lambada:
     """Let a model guess the last word of each text (Paperno et al., 2016).
 
-    As in the official evaluation, a text begins with token 0, and its last word with the space
-    before it. Texts are read many at once, which changes no result.
+    The definition is that of the demos of RWKV-LM: what stands before the last space is read after
+    token 0, and the space belongs to the word; both parts are tokenized by themselves. White space
+    at the end of a text is left out. Texts are read many at once, which changes no result.
 
     Args:
         model: a `Model`, or the path of a model file.
@@ -236,7 +239,7 @@ def lambada(
     fresh = Session(model, tokenizer=tokenizer)
     passages = []
     for i, text in enumerate(texts):
-        context, _, word = text.strip().rpartition(" ")
+        context, word = _context_and_word(text)
         if not context:
             raise InvalidArgumentError(f"texts[{i}]: expected two words or more, got {text!r}")
         read = [END_OF_DOCUMENT, *fresh.tokenizer.encode(context)]
@@ -268,7 +271,7 @@ def read_lambada(path: StrPath) -> list[str]:
             text = json.loads(line)["text"]
         except (ValueError, KeyError, TypeError, RecursionError):
             text = None
-        if not isinstance(text, str) or len(text.split(" ")) < 2:
+        if not isinstance(text, str) or not _context_and_word(text)[0]:
             raise InvalidArgumentError(
                 f'{path}:{number}: expected {{"text": "two words or more"}}, got '
                 f"{line[:60].decode('utf-8', 'replace')!r}"
@@ -277,6 +280,12 @@ def read_lambada(path: StrPath) -> list[str]:
     if not texts:
         raise InvalidArgumentError(f"{path}: expected JSON lines, got an empty file")
     return texts
+
+
+def _context_and_word(text: str) -> tuple[str, str]:
+    """Return what stands before the last word, and the word; nothing before it: ("", text)."""
+    context, _, word = text.rstrip().rpartition(" ")
+    return (context, word) if context.strip() else ("", text)
 
 
 def _tokens_to_score(session: Session, text: str | bytes) -> NDArray[np.int32]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypedDict, Unpack
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from . import _core
 from ._convert import as_token
-from .errors import InvalidArgumentError
+from .errors import InvalidArgumentError, TokenOutOfRangeError
 from .tokenizer import Tokenizer
 
 __all__ = ["Sampler", "SamplingOptions", "sampler_of_text"]
@@ -123,9 +123,11 @@ class Sampler:
         options.seed = self._seed
         self._n_vocab = n_vocab
         self._core = _core.Sampler(n_vocab, options)
-        for token, bias in (logit_bias or {}).items():
-            self._core.bias(as_token(token), bias)
-        self.ban(banned_tokens)
+        with _naming("logit_bias"):
+            for token, bias in (logit_bias or {}).items():
+                self._core.bias(as_token(token), bias)
+        with _naming("banned_tokens"):
+            self.ban(banned_tokens)
 
     @property
     def seed(self) -> int:
@@ -185,6 +187,15 @@ def sampler_of_text(
     for token in uncounted:
         sampler.weigh(token, 0)
     return sampler
+
+
+@contextlib.contextmanager
+def _naming(option: str) -> Iterator[None]:
+    """Let an error about a token name the option that has it."""
+    try:
+        yield
+    except TokenOutOfRangeError as error:
+        raise TokenOutOfRangeError(f"{option}: {error}") from None
 
 
 def _as_seed(seed: int | None) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from typing import Annotated
 
 import typer
@@ -47,4 +49,6 @@ for command in (generate, chat, info, tokenize, perplexity, compare, lambada, be
 
 def main() -> None:
     """Run the command line: exit code 1 for an error, 2 for wrong usage, 130 after Ctrl-C."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may lack a character of a text
+        sys.stdout.reconfigure(errors="replace")
     app()

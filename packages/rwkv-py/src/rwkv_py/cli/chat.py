@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,8 +14,7 @@ from rich.console import Console
 
 from ..chat import Chat, Reply
 from ..chat_format import CHAT_FORMATS, ChatFormat
-from ..errors import InvalidArgumentError, RwkvError
-from ..sampling import SamplingOptions
+from ..errors import InvalidArgumentError, RwkvError, TokenOutOfRangeError
 from ..session import Session
 from .common import (
     LnXEps,
@@ -26,21 +26,21 @@ from .common import (
     open_tokenizer,
     stderr,
 )
+from .sampling import SETTINGS, Setting, sampling_options
 
-_SETTINGS: dict[str, type] = {
-    "temperature": float,
-    "top_p": float,
-    "top_k": int,
-    "min_p": float,
-    "typical_p": float,
-    "mirostat_tau": float,
-    "mirostat_eta": float,
-    "repetition_penalty": float,
-    "presence_penalty": float,
-    "frequency_penalty": float,
-    "penalty_decay": float,
-    "seed": int,
-    "max_tokens": int,
+_MAX_TOKENS = 1024
+
+_SETTINGS: Mapping[str, Setting] = {
+    "max_tokens": Setting(
+        name="max_tokens",
+        panel="",
+        help="How long an answer is at most.",
+        example="500",
+        form="a whole number",
+        metavar="N",
+        parse=int,
+    ),
+    **SETTINGS,
 }
 
 _HELP = """\
@@ -50,18 +50,34 @@ _HELP = """\
 /retry             another answer to the last question
 /save FILE         write the chat to a file
 /load FILE         go on with a chat that was saved
-/set               the settings;  /set NAME VALUE  changes one, such as: /set temperature 0.8
+/set               the settings
+/set NAME VALUE    change one, such as: /set temperature 0.8
+/set NAME          back to what it is by default
 /exit              leave; so does Ctrl-D
 
 Enter sends; Alt-Enter, or a \\ at the end, begins another line; arrow up recalls what was typed.
 Ctrl-C stops an answer and keeps the chat."""
 
 
+def _default_of(setting: Setting) -> str:
+    """Return what --help says of a setting that is not given: formats set some."""
+    if any(setting.name in each.sampling for each in CHAT_FORMATS.values()):
+        return "the format's"
+    return setting.write(setting.default)
+
+
+@sampling_options(_default_of)
 def chat(
+    *,
     model: ModelArgument,
     format: Annotated[
         str,
-        typer.Option("--format", "-f", help=f"How turns are written: {', '.join(CHAT_FORMATS)}."),
+        typer.Option(
+            "--format",
+            "-f",
+            help=f"How turns are written: {', '.join(CHAT_FORMATS)}.",
+            autocompletion=lambda: list(CHAT_FORMATS),
+        ),
     ] = "world",
     system: Annotated[str | None, typer.Option("--system", "-s", help="A system prompt.")] = None,
     load: Annotated[
@@ -69,24 +85,20 @@ def chat(
     ] = None,
     max_tokens: Annotated[
         int, typer.Option("--max-tokens", "-n", min=0, help="How long an answer is at most.")
-    ] = 1024,
-    temperature: Annotated[
-        float | None, typer.Option(help="0 takes the most probable.  [default: the format's]")
-    ] = None,
-    top_p: Annotated[
-        float | None,
-        typer.Option(help="Draw from the most probable only.  [default: the format's]"),
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="The same seed gives the same answers.  [default: random]")
-    ] = None,
+    ] = _MAX_TOKENS,
+    sampling: dict[str, Any],
     tokenizer: TokenizerOption = None,
     time_state: TimeStateOption = None,
     threads: Threads = None,
     ln_x_eps: LnXEps = None,
 ) -> None:
     """Talk with a model; /help in it says how. Without a terminal, each line of stdin is a turn."""
-    given = {"temperature": temperature, "top_p": top_p, "seed": seed, "max_tokens": max_tokens}
+    try:
+        chat_format = ChatFormat.named(format)
+    except InvalidArgumentError as error:
+        complaint = str(error).removeprefix("format: ")
+        raise typer.BadParameter(complaint, param_hint="'--format'") from None
+    in_terminal = sys.stdin.isatty()
     with at_work("Opening the model"):
         session = Session(
             model,
@@ -96,16 +108,19 @@ def chat(
             time_state=time_state,
         )
         talk = _Talk(
-            Chat(session, format=ChatFormat.named(format), system=system),
-            {name: value for name, value in given.items() if value is not None},
+            Chat(session, format=chat_format, system=system),
+            {**sampling, "max_tokens": max_tokens},
+            in_terminal=in_terminal,
         )
         talk.check()
         if load is not None:
             talk.chat.load(load)
-    talk.hold(_terminal_lines() if sys.stdin.isatty() else _plain_lines())
+    talk.hold(_terminal_lines() if in_terminal else _plain_lines())
 
 
 def _plain_lines() -> Iterator[str]:
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
     for line in sys.stdin:
         yield line.removesuffix("\n")
 
@@ -164,9 +179,11 @@ def _history_path() -> Path | None:
 class _Talk:
     """A chat and its settings, led by lines: commands begin with /, all else is said."""
 
-    def __init__(self, chat: Chat, settings: dict[str, Any]):
+    def __init__(self, chat: Chat, settings: dict[str, Any], *, in_terminal: bool):
+        """`in_terminal`: Ctrl-C ends an answer; without a terminal, the command."""
         self.chat = chat
         self._settings = settings
+        self._in_terminal = in_terminal
         self._out = Console(highlight=False, soft_wrap=True)
         self._commands: dict[str, Callable[[str], None]] = {
             "help": self._help,
@@ -180,7 +197,7 @@ class _Talk:
 
     def check(self) -> None:
         """Refuse settings outside their range before anything is said."""
-        self.chat.check(**self._options())
+        self.chat.check(**self._settings)
 
     def hold(self, lines: Iterator[str]) -> None:
         """Answer line after line. What is wrong with one is said, and the next is asked for."""
@@ -194,10 +211,12 @@ class _Talk:
                 if text.startswith("/"):
                     self._command(text[1:])
                 else:
-                    self._show(self.chat.stream(text, **self._options()))
+                    self._show(self.chat.stream(text, **self._settings))
             except RwkvError as error:
                 stderr.print(str(error), markup=False, style="red")
             except KeyboardInterrupt:  # while the question was read: it was not said
+                if not self._in_terminal:
+                    raise
                 print()
 
     def _command(self, text: str) -> None:
@@ -206,11 +225,6 @@ class _Talk:
         if command is None:
             raise InvalidArgumentError(f"/{name}: there is no such command. Try /help")
         command(argument.strip())
-
-    def _options(self) -> SamplingOptions:
-        """The settings; `max_tokens` among them is for `Chat.stream`."""
-        options: SamplingOptions = {**self._settings}  # type: ignore[typeddict-item]
-        return options
 
     def _show(self, reply: Reply) -> None:
         """Write an answer as it comes, reasoning dimmed; Ctrl-C ends it there."""
@@ -225,6 +239,8 @@ class _Talk:
                 )
                 sys.stdout.flush()
         except KeyboardInterrupt:
+            if not self._in_terminal:
+                raise
             reply.close()
         print(flush=True)
 
@@ -238,7 +254,7 @@ class _Talk:
         self.chat.undo()
 
     def _retry(self, _: str) -> None:
-        self._show(self.chat.retry(**self._options()))
+        self._show(self.chat.retry(**self._settings))
 
     def _save(self, argument: str) -> None:
         self.chat.save(self._file(argument, "save"))
@@ -249,23 +265,27 @@ class _Talk:
             print(f"{'> ' if message.role == 'user' else ''}{message.content}")
 
     def _set(self, argument: str) -> None:
-        name, _, value = argument.partition(" ")
+        name, _, text = argument.partition(" ")
         if not name:
-            for key, default in {"max_tokens": 1024, **self.chat.format.sampling}.items():
-                print(f"{key} = {self._settings.get(key, default)}")
-            for key in self._settings.keys() - {"max_tokens", *self.chat.format.sampling}:
-                print(f"{key} = {self._settings[key]}")
-            return
-        if name not in _SETTINGS:
+            self._show_settings()
+        elif name not in _SETTINGS:
             raise InvalidArgumentError(f"/set: expected one of {', '.join(_SETTINGS)}, got {name}")
-        try:
-            number = _SETTINGS[name](value)
-        except ValueError:
-            raise InvalidArgumentError(
-                f"/set {name}: expected a number, got {value!r}. Try /set {name} 1"
-            ) from None
-        self.chat.check(**{**self._settings, name: number})
-        self._settings[name] = number
+        elif not text:
+            self._settings.pop(name, None)
+        else:
+            try:
+                value = _SETTINGS[name].read(text)
+                self.chat.check(**{**self._settings, name: value})
+            except (InvalidArgumentError, TokenOutOfRangeError) as error:
+                complaint = str(error).removeprefix(f"{name}: ")
+                raise InvalidArgumentError(f"/set {name}: {complaint}") from None
+            self._settings[name] = value
+
+    def _show_settings(self) -> None:
+        defaults: dict[str, Any] = {"max_tokens": _MAX_TOKENS, **self.chat.format.sampling}
+        for name, setting in _SETTINGS.items():
+            value = self._settings.get(name, defaults.get(name, setting.default))
+            print(f"{name} = {setting.write(value)}")
 
     @staticmethod
     def _file(argument: str, command: str) -> Path:

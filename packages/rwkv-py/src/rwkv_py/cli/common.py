@@ -33,12 +33,13 @@ ModelArgument = Annotated[
     Path, typer.Argument(metavar="MODEL", help="A model file made by rwkv-convert or rwkv.cpp.")
 ]
 Threads = Annotated[
-    int | None, typer.Option(min=1, help="Threads that compute.  [default: the physical cores]")
+    int | None,
+    typer.Option(min=1, help="Threads that compute.", show_default="the physical cores"),
 ]
 LnXEps = Annotated[
     float | None,
     typer.Option(
-        help="eps of the norm after WKV; rwkv.cpp uses 1e-5 for RWKV-5.  [default: 64e-5]"
+        help="eps of the norm after WKV; rwkv.cpp uses 1e-5 for RWKV-5.", show_default="64e-5"
     ),
 ]
 TokenizerOption = Annotated[
@@ -54,7 +55,8 @@ TimeStateOption = Annotated[
     typer.Option(
         "--time-state",
         metavar="FILE",
-        help="An initial state from state tuning, .pth or .safetensors.  [default: the model's]",
+        help="An initial state from state tuning, .pth or .safetensors.",
+        show_default="the model's",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
