@@ -88,26 +88,19 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_tokens_are_those_of_pipeline(
-    case: str, pipeline: PIPELINE, choose: Callable[[int], None]
-) -> None:
-    arguments = CASES[case]
-    seed = 1 + list(CASES).index(case)
-    # Peaked logits and flat ones.
-    random = np.random.default_rng(seed)
-    spread = random.uniform(0.5, 5, (N_DRAWS + 1, 1))
-    rows = (random.normal(size=(N_DRAWS + 1, N_VOCAB)) * spread).astype(np.float32)
-
-    args = PIPELINE_ARGS(**arguments)
-    choose(seed)
+def tokens_of_pipeline(
+    pipeline: PIPELINE, rows: NDArray[np.float32], args: PIPELINE_ARGS
+) -> list[int]:
+    """What PIPELINE draws from each row of logits (n_rows, n_vocab), the last excepted."""
     pipeline.model = Replay(rows)
-    pipeline.generate("a", token_count=N_DRAWS + 1, args=args)
-    expected = pipeline.model.tokens[1:]  # after the prompt
-    assert len(expected) == N_DRAWS
+    pipeline.generate("a", token_count=len(rows), args=args)
+    return pipeline.model.tokens[1:]  # after the prompt
 
+
+def sampler_like(args: PIPELINE_ARGS, n_vocab: int, seed: int) -> Sampler:
+    """The sampler that draws what PIPELINE draws."""
     sampler = Sampler(
-        N_VOCAB,
+        n_vocab,
         temperature=args.temperature,
         top_p=args.top_p,
         top_k=args.top_k,
@@ -118,9 +111,92 @@ def test_tokens_are_those_of_pipeline(
         seed=seed,
     )
     world = Tokenizer.world()
-    for token in range(1, N_VOCAB):
+    for token in range(1, min(n_vocab, world.n_vocab)):
         if world.decode_bytes([token]) in UNCOUNTED.encode():
             sampler.weigh(token, 0)
+    return sampler
+
+
+def random_logits(random: np.random.Generator, n_rows: int, n_vocab: int) -> NDArray[np.float32]:
+    """Peaked logits and flat ones."""
+    spread = random.uniform(0.5, 5, (n_rows, 1))
+    return (random.normal(size=(n_rows, n_vocab)) * spread).astype(np.float32)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_tokens_are_those_of_pipeline(
+    case: str, pipeline: PIPELINE, choose: Callable[[int], None]
+) -> None:
+    seed = 1 + list(CASES).index(case)
+    rows = random_logits(np.random.default_rng(seed), N_DRAWS + 1, N_VOCAB)
+    args = PIPELINE_ARGS(**CASES[case])
+    choose(seed)
+    expected = tokens_of_pipeline(pipeline, rows, args)
+    assert len(expected) == N_DRAWS
+    sampler = sampler_like(args, N_VOCAB, seed)
+    for step, (row, token) in enumerate(zip(rows, expected, strict=False)):
+        assert sampler.sample(row) == token, step
+        sampler.accept(token)
+
+
+def test_10_000_logits_and_all_of_the_order(
+    pipeline: PIPELINE, choose: Callable[[int], None]
+) -> None:
+    """Ban, penalties, softmax, top-p, top-k and temperature together: 100 settings, 100 draws each.
+
+    The settings are such that every step matters: without it some draws of most would be others.
+    """
+    n_settings, n_draws = 100, 100
+    matters = dict.fromkeys(("token_ban", "alpha", "top_p", "top_k", "temperature"), 0)
+    off: dict[str, dict[str, Any]] = {
+        "token_ban": {"token_ban": []},
+        "alpha": {"alpha_presence": 0.0, "alpha_frequency": 0.0},
+        "top_p": {"top_p": 1.0},
+        "top_k": {"top_k": 0},
+        "temperature": {"temperature": 1.0},
+    }
+    n_compared = 0
+    for seed in range(n_settings):
+        random = np.random.default_rng(seed)
+        rows = random_logits(random, n_draws + 1, N_VOCAB)
+        favoured = random.choice(N_VOCAB, 40, replace=False)
+        rows[:, favoured] += 8  # so that tokens come again, and banned ones would
+        settings: dict[str, Any] = {
+            "token_ban": favoured[:4].tolist(),
+            "alpha_presence": random.uniform(0.1, 2),
+            "alpha_frequency": random.uniform(0.1, 2),
+            "alpha_decay": random.uniform(0.9, 0.999),
+            "top_p": random.uniform(0.5, 0.95),
+            "top_k": int(random.integers(2, 10)),
+            "temperature": random.choice([0.5, 0.8, 1.3, 2.0]),
+        }
+        args = PIPELINE_ARGS(**settings)
+        choose(seed)
+        expected = tokens_of_pipeline(pipeline, rows, args)
+        sampler = sampler_like(args, N_VOCAB, seed)
+        for step, (row, token) in enumerate(zip(rows, expected, strict=False)):
+            assert sampler.sample(row) == token, (seed, step)
+            sampler.accept(token)
+            n_compared += 1
+        for name, without in off.items():
+            sampler = sampler_like(PIPELINE_ARGS(**{**settings, **without}), N_VOCAB, seed)
+            for row, token in zip(rows, expected, strict=False):
+                if sampler.sample(row) != token:
+                    matters[name] += 1
+                    break
+                sampler.accept(token)
+    assert n_compared == 10_000
+    assert all(count >= 0.75 * n_settings for count in matters.values()), matters
+
+
+def test_tokens_of_a_whole_vocabulary(pipeline: PIPELINE, choose: Callable[[int], None]) -> None:
+    """65536 logits, as World models have."""
+    n_vocab = 65536
+    rows = random_logits(np.random.default_rng(1), 101, n_vocab)
+    args = PIPELINE_ARGS(top_p=0.7, top_k=500, temperature=0.9, token_ban=[0])
+    choose(1)
+    expected = tokens_of_pipeline(pipeline, rows, args)
+    sampler = sampler_like(args, n_vocab, 1)
     for step, (row, token) in enumerate(zip(rows, expected, strict=False)):
         assert sampler.sample(row) == token, step
         sampler.accept(token)

@@ -15,6 +15,7 @@ import pytest
 
 from rwkv_py import InvalidArgumentError, Model, NoTokenizerError, Session, Tokenizer
 from rwkv_py.evaluate import compare, lambada, perplexity, read_lambada
+from twin import model as twin
 
 RunCli = Callable[..., CompletedProcess[str]]
 
@@ -154,6 +155,7 @@ def test_lambada_refuses(pair: tuple[Model, Model], texts: list[str], message: s
         (b'{"text": "a b"}\n\n{"txt": "a b"}\n', r'lambada\.jsonl:3: expected {"text"'),
         (b'["a b"]\n', r":1: expected"),
         (b'{"text": 5}\n', r":1: expected"),
+        (b'{"text": "  word  "}\n', r":1: expected"),
         (b'{"text": "word"}\n', r":1: expected .* got '{\"text\": \"word\"}'"),
         (b"\xff\xfe\n", r":1: expected"),
         (b"[" * 100_000, r":1: expected"),
@@ -216,6 +218,67 @@ def test_command_lambada(
     assert (facts["accuracy"], facts["n_texts"]) == (expected.accuracy, 40)
     assert facts["perplexity"] == pytest.approx(expected.perplexity)
     assert f"{expected.accuracy:.2%}" in run_cli(*args, check=True).stdout
+
+
+def greedy_passages(model: Model, text: str, n: int) -> list[str]:
+    """Passages of a text, whose last word is one that the model would write after token 0.
+
+    Like LAMBADA's they have several lines, and quotation marks.
+    """
+    found = []
+    spaces = [at for at, character in enumerate(text) if character == " " and at > 150]
+    for at in spaces:
+        context = f"\u201c{text[at - 150 : at]}"
+        if found and context[1:50] in found[-1]:  # another passage
+            continue
+        session = Session(model)
+        session.feed([0, *context.encode()])
+        written = session.generate("", max_tokens=20, temperature=0)
+        word = re.match(r" \S+(?=\s)", written)
+        if word and "\n" in context:
+            found.append(context + word[0])
+        if len(found) == n:
+            break
+    return found
+
+
+def test_command_lambada_is_the_definition(
+    pair: tuple[Model, Model], examples: Path, tmp_path: Path, run_cli: RunCli
+) -> None:
+    """A file like OpenAI's lambada_test.jsonl, and the twin as judge."""
+    text = (examples / "heldout_a.txt").read_text()
+    lines = [" ".join(line.split()) for line in text[20_000:].splitlines()]
+    known = greedy_passages(pair[0], text, 6)
+    unknown = [f"\u201c{line}\u201d\n{line} \u2014 {line}" for line in lines if 30 < len(line) < 60]
+    passages = [*known, *unknown[:6], f"  {known[0]} \n"]
+    assert len(passages) == 13
+    file = tmp_path / "lambada_test.jsonl"
+    file.write_text("".join(json.dumps({"text": passage}) + "\n" for passage in passages))
+    assert b"\\u201c" in file.read_bytes()
+
+    judge = twin.load(pair[0].path)
+    n_right, log_p = 0, 0.0
+    for passage in passages:
+        context, word = passage.rstrip().rsplit(" ", 1)
+        read, target = [0, *context.encode()], list(f" {word}".encode())
+        logits = judge.forward([*read, *target])[len(read) - 1 : -1]
+        assert len(logits) == len(target)
+        n_right += int((logits.argmax(axis=1) == target).all())
+        log_p += (logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))[
+            np.arange(len(target)), target
+        ].sum()
+    assert 6 <= n_right < 13
+
+    done = run_cli("rwkv", "lambada", pair[0].path, file, "--json", check=True)
+    facts = json.loads(done.stdout)
+    assert (facts["n_texts"], facts["accuracy"]) == (13, n_right / 13)
+    assert facts["perplexity"] == pytest.approx(math.exp(-log_p / 13), rel=1e-5)
+
+
+def test_read_lambada_ignores_what_else_a_line_has(tmp_path: Path) -> None:
+    file = tmp_path / "lambada.jsonl"
+    file.write_bytes('\ufeff{"id": 1, "text": "a\u2028b c", "domain": null}\r\n'.encode())
+    assert read_lambada(file) == ["a\u2028b c"]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import codecs
 import itertools
 from collections.abc import Iterable
 
@@ -150,3 +151,29 @@ def test_stop_matcher_finds_what_a_search_finds(
             assert out == text[: min(found)]
             return
     assert out + matcher.finish() == text
+
+
+# Bytes of which some are UTF-8, some are cut short, and some can never be.
+torn_bytes = st.lists(
+    st.one_of(
+        st.text(st.characters(exclude_categories=["Cs"]), max_size=5).map(str.encode),
+        st.sampled_from([b"\xff", b"\xc3", b"\xe4\xbd", b"\xf0\x9f\x99", b"\x80", b"ab", b"b\xc3"]),
+    )
+).map(b"".join)
+
+
+@given(torn_bytes, st.lists(st.sampled_from([b"ab", b"\xa9", "你".encode(), b"b\xc3"]), max_size=2))
+def test_stream_gives_whole_characters_before_the_stop(data: bytes, stops: list[bytes]) -> None:
+    """Whatever is drawn, the pieces are the text before the first stop string, but for a character
+    that is unfinished where it ends.
+    """
+    data = data.replace(b"\0", b"")  # which ends the text
+    ends = [place + len(stop) for stop in stops if (place := data.find(stop)) >= 0]
+    begins = [place for stop in stops if (place := data[: min(ends, default=0)].find(stop)) >= 0]
+    shown = data[: min(begins)] if begins else data
+    stream = Script([*data, 0]).stream(stop=stops)
+    pieces = list(stream)
+    assert all(pieces)
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    assert "".join(pieces) == decoder.decode(shown)
+    assert stream.finish_reason == ("stop" if begins else "end")

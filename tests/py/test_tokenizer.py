@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -110,12 +113,54 @@ def test_of_model() -> None:
     assert Tokenizer.of_model(50277) is None
 
 
-@given(any_text, st.randoms())
-def test_streaming_decoder_gives_whole_characters(text: str, random) -> None:
-    decoder = BYTEWISE.decoder()
-    pieces = [decoder.push(token) for token in BYTEWISE.encode(text)]
-    assert "".join(pieces) == text
-    assert decoder.finish() == ""
+@given(st.one_of(st.integers(max_value=-1), st.integers(min_value=65530)), st.integers(0, 3))
+def test_unknown_tokens_are_errors_wherever_they_stand(token: int, at: int) -> None:
+    tokens = [100, 200, 300]
+    tokens.insert(at, token)
+    pushed = WORLD.decoder()
+    for decode in (WORLD.decode, WORLD.decode_bytes, lambda some: pushed.push(*some)):
+        with pytest.raises((TokenOutOfRangeError, InvalidArgumentError), match="token"):
+            decode(tokens)
+    assert pushed.push(100) == WORLD.decode([100])
+
+
+@given(any_text)
+def test_streaming_decoder_gives_whole_characters(text: str) -> None:
+    for tokenizer in (WORLD, BYTEWISE):
+        decoder = tokenizer.decoder()
+        tokens = tokenizer.encode(text)
+        so_far = ""
+        for n, token in enumerate(tokens, start=1):
+            so_far += decoder.push(token)
+            assert so_far == tokenizer.decode(tokens[:n], errors="ignore")
+        assert so_far == text
+        assert decoder.finish() == ""
+
+
+# Bytes of which some are UTF-8, some are cut short, and some can never be.
+torn_bytes = st.lists(
+    st.one_of(
+        any_text.map(str.encode),
+        st.sampled_from([b"\xff", b"\xc3", b"\xe4\xbd", b"\xf0\x9f\x99", b"\x80", b"\xed\xa0\x80"]),
+        st.binary(max_size=4),
+    )
+).map(b"".join)
+
+
+@given(torn_bytes, st.lists(st.integers(0, 60)))
+def test_streaming_decoder_gives_what_decode_gives(data: bytes, cuts: list[int]) -> None:
+    """Whatever the bytes, whichever tokens they are in, and however many come at once."""
+    for tokenizer in (WORLD, BYTEWISE):
+        by_pieces = [token for part in split_at(data, cuts) for token in tokenizer.encode(part)]
+        for tokens in (tokenizer.encode(data), by_pieces):
+            decoder = tokenizer.decoder()
+            text = "".join(decoder.push(*some) for some in split_at(tokens, cuts))
+            assert text + decoder.finish() == data.decode(errors="replace")
+
+
+def split_at(whole: Sequence[Any], cuts: list[int]) -> list[Any]:
+    bounds = sorted({0, len(whole), *(cut for cut in cuts if cut < len(whole))})
+    return [whole[begin:end] for begin, end in itertools.pairwise(bounds)]
 
 
 def test_streaming_decoder_finish() -> None:

@@ -216,8 +216,8 @@ def lambada(
 ) -> Lambada:
     """Let a model guess the last word of each text (Paperno et al., 2016).
 
-    The definition is that of the demos of RWKV-LM: what stands before the last space is read after
-    token 0, and the space belongs to the word; both parts are tokenized by themselves. White space
+    The definition is that of RWKV-LM's demos of RWKV-6 and 7: what stands before the last space is
+    read after token 0, and the space belongs to the word; each is tokenized by itself. White space
     at the end of a text is left out. Texts are read many at once, which changes no result.
 
     Args:
