@@ -2,13 +2,16 @@
 
 The folder holds the shipped checkpoint, also as `model.pth`, an initial state for it, the text it
 never saw, and `model.bin`, unless the page makes it. A block with a title is a file to write.
-`text` is what a program prints.
+`text` is what a program prints. `console` is a terminal: `$` starts a program, which is told what
+stands after its prompts `>`; a line that ends with a backslash goes on in the next.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +21,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from convert.checkpoint_writers import views, write_pth
+from terminal import Terminal
 from twin import synth
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -84,8 +88,36 @@ def test_every_code_block_runs(page: Path, folder: Path, converted: Callable[[st
                 capture_output=True, stdin=subprocess.DEVNULL, timeout=240,
             )  # fmt: skip
             assert done.returncode == 0, f"{where}\n{done.stdout!r}\n{done.stderr.decode()}"
+        elif block.language == "console":
+            lead_programs(block.code, where)
         else:
-            assert block.language == "text", f"{where}: expected sh, python or text, or a title"
+            assert block.language == "text", (
+                f"{where}: expected sh, console, python or text, or a title"
+            )
+
+
+def lead_programs(code: str, where: str) -> None:
+    """Do what a `console` block shows."""
+    terminal = None
+    for line in code.replace("\\\n  ", "\\\r").split("\n"):
+        if line.startswith("$ "):
+            assert terminal is None, f"{where}: expected /exit before another program"
+            name, *arguments = shlex.split(line.removeprefix("$ "))
+            program = shutil.which(name)
+            assert program is not None, f"{where}: {name}"
+            terminal = Terminal(program, *arguments, XDG_STATE_HOME=os.getcwd())
+            terminal.ready()
+        elif line.startswith("> "):
+            assert terminal is not None, f"{where}: expected $ before >"
+            terminal.type(f"{line.removeprefix('> ')}\r")
+            if line == "> /exit":
+                assert terminal.exit_code() == 0, where
+                terminal.close()
+                terminal = None
+            else:
+                came = terminal.ready()
+                assert not re.search(r"Traceback|\n/\w+( \w+)?: ", came), f"{where}\n{came}"
+    assert terminal is None, f"{where}: expected /exit at the end"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

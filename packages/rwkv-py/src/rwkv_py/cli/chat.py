@@ -47,7 +47,7 @@ _HELP = """\
 /help              this list
 /reset             begin anew, after the system prompt
 /undo              take back the last question and its answer
-/retry             another answer to the last question
+/retry             another answer to the last question (with a seed set, the same)
 /save FILE         write the chat to a file
 /load FILE         go on with a chat that was saved
 /set               the settings
