@@ -61,7 +61,10 @@ class Sampler {
     template <class DoBlock>
     void for_blocks_from(float low, DoBlock do_block);
 
+    float kth_largest(size_t k);
     float cut(const float* x, double target);
+    double add_between(const float* x, const float* w, size_t n, float low, float high,
+                       Candidates& found);
     double split(const float* x, const float* w, size_t n, float low, float high,
                  Candidates& within);
 

@@ -424,6 +424,14 @@ void test_exp_sum(const rwkv_kernels& ref, const rwkv_kernels& k) {
                 total += e;
             }
             CHECK_NEAR(sum, total, total * 6e-8 * (5 + static_cast<double>(n) / 16));
+            const float expected_product = ref.weighted_sum(expected.data(), x.data(), n, top);
+            const float product = k.weighted_sum(got.data(), x.data(), n, top);
+            CHECK(same_bits({product}, {expected_product}, 1));
+            double sum_of_products = 0;
+            for (size_t i = 0; i < n; ++i) {
+                if (got[i] > 0) sum_of_products += double{got[i]} * (double{x[i]} - top);
+            }
+            CHECK_NEAR(product, sum_of_products, 1e-6 + 1e-5 * std::fabs(sum_of_products));
             CHECK(got[2] == 1.0f && got[1] > 0 && got[3] == 0);
         }
     }

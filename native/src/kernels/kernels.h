@@ -226,6 +226,9 @@ typedef struct rwkv_kernels {
     float (*exp_sum)(const float* x, size_t n, float top, float scale, float low, float high,
                      float* y);
 
+    /* The sum of w (x - top) over the elements with w > 0. */
+    float (*weighted_sum)(const float* w, const float* x, size_t n, float top);
+
     /* Copies x and w where low <= x <= high to x_out and w_out, in order, and returns how many they
      * are; up to RWKV_LANES elements after them are overwritten. sums[0] := the sum of w where
      * high < x, sums[1] := that of those copied. */

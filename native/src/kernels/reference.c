@@ -335,6 +335,17 @@ static float exp_sum(const float* x, size_t n, float top, float scale, float low
     return sum(y, n);
 }
 
+static float weighted_sum(const float* w, const float* x, size_t n, float top) {
+    float lanes[RWKV_LANES] = {0.0f};
+    for (size_t i = 0; i < n; i += RWKV_LANES) {
+        for (size_t lane = 0; lane < RWKV_LANES; ++lane) {
+            const float product = w[i + lane] * (x[i + lane] - top);
+            lanes[lane] += w[i + lane] > 0.0f ? product : 0.0f;
+        }
+    }
+    return sum_lanes(lanes);
+}
+
 static size_t split(const float* x, const float* w, size_t n, float low, float high, float* x_out,
                     float* w_out, float sums[2]) {
     float above[RWKV_LANES] = {0.0f};
@@ -381,6 +392,7 @@ void rwkv_kernels_reference(rwkv_kernels* k) {
         .wkv7 = wkv7,
         .largest = largest,
         .exp_sum = exp_sum,
+        .weighted_sum = weighted_sum,
         .split = split,
     };
     for (int type = 0; type < RWKV_TYPE_COUNT; ++type) {

@@ -356,7 +356,7 @@ static float largest(const float* x, size_t n) {
     for (size_t i = 0; i < n; i += RWKV_LANES) {
         for (int v = 0; v < VECTORS; ++v) {
             const vec xi = vload(x + i + v * LANES, LANES);
-            top[v] = vless(top[v], xi, xi, top[v]);
+            top[v] = vmax(xi, top[v]);
             bad[v] = vless(xi, vset1(INFINITY), bad[v], vset1(NAN));
         }
     }
@@ -389,6 +389,20 @@ static float exp_sum(const float* x, size_t n, float top, float scale, float low
             const vec yi = vwhere(vwithin(vset1(low), xi, vset1(high)), vscale(p, k));
             vstore(y + i + v * LANES, LANES, yi);
             sum[v] = vadd(sum[v], yi);
+        }
+    }
+    return vsum_lanes(sum);
+}
+
+static float weighted_sum(const float* w, const float* x, size_t n, float top) {
+    const vec zero = vset1(0.0f);
+    vec sum[VECTORS];
+    for (int v = 0; v < VECTORS; ++v) sum[v] = zero;
+    for (size_t i = 0; i < n; i += RWKV_LANES) {
+        for (int v = 0; v < VECTORS; ++v) {
+            const vec wi = vload(w + i + v * LANES, LANES);
+            const vec difference = vsub(vload(x + i + v * LANES, LANES), vset1(top));
+            sum[v] = vadd(sum[v], vless(zero, wi, vmul(wi, difference), zero));
         }
     }
     return vsum_lanes(sum);
@@ -433,5 +447,6 @@ static void use_vector_kernels(rwkv_kernels* k) {
     k->wkv7 = wkv7;
     k->largest = largest;
     k->exp_sum = exp_sum;
+    k->weighted_sum = weighted_sum;
     k->split = split;
 }
