@@ -6,7 +6,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <functional>
 #include <numeric>
 #include <random>
 #include <string>
@@ -86,7 +85,7 @@ using Logits = std::vector<float>;
 
 struct Distribution {
     const char* name;
-    std::function<Logits(size_t n, std::mt19937& random)> make;
+    Logits (*make)(size_t n, std::mt19937& random);
 };
 
 Logits normal_logits(size_t n, float sigma, std::mt19937& random) {
@@ -111,7 +110,7 @@ Logits zipf_logits(size_t n, std::mt19937& random) {
     return logits;
 }
 
-const Distribution kDistributions[] = {
+constexpr Distribution kDistributions[] = {
     {"peaked", peaked_logits},
     {"Zipf", zipf_logits},
     {"sigma 3", [](size_t n, std::mt19937& random) { return normal_logits(n, 3, random); }},
@@ -125,10 +124,10 @@ const Distribution kDistributions[] = {
 
 struct Setting {
     const char* name;
-    std::function<void(rwkv_sampler_options&)> change;
+    void (*change)(rwkv_sampler_options&);
 };
 
-const Setting kSettings[] = {
+constexpr Setting kSettings[] = {
     {"greedy", [](auto& o) { o.temperature = 0; }},
     {"temperature 1", [](auto& o) { o.top_p = 1; }},
     {"temperature 0.8", [](auto& o) { o.top_p = 1, o.temperature = 0.8; }},
@@ -201,6 +200,7 @@ void run(const Options& options) {
     std::mt19937 random(1);
     for (const Distribution& distribution : kDistributions) {
         std::vector<Logits> several;
+        several.reserve(8);
         for (int i = 0; i < 8; ++i) several.push_back(distribution.make(options.n_vocab, random));
         logits.push_back(several);
     }
