@@ -21,7 +21,7 @@ void forward_v4(const Model& model, const Batch& batch) {
     Scratch& scratch = model.scratch;
     scratch.reset();
     float* x = scratch.floats(n * C);
-    const ShiftedRows xx(scratch, batch, C);
+    const RowPairs pairs(scratch, model.pool, C);
     const rwkv_rows xr = scratch.rows(n, C);
     const rwkv_rows xk = scratch.rows(n, C);
     const rwkv_rows xv = scratch.rows(n, C);
@@ -30,7 +30,7 @@ void forward_v4(const Model& model, const Batch& batch) {
     float* value = scratch.floats(n * C);
     const rwkv_rows y = scratch.rows(n, C);
     float* out = scratch.floats(n * C);
-    const ChannelMixBuffers ffn(scratch, c, n);
+    const ChannelMixBuffers ffn(scratch, model, n);
     const HeadBuffers head_buffers(scratch, c, batch);
 
     model.pool.run([&](Team& team) {
@@ -39,11 +39,10 @@ void forward_v4(const Model& model, const Batch& batch) {
         for (size_t i = 0; i < layers.size(); ++i) {
             const LayerV4& l = layers[i];
 
-            norm_and_shift(pass, l.ln1, x, xx, &State::att_shift, i);
-            mix_rows(pass, xx,
-                     {{l.mix_r, xr, quantised(l.receptance)},
-                      {l.mix_k, xk, quantised(l.key)},
-                      {l.mix_v, xv, quantised(l.value)}});
+            norm_and_mix(pass, l.ln1, x, pairs, &State::att_shift, i,
+                         {{l.mix_r, xr, form_for(l.receptance)},
+                          {l.mix_k, xk, form_for(l.key)},
+                          {l.mix_v, xv, form_for(l.value)}});
             products(pass,
                      {{l.receptance, xr, r, k.sigmoid}, {l.key, xk, key}, {l.value, xv, value}});
             // Channels are independent: pieces of 64 of each sequence.
@@ -60,13 +59,14 @@ void forward_v4(const Model& model, const Batch& batch) {
                 for (size_t t = 0; t < s.n_rows; ++t) {
                     float* row = y.x + at + t * C;
                     k.mul(row, r + at + t * C, width, row);
+                    if (quantised(l.output)) {
+                        quantize_part(pass, y, s.first_row + t, channel, width);
+                    }
                 }
             });
-            quantize_rows(pass, {{y, quantised(l.output)}});
             products(pass, {{l.output, y, out, nullptr, nullptr, x}});
 
-            norm_and_shift(pass, l.ln2, x, xx, &State::ffn_shift, i);
-            channel_mix(pass, l.ffn, xx, ffn, x);
+            channel_mix(pass, l.ffn, l.ln2, i, ffn, x);
         }
         head(pass, x, head_buffers);
     });

@@ -22,7 +22,7 @@ void forward_v5(const Model& model, const Batch& batch) {
     Scratch& scratch = model.scratch;
     scratch.reset();
     float* x = scratch.floats(n * C);
-    const ShiftedRows xx(scratch, batch, C);
+    const RowPairs pairs(scratch, model.pool, C);
     const rwkv_rows xr = scratch.rows(n, C);
     const rwkv_rows xk = scratch.rows(n, C);
     const rwkv_rows xv = scratch.rows(n, C);
@@ -33,7 +33,7 @@ void forward_v5(const Model& model, const Batch& batch) {
     float* g = scratch.floats(n * C);
     const rwkv_rows y = scratch.rows(n, C);
     float* out = scratch.floats(n * C);
-    const ChannelMixBuffers ffn(scratch, c, n);
+    const ChannelMixBuffers ffn(scratch, model, n);
     const HeadBuffers head_buffers(scratch, c, batch);
 
     model.pool.run([&](Team& team) {
@@ -42,25 +42,24 @@ void forward_v5(const Model& model, const Batch& batch) {
         for (size_t i = 0; i < layers.size(); ++i) {
             const LayerV5& l = layers[i];
 
-            norm_and_shift(pass, l.ln1, x, xx, &State::att_shift, i);
             if (gated) {
-                mix_rows(pass, xx,
-                         {{l.mix_r, xr, quantised(l.receptance)},
-                          {l.mix_k, xk, quantised(l.key)},
-                          {l.mix_v, xv, quantised(l.value)},
-                          {l.mix_g, xg, quantised(l.gate)}});
+                norm_and_mix(pass, l.ln1, x, pairs, &State::att_shift, i,
+                             {{l.mix_r, xr, form_for(l.receptance)},
+                              {l.mix_k, xk, form_for(l.key)},
+                              {l.mix_v, xv, form_for(l.value)},
+                              {l.mix_g, xg, form_for(l.gate)}});
                 products(pass, {{l.receptance, xr, r},
                                 {l.key, xk, key},
                                 {l.value, xv, value},
                                 {l.gate, xg, g, k.silu}});
             } else {
-                mix_rows(pass, xx,
-                         {{l.mix_r, xr, quantised(l.receptance)},
-                          {l.mix_k, xk, quantised(l.key)},
-                          {l.mix_v, xv, quantised(l.value)}});
+                norm_and_mix(pass, l.ln1, x, pairs, &State::att_shift, i,
+                             {{l.mix_r, xr, form_for(l.receptance)},
+                              {l.mix_k, xk, form_for(l.key)},
+                              {l.mix_v, xv, form_for(l.value)}});
                 products(pass, {{l.receptance, xr, r}, {l.key, xk, key}, {l.value, xv, value}});
             }
-            for_each_head(pass, [&](const Sequence& s, size_t head) {
+            for_each_head(pass, y, l.output, [&](const Sequence& s, size_t head) {
                 const size_t h = head * N;
                 const size_t at = s.first_row * C + h;
                 k.wkv5(s.n_rows, C, N, r + at, key + at, value + at, l.time_first + h,
@@ -71,11 +70,9 @@ void forward_v5(const Model& model, const Batch& batch) {
                     if (gated) k.mul(y.x + row, g + row, N, y.x + row);
                 }
             });
-            quantize_rows(pass, {{y, quantised(l.output)}});
             products(pass, {{l.output, y, out, nullptr, nullptr, x}});
 
-            norm_and_shift(pass, l.ln2, x, xx, &State::ffn_shift, i);
-            channel_mix(pass, l.ffn, xx, ffn, x);
+            channel_mix(pass, l.ffn, l.ln2, i, ffn, x);
         }
         head(pass, x, head_buffers);
     });

@@ -51,7 +51,7 @@ void forward_v6(const Model& model, const Batch& batch) {
     float* g = scratch.floats(n * C);
     const rwkv_rows y = scratch.rows(n, C);
     float* out = scratch.floats(n * C);
-    const ChannelMixBuffers ffn(scratch, c, n);
+    const ChannelMixBuffers ffn(scratch, model, n);
     const HeadBuffers head_buffers(scratch, c, batch);
 
     model.pool.run([&](Team& team) {
@@ -71,39 +71,34 @@ void forward_v6(const Model& model, const Batch& batch) {
             decay.n_cols = decay.ld = l.decay_w2.n_in;
 
             norm_and_shift(pass, l.ln1, x, xx, &State::att_shift, i);
-            mix_rows(pass, xx, {{l.maa_x, xxx, quantised(l.maa_w1)}});
+            mix_rows(pass, xx, {{l.maa_x, xxx, form_for(l.maa_w1)}});
             products(pass, {{l.maa_w1, xxx, maa_hidden, k.tanh}});
-            quantize_rows(pass, {{parts[0], quantised(l.maa_w2[0])},
-                                 {parts[1], quantised(l.maa_w2[1])},
-                                 {parts[2], quantised(l.maa_w2[2])},
-                                 {parts[3], quantised(l.maa_w2[3])},
-                                 {parts[4], quantised(l.maa_w2[4])}});
+            for (size_t p = 0; p < 5; ++p) {
+                if (quantised(l.maa_w2[p])) quantize_rows(pass, {&parts[p]});
+            }
             products(pass, {{l.maa_w2[0], parts[0], maa[0]},
                             {l.maa_w2[1], parts[1], maa[1]},
                             {l.maa_w2[2], parts[2], maa[2]},
                             {l.maa_w2[3], parts[3], maa[3]},
                             {l.maa_w2[4], parts[4], maa[4]}});
+            const Matrix* const readers[5] = {&l.decay_w1, &l.key, &l.value, &l.receptance,
+                                              &l.gate};
             for_each_span(pass, n, C, [&](size_t row, size_t column, size_t width) {
                 for (size_t p = 0; p < 5; ++p) {
                     float* mix = maa[p] + row * C + column;
                     k.add(mix, l.maa[p] + column, width, mix);
                     k.lerp(xx.row(row) + column, xx.before(row) + column, mix, width,
                            xs[p].x + row * C + column);
+                    if (quantised(*readers[p])) quantize_part(pass, xs[p], row, column, width);
                 }
             });
-            quantize_rows(pass, {{xw, quantised(l.decay_w1)},
-                                 {xk, quantised(l.key)},
-                                 {xv, quantised(l.value)},
-                                 {xr, quantised(l.receptance)},
-                                 {xg, quantised(l.gate)}});
             products(pass, {{l.receptance, xr, r},
                             {l.key, xk, key},
                             {l.value, xv, value},
                             {l.gate, xg, g, k.silu},
-                            {l.decay_w1, xw, decay.x, k.tanh}});
-            quantize_rows(pass, {{decay, quantised(l.decay_w2)}});
+                            product_for(l.decay_w2, l.decay_w1, xw, decay, k.tanh)});
             products(pass, {{l.decay_w2, decay, w}});
-            for_each_head(pass, [&](const Sequence& s, size_t head) {
+            for_each_head(pass, y, l.output, [&](const Sequence& s, size_t head) {
                 const size_t h = head * N;
                 const size_t at = s.first_row * C + h;
                 for (size_t row = at; row < at + s.n_rows * C; row += C) {
@@ -118,11 +113,9 @@ void forward_v6(const Model& model, const Batch& batch) {
                     k.mul(y.x + row, g + row, N, y.x + row);
                 }
             });
-            quantize_rows(pass, {{y, quantised(l.output)}});
             products(pass, {{l.output, y, out, nullptr, nullptr, x}});
 
-            norm_and_shift(pass, l.ln2, x, xx, &State::ffn_shift, i);
-            channel_mix(pass, l.ffn, xx, ffn, x);
+            channel_mix(pass, l.ffn, l.ln2, i, ffn, x);
         }
         head(pass, x, head_buffers);
     });

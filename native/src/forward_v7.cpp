@@ -41,17 +41,22 @@ void time_mix_head(const Model& model, const LayerV7& l, const Sequence& s, size
     const size_t C = model.config.n_embd;
     const size_t N = model.config.head_size;
     const rwkv_weights_v7 weights = head_weights(model.config, l, head);
-    const size_t begin = s.first_row * C + head * N;
-    const size_t end = begin + s.n_rows * C;
-    for (size_t at = begin; at < end; at += C) {
-        const rwkv_head_v7 rows = rows_at(all, at);
-        k.before_wkv7(&weights, &rows, N);
-    }
-    const rwkv_head_v7 b = rows_at(all, begin);
-    k.wkv7(s.n_rows, C, N, b.r, b.w, b.k, b.v, b.minus_kappa, b.a_kappa, S, b.y);
-    for (size_t at = begin; at < end; at += C) {
-        const rwkv_head_v7 rows = rows_at(all, at);
-        k.after_wkv7(&weights, &rows, N);
+    const auto part = [&](size_t row) { return rows_at(all, row * C + head * N); };
+    // A few rows at a time, which stay in the first-level cache from product to output.
+    constexpr size_t kRows = 16;
+    const size_t end = s.first_row + s.n_rows;
+    for (size_t first = s.first_row; first < end; first += kRows) {
+        const size_t last = std::min(first + kRows, end);
+        for (size_t row = first; row < last; ++row) {
+            const rwkv_head_v7 b = part(row);
+            k.before_wkv7(&weights, &b, N);
+        }
+        const rwkv_head_v7 b = part(first);
+        k.wkv7(last - first, C, N, b.r, b.w, b.k, b.v, b.minus_kappa, b.a_kappa, S, b.y);
+        for (size_t row = first; row < last; ++row) {
+            const rwkv_head_v7 b = part(row);
+            k.after_wkv7(&weights, &b, N);
+        }
     }
 }
 
@@ -78,7 +83,7 @@ void forward_v7(const Model& model, const Batch& batch) {
     Scratch& scratch = model.scratch;
     scratch.reset();
     float* x = scratch.floats(n * C);
-    const ShiftedRows xx(scratch, batch, C);
+    const RowPairs pairs(scratch, model.pool, C);
     const rwkv_rows xr = scratch.rows(n, C);
     const rwkv_rows xw = scratch.rows(n, C);
     const rwkv_rows xk = scratch.rows(n, C);
@@ -108,39 +113,32 @@ void forward_v7(const Model& model, const Batch& batch) {
             const rwkv_rows v1 = middle(v_widest, l.v2);
             const rwkv_rows g1 = middle(g_widest, l.g2);
 
-            norm_and_shift(pass, l.ln1, x, xx, &State::att_shift, i);
-            mix_rows(pass, xx,
-                     {{l.x_r, xr, quantised(l.receptance)},
-                      {l.x_w, xw, quantised(l.w1)},
-                      {l.x_k, xk, quantised(l.key)},
-                      {l.x_v, xv, quantised(l.value) || quantised(l.v1)},
-                      {l.x_a, xa, quantised(l.a1)},
-                      {l.x_g, xg, quantised(l.g1)}});
+            norm_and_mix(pass, l.ln1, x, pairs, &State::att_shift, i,
+                         {{l.x_r, xr, form_for(l.receptance)},
+                          {l.x_w, xw, form_for(l.w1)},
+                          {l.x_k, xk, form_for(l.key)},
+                          {l.x_v, xv, form_for(l.value, l.v1)},
+                          {l.x_a, xa, form_for(l.a1)},
+                          {l.x_g, xg, form_for(l.g1)}});
             // In layer 0, v1 and v2 are empty matrices: their products do nothing.
             products(pass, {{l.receptance, xr, b.r},
                             {l.key, xk, b.k},
                             {l.value, xv, b.v},
-                            {l.w1, xw, w1.x, k.tanh},
-                            {l.a1, xa, a1.x},
-                            {l.v1, xv, v1.x},
-                            {l.g1, xg, g1.x, k.sigmoid}});
-            quantize_rows(pass, {{w1, quantised(l.w2)},
-                                 {a1, quantised(l.a2)},
-                                 {v1, quantised(l.v2)},
-                                 {g1, quantised(l.g2)}});
+                            product_for(l.w2, l.w1, xw, w1, k.tanh),
+                            product_for(l.a2, l.a1, xa, a1),
+                            product_for(l.v2, l.v1, xv, v1),
+                            product_for(l.g2, l.g1, xg, g1, k.sigmoid)});
             products(pass,
                      {{l.w2, w1, b.w}, {l.a2, a1, b.a}, {l.v2, v1, b.v_mix}, {l.g2, g1, b.g}});
-            for_each_head(pass, [&](const Sequence& s, size_t head) {
+            for_each_head(pass, y, l.output, [&](const Sequence& s, size_t head) {
                 float* S = s.state->wkv(i) + head * c.head_size * c.head_size;
                 time_mix_head(model, l, s, head, b, S);
             });
-            quantize_rows(pass, {{y, quantised(l.output)}});
             products(pass, {{l.output, y, out, nullptr, nullptr, x}});
 
-            norm_and_shift(pass, l.ln2, x, xx, &State::ffn_shift, i);
-            mix_rows(pass, xx, {{l.ffn_x_k, xk, quantised(l.ffn_key)}});
-            products(pass, {{l.ffn_key, xk, ffn_k.x, k.relu2}});
-            quantize_rows(pass, {{ffn_k, quantised(l.ffn_value)}});
+            norm_and_mix(pass, l.ln2, x, pairs, &State::ffn_shift, i,
+                         {{l.ffn_x_k, xk, form_for(l.ffn_key)}});
+            products(pass, {product_for(l.ffn_value, l.ffn_key, xk, ffn_k, k.relu2)});
             products(pass, {{l.ffn_value, ffn_k, out, nullptr, nullptr, x}});
         }
         head(pass, x, head_buffers);

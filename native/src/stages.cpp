@@ -9,41 +9,59 @@ namespace rwkv {
 
 namespace {
 
-// Prepares part of a row for products with quantised matrices: as bf16 where the level has wide
-// products and the row is one of `n_wide` that take them, else quantised.
-void quantize_span(const rwkv_kernels& k, const rwkv_rows& rows, size_t n_wide, size_t row,
-                   size_t column, size_t n) {
-    const float* x = rows.x + row * rows.ld + column;
+// Prepares part of a row, whose values are at x, for products with quantised matrices: as bf16
+// where the level has wide products and the row is one of `n_wide` that take them, else quantised.
+void quantize_span(const rwkv_kernels& k, const rwkv_rows& rows, const float* x, size_t n_wide,
+                   size_t row, size_t column, size_t n) {
     if (k.to_bf16 != nullptr && row < n_wide) {
         return k.to_bf16(x, n, rows.bf16 + row * rows.n_cols + column);
     }
     k.quantize(x, n, rwkv_q8_row(&rows, row) + column / RWKV_BLOCK * rows.tile, rows.tile);
 }
 
-size_t panels_of(const Matrix& m) { return (m.n_out + RWKV_PANEL - 1) / RWKV_PANEL; }
+// What is shared out of a product: two panels, whose outputs are a whole block for who reads them.
+constexpr size_t kUnitPanels = RWKV_BLOCK / RWKV_PANEL;
 
-// The panels [begin, end) of one product.
+size_t panels_of(const Matrix& m) { return (m.n_out + RWKV_PANEL - 1) / RWKV_PANEL; }
+size_t units_of(const Matrix& m) { return (m.n_out + RWKV_BLOCK - 1) / RWKV_BLOCK; }
+
+// The units [begin, end) of one product.
 void product_piece(const rwkv_kernels& k, const Product& p, size_t n_rows, size_t n_wide,
                    size_t begin, size_t end) {
-    const size_t ldy = p.ldy == 0 ? p.w.n_out : p.ldy;
     const rwkv_matrix_kernels& m = k.matrix[p.w.type];
     const size_t wide = m.matmul_wide != nullptr ? n_wide : 0;
-    if (wide > 0) m.matmul_wide(&p.w, &p.x, 0, wide, begin, end, p.y, ldy);
-    if (wide < n_rows) m.matmul(&p.w, &p.x, wide, n_rows, begin, end, p.y, ldy);
-    if (p.f == nullptr && p.residual == nullptr) return;
-    const size_t column = begin * RWKV_PANEL;
-    const size_t n = std::min(end * RWKV_PANEL, p.w.n_out) - column;
+    const size_t ldy = p.w.n_out;
+    const size_t first = begin * kUnitPanels;
+    const size_t last = std::min(end * kUnitPanels, panels_of(p.w));
+    if (wide > 0) m.matmul_wide(&p.w, &p.x, 0, wide, first, last, p.y, ldy);
+    if (wide < n_rows) m.matmul(&p.w, &p.x, wide, n_rows, first, last, p.y, ldy);
+    if (p.f == nullptr && p.residual == nullptr && p.next == nullptr) return;
+    const size_t column = begin * RWKV_BLOCK;
+    const size_t n = std::min(end * RWKV_BLOCK, p.w.n_out) - column;
     for (size_t row = 0; row < n_rows; ++row) {
         float* y = p.y + row * ldy + column;
         if (p.f != nullptr) p.f(y, n, y);
+        if (p.next != nullptr) quantize_span(k, *p.next, y, n_wide, row, column, n);
         if (p.residual == nullptr) continue;
-        float* residual = p.residual + row * p.w.n_out + column;
+        float* residual = p.residual + row * ldy + column;
         if (p.gate != nullptr) {
-            k.add_mul(p.gate + row * p.w.n_out + column, y, n, residual);
+            k.add_mul(p.gate + row * ldy + column, y, n, residual);
         } else {
             k.add(residual, y, n, residual);
         }
     }
+}
+
+// out = lerp(xx, before, mix) for columns [column, column + n) of a row, at most kSpan of them, in
+// the form that its readers want.
+void mix_span(const Pass& pass, const Mix& m, const float* xx, const float* before, size_t row,
+              size_t column, size_t n) {
+    const rwkv_kernels& k = pass.kernels();
+    float* out = m.out.x + row * m.out.ld + column;
+    float part[kSpan];
+    if (!m.form.fp) out = part;
+    k.lerp(xx, before, m.mix + column, n, out);
+    if (m.form.blocks) quantize_span(k, m.out, out, pass.batch.n_wide, row, column, n);
 }
 
 }  // namespace
@@ -77,26 +95,76 @@ void norm_and_shift(Pass& pass, const Norm& norm, const float* x, const ShiftedR
 }
 
 void mix_rows(Pass& pass, const ShiftedRows& xx, std::initializer_list<Mix> mixes) {
-    const rwkv_kernels& k = pass.kernels();
-    for_each_span(pass, pass.n_rows(), pass.model.config.n_embd,
-                  [&](size_t row, size_t column, size_t n) {
-                      for (const Mix& m : mixes) {
-                          k.lerp(xx.row(row) + column, xx.before(row) + column, m.mix + column, n,
-                                 m.out.x + row * m.out.ld + column);
-                          if (m.quantised) {
-                              quantize_span(k, m.out, pass.batch.n_wide, row, column, n);
-                          }
-                      }
-                  });
+    for_each_span(
+        pass, pass.n_rows(), pass.model.config.n_embd, [&](size_t row, size_t column, size_t n) {
+            for (const Mix& m : mixes) {
+                mix_span(pass, m, xx.row(row) + column, xx.before(row) + column, row, column, n);
+            }
+        });
 }
 
-void quantize_rows(Pass& pass, std::initializer_list<Ready> all) {
-    for (const Ready& ready : all) {
-        if (!ready.quantised) continue;
-        for_each_span(
-            pass, pass.n_rows(), ready.rows.n_cols, [&](size_t row, size_t column, size_t n) {
-                quantize_span(pass.kernels(), ready.rows, pass.batch.n_wide, row, column, n);
-            });
+void norm_and_mix(Pass& pass, const Norm& norm, const float* x, const RowPairs& pairs,
+                  float* (State::*shift)(size_t) noexcept, size_t layer,
+                  std::initializer_list<Mix> mixes) {
+    const size_t C = pass.model.config.n_embd;
+    const size_t n = pass.n_rows();
+    const auto norm_row = [&](size_t row, float* to) {
+        pass.kernels().layer_norm(x + row * C, norm.weight, norm.bias, kLayerNormEps, C, to);
+    };
+    // Pieces of whole tiles where there are many. Each begins with the norm of the row above it,
+    // which is computed twice.
+    constexpr size_t kRows = RowPairs::kRows;
+    const size_t grain = n >= 2 * kRows * pass.model.pool.size() ? kRows : 1;
+    pass.team.for_each(n, grain, [&](size_t begin, size_t end) {
+        const float* before[kRows];
+        for (size_t row = begin; row < end; ++row) {
+            const size_t i = row - begin;
+            float* xx = pairs.row(pass.team, i);
+            float* above = pairs.before(pass.team, i);
+            const Sequence& s = pass.batch.sequences[pass.batch.sequence_of[row]];
+            norm_row(row, xx);
+            before[i] = above;
+            if (row == s.first_row) {
+                // Who takes the shift also leaves the new one, that of the sequence's last row.
+                float* state = (s.state->*shift)(layer);
+                std::memcpy(above, state, C * sizeof *state);
+                const size_t last = s.first_row + s.n_rows - 1;
+                if (row == last) {
+                    std::memcpy(state, xx, C * sizeof *state);
+                } else {
+                    norm_row(last, state);
+                }
+            } else if (i == 0) {
+                norm_row(row - 1, above);
+            } else {
+                before[i] = pairs.row(pass.team, i - 1);
+            }
+        }
+        // Rows are the innermost loop, because the blocks of a tile's rows lie side by side.
+        constexpr size_t kColumns = 4 * RWKV_BLOCK;
+        for (const Mix& m : mixes) {
+            for (size_t column = 0; column < C; column += kColumns) {
+                const size_t width = std::min(C - column, kColumns);
+                for (size_t row = begin; row < end; ++row) {
+                    const float* xx = pairs.row(pass.team, row - begin);
+                    mix_span(pass, m, xx + column, before[row - begin] + column, row, column,
+                             width);
+                }
+            }
+        }
+    });
+}
+
+void quantize_part(Pass& pass, const rwkv_rows& rows, size_t row, size_t column, size_t n) {
+    const float* x = rows.x + row * rows.ld + column;
+    quantize_span(pass.kernels(), rows, x, pass.batch.n_wide, row, column, n);
+}
+
+void quantize_rows(Pass& pass, std::initializer_list<const rwkv_rows*> all) {
+    for (const rwkv_rows* rows : all) {
+        for_each_span(pass, pass.n_rows(), rows->n_cols, [&](size_t row, size_t column, size_t n) {
+            quantize_part(pass, *rows, row, column, n);
+        });
     }
 }
 
@@ -105,14 +173,14 @@ void products(Pass& pass, std::initializer_list<Product> all) {
 }
 
 void products(Pass& pass, size_t n_rows, size_t n_wide, std::initializer_list<Product> all) {
-    size_t n_panels = 0;
-    for (const Product& p : all) n_panels += panels_of(p.w);
+    size_t n_units = 0;
+    for (const Product& p : all) n_units += units_of(p.w);
     // Pieces small enough to share evenly and large enough that taking them costs nothing.
-    const size_t grain = std::clamp<size_t>(n_panels / (16 * pass.model.pool.size()), 1, 8);
-    pass.team.for_each(n_panels, grain, [&](size_t begin, size_t end) {
-        size_t first = 0;  // the first panel of p among all
+    const size_t grain = std::clamp<size_t>(n_units / (8 * pass.model.pool.size()), 1, 4);
+    pass.team.for_each(n_units, grain, [&](size_t begin, size_t end) {
+        size_t first = 0;  // the first unit of p among all
         for (const Product& p : all) {
-            const size_t last = first + panels_of(p.w);
+            const size_t last = first + units_of(p.w);
             if (begin < last && end > first) {
                 product_piece(pass.kernels(), p, n_rows, n_wide, std::max(begin, first) - first,
                               std::min(end, last) - first);
@@ -122,20 +190,21 @@ void products(Pass& pass, size_t n_rows, size_t n_wide, std::initializer_list<Pr
     });
 }
 
-ChannelMixBuffers::ChannelMixBuffers(Scratch& scratch, const Config& c, size_t n)
-    : xk(scratch.rows(n, c.n_embd)),
-      xr(scratch.rows(n, c.n_embd)),
-      k(scratch.rows(n, c.n_ffn)),
-      r(scratch.floats(n * c.n_embd)),
-      v(scratch.floats(n * c.n_embd)) {}
+ChannelMixBuffers::ChannelMixBuffers(Scratch& scratch, const Model& model, size_t n)
+    : pairs(scratch, model.pool, model.config.n_embd),
+      xk(scratch.rows(n, model.config.n_embd)),
+      xr(scratch.rows(n, model.config.n_embd)),
+      k(scratch.rows(n, model.config.n_ffn)),
+      r(scratch.floats(n * model.config.n_embd)),
+      v(scratch.floats(n * model.config.n_embd)) {}
 
-void channel_mix(Pass& pass, const ChannelMix& w, const ShiftedRows& xx, const ChannelMixBuffers& b,
-                 float* x) {
+void channel_mix(Pass& pass, const ChannelMix& w, const Norm& norm, size_t layer,
+                 const ChannelMixBuffers& b, float* x) {
     const rwkv_kernels& k = pass.kernels();
-    mix_rows(pass, xx,
-             {{w.mix_k, b.xk, quantised(w.key)}, {w.mix_r, b.xr, quantised(w.receptance)}});
-    products(pass, {{w.key, b.xk, b.k.x, k.relu2}, {w.receptance, b.xr, b.r, k.sigmoid}});
-    quantize_rows(pass, {{b.k, quantised(w.value)}});
+    norm_and_mix(pass, norm, x, b.pairs, &State::ffn_shift, layer,
+                 {{w.mix_k, b.xk, form_for(w.key)}, {w.mix_r, b.xr, form_for(w.receptance)}});
+    products(pass, {product_for(w.value, w.key, b.xk, b.k, k.relu2),
+                    {w.receptance, b.xr, b.r, k.sigmoid}});
     products(pass, {{w.value, b.k, b.v, nullptr, b.r, x}});
 }
 
@@ -154,7 +223,9 @@ void head(Pass& pass, const float* x, const HeadBuffers& b) {
         pass.team.for_each(n, 1, [&](size_t i, size_t) {
             model.kernels.layer_norm(x + wanted[first + i].row * C, model.ln_out.weight,
                                      model.ln_out.bias, kLayerNormEps, C, b.rows.x + i * C);
-            if (quantised(model.head)) quantize_span(model.kernels, b.rows, 0, i, 0, C);
+            if (quantised(model.head)) {
+                quantize_span(model.kernels, b.rows, b.rows.x + i * C, 0, i, 0, C);
+            }
         });
         float* logits = b.n > 1 ? b.logits : wanted[first].out;
         // Always the narrow way: rows here are those that want logits, whatever their sequences'

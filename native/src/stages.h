@@ -50,29 +50,63 @@ class ShiftedRows {
     float* rows_;
 };
 
-// xx = norm(x); takes the shift of every sequence from its state and leaves the new one there.
-// `shift` is &State::att_shift or &State::ffn_shift.
-void norm_and_shift(Pass& pass, const Norm& norm, const float* x, const ShiftedRows& xx,
-                    float* (State::*shift)(size_t) noexcept, size_t layer);
+// In which form the matrices that read some rows want them: fp32, quantised, or both.
+struct Form {
+    bool fp;
+    bool blocks;
+};
+template <class... M>
+Form form_for(const M&... readers) noexcept {
+    return {(!quantised(readers) || ...), (quantised(readers) || ...)};
+}
 
-// out = xx + (previous - xx) mix, and quantised if a matrix that reads it is.
+// out = lerp(xx, the row before, mix), in the form that its readers want.
 struct Mix {
     Vector mix;  // (n_cols)
     const rwkv_rows& out;
-    bool quantised;
+    Form form;
 };
+
+// For each thread, the rows of a piece and, for each of them, one that may come before it.
+class RowPairs {
+  public:
+    static constexpr size_t kRows = RWKV_TILE;
+
+    RowPairs(Scratch& scratch, const ThreadPool& pool, size_t n_cols)
+        : n_cols_(n_cols), rows_(scratch.floats(2 * kRows * pool.size() * n_cols)) {}
+
+    float* row(const Team& team, size_t i) const noexcept {
+        return rows_ + 2 * (team.thread() * kRows + i) * n_cols_;
+    }
+    float* before(const Team& team, size_t i) const noexcept { return row(team, i) + n_cols_; }
+
+  private:
+    size_t n_cols_;
+    float* rows_;
+};
+
+// The mixes of xx = norm(x) with the token before each: with the row above or, for the first row of
+// a sequence, the shift in its state, which becomes the last row's xx. `shift` is &State::att_shift
+// or &State::ffn_shift.
+void norm_and_mix(Pass& pass, const Norm& norm, const float* x, const RowPairs& pairs,
+                  float* (State::*shift)(size_t) noexcept, size_t layer,
+                  std::initializer_list<Mix> mixes);
+
+// The same in two stages, for who needs xx again later (version 6).
+void norm_and_shift(Pass& pass, const Norm& norm, const float* x, const ShiftedRows& xx,
+                    float* (State::*shift)(size_t) noexcept, size_t layer);
 void mix_rows(Pass& pass, const ShiftedRows& xx, std::initializer_list<Mix> mixes);
 
-// Quantises rows whose x is complete, if the matrix that reads them is quantised (or makes bf16 of
-// them, where the level has wide products and the row's sequence is wide enough).
-struct Ready {
-    const rwkv_rows& rows;
-    bool quantised;
-};
-void quantize_rows(Pass& pass, std::initializer_list<Ready> all);
+// Quantises columns [column, column + n) of a row, whole blocks whose x is complete, for products
+// with quantised matrices (or makes bf16 of them, where the level has wide products and the row's
+// sequence is wide enough).
+void quantize_part(Pass& pass, const rwkv_rows& rows, size_t row, size_t column, size_t n);
 
-// y = f(W x) for each row, then, if `residual` is set, residual += gate y (gate = 1 if not set).
-// y, gate and residual have W.n_out columns.
+// Quantises all rows.
+void quantize_rows(Pass& pass, std::initializer_list<const rwkv_rows*> all);
+
+// y = f(W x) for each row. Then, if `residual` is set, residual += gate y (gate = 1 if not set); if
+// `next` is set, whose x is y, it is quantised. y, gate and residual have W.n_out columns.
 struct Product {
     const Matrix& w;
     const rwkv_rows& x;
@@ -80,18 +114,27 @@ struct Product {
     void (*f)(const float* x, size_t n, float* y) = nullptr;
     const float* gate = nullptr;
     float* residual = nullptr;
-    size_t ldy = 0;  // distance of y's rows; 0: n_out
+    const rwkv_rows* next = nullptr;
 };
+
+// y = f(W x) into the rows that a second matrix reads, in the form that it wants.
+inline Product product_for(const Matrix& second, const Matrix& w, const rwkv_rows& x,
+                           const rwkv_rows& y,
+                           void (*f)(const float* x, size_t n, float* y) = nullptr) noexcept {
+    return {w, x, y.x, f, nullptr, nullptr, quantised(second) ? &y : nullptr};
+}
 void products(Pass& pass, std::initializer_list<Product> all);
 
 // The same for n_rows other rows than the pass's, of which the first n_wide may take the wide way.
 void products(Pass& pass, size_t n_rows, size_t n_wide, std::initializer_list<Product> all);
 
-// Calls body(row, first column, columns) for all elements of (n, n_cols), in pieces that keep every
-// thread busy and begin at multiples of RWKV_LANES columns.
+// Columns of a row that are worked on together: whole vectors and blocks.
+constexpr size_t kSpan = 512;
+
+// Calls body(row, first column, columns) for all elements of (n, n_cols), in pieces of kSpan
+// columns.
 template <class Body>
 void for_each_span(Pass& pass, size_t n_rows, size_t n_cols, Body&& body) {
-    constexpr size_t kSpan = 512;
     const size_t spans = (n_cols + kSpan - 1) / kSpan;
     pass.team.for_each(n_rows * spans, 1, [&](size_t begin, size_t end) {
         for (size_t i = begin; i < end; ++i) {
@@ -101,25 +144,37 @@ void for_each_span(Pass& pass, size_t n_rows, size_t n_cols, Body&& body) {
     });
 }
 
-// Calls body(sequence, head) for all of them.
+// Calls body(sequence, head) for all of them, which completes the head's channels of y in the
+// sequence's rows; y is then quantised if its reader is.
 template <class Body>
-void for_each_head(Pass& pass, Body&& body) {
+void for_each_head(Pass& pass, const rwkv_rows& y, const Matrix& reader, Body&& body) {
     const size_t n_head = pass.model.config.n_head;
-    pass.team.for_each(pass.batch.sequences.size() * n_head, 1, [&](size_t begin, size_t end) {
-        for (size_t i = begin; i < end; ++i) body(pass.batch.sequences[i / n_head], i % n_head);
+    const size_t N = pass.model.config.head_size;
+    const bool in_blocks = N % RWKV_BLOCK == 0;  // else a block is that of several heads
+    pass.team.for_each(pass.batch.sequences.size() * n_head, 1, [&](size_t i, size_t) {
+        const Sequence& s = pass.batch.sequences[i / n_head];
+        const size_t head = i % n_head;
+        body(s, head);
+        if (!quantised(reader) || !in_blocks) return;
+        for (size_t row = s.first_row; row < s.first_row + s.n_rows; ++row) {
+            quantize_part(pass, y, row, head * N, N);
+        }
     });
+    if (quantised(reader) && !in_blocks) quantize_rows(pass, {&y});
 }
 
 // The channel mix of versions 4, 5 and 6 with its buffers:
+//     xx = norm(x)
 //     r = sigmoid(R lerp(xx, mix_r)), k = relu(K lerp(xx, mix_k))^2, x += r (V k)
 struct ChannelMixBuffers {
-    ChannelMixBuffers(Scratch& scratch, const Config& c, size_t n);
+    ChannelMixBuffers(Scratch& scratch, const Model& model, size_t n);
+    RowPairs pairs;
     rwkv_rows xk, xr;  // (n, C)
     rwkv_rows k;       // (n, F)
     float* r;          // (n, C)
     float* v;          // (n, C)
 };
-void channel_mix(Pass& pass, const ChannelMix& weights, const ShiftedRows& xx,
+void channel_mix(Pass& pass, const ChannelMix& weights, const Norm& norm, size_t layer,
                  const ChannelMixBuffers& buffers, float* x);
 
 // The logits that the batch asks for: head(ln_out(x)).

@@ -81,6 +81,9 @@ class Team {
     template <class Body>
     void for_each(size_t n, size_t grain, Body&& body);
 
+    // Which of the pool's threads this is, from 0 on.
+    size_t thread() const noexcept { return thread_; }
+
   private:
     friend class ThreadPool;
     Team(ThreadPool& pool, size_t thread) : pool_(pool), thread_(thread) {}
@@ -138,6 +141,7 @@ void Team::for_each(size_t n, size_t grain, Body&& body) {
     const uint64_t region = region_++;
     const size_t n_pieces = (n + grain - 1) / grain;
     const size_t n_parts = pool_.n_threads_;
+    size_t done = 0;  // by this thread; told once, since the counter is every thread's
     for (size_t i = 0; i < n_parts; ++i) {
         const size_t part = (thread_ + i) % n_parts;
         const size_t first = n_pieces * part / n_parts;
@@ -148,12 +152,13 @@ void Team::for_each(size_t n, size_t grain, Body&& body) {
             if (!claimed.compare_exchange_weak(now, now + 1, std::memory_order_acq_rel)) continue;
             const size_t begin = (first + (now & 0xffffffff)) * grain;
             body(begin, std::min(begin + grain, n));
-            if (pool_.finished_.fetch_add(1, std::memory_order_acq_rel) + 1 == n_pieces) {
-                pool_.open_region(region + 1);  // the last piece
-                return;
-            }
+            ++done;
             now = claimed.load(std::memory_order_acquire);
         }
+    }
+    if (done > 0 && pool_.finished_.fetch_add(done, std::memory_order_acq_rel) + done == n_pieces) {
+        pool_.open_region(region + 1);
+        return;
     }
     pool_.region_.wait([&](uint64_t now) { return now != region; });
 }

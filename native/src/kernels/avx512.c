@@ -72,22 +72,76 @@ INLINE float vsum(vec v) {
 
 /* ---- rows ------------------------------------------------------------------------------------ */
 
-static void quantize(const float* x, size_t n, rwkv_q8* y, size_t stride) {
+/* The magnitudes' bits of 32 values, the larger of each pair. */
+INLINE __m512i magnitudes(const float* x) {
     const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
-    for (size_t b = 0; b < n / RWKV_BLOCK; ++b, x += RWKV_BLOCK, y += stride) {
-        const __m512 low = _mm512_loadu_ps(x);
-        const __m512 high = _mm512_loadu_ps(x + 16);
-        const __m512i top =
-            _mm512_max_epi32(_mm512_and_epi32(_mm512_castps_si512(low), magnitude),
-                             _mm512_and_epi32(_mm512_castps_si512(high), magnitude));
-        const float id = rwkv_q8_begin((uint32_t)_mm512_reduce_max_epi32(top), y);
+    return _mm512_max_epi32(
+        _mm512_and_epi32(_mm512_castps_si512(_mm512_loadu_ps(x)), magnitude),
+        _mm512_and_epi32(_mm512_castps_si512(_mm512_loadu_ps(x + 16)), magnitude));
+}
+
+/* q = x id, or 0 where not usable; returns two of them added in each lane. */
+INLINE __m512i store_codes(const float* x, __m512 id, __mmask16 usable, int8_t* q) {
+    const __m512i low = _mm512_cvtps_epi32(_mm512_maskz_mul_ps(usable, _mm512_loadu_ps(x), id));
+    const __m512i high =
+        _mm512_cvtps_epi32(_mm512_maskz_mul_ps(usable, _mm512_loadu_ps(x + 16), id));
+    _mm_storeu_si128((__m128i*)q, _mm512_cvtepi32_epi8(low));
+    _mm_storeu_si128((__m128i*)(q + 16), _mm512_cvtepi32_epi8(high));
+    return _mm512_add_epi32(low, high);
+}
+
+/* Lane i: the largest lane, or the sum of all lanes, of v[i]. */
+#define REDUCE_FOUR(v, op)                                                                         \
+    const __m512i ab =                                                                             \
+        _mm512_##op(_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]));         \
+    const __m512i cd =                                                                             \
+        _mm512_##op(_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));         \
+    const __m512i all = _mm512_##op(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd)); \
+    const __m256i half =                                                                           \
+        _mm256_##op(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64(all, 1));               \
+    return _mm_##op(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+
+INLINE __m128i largest_of_each(const __m512i v[4]){REDUCE_FOUR(v, max_epi32)} INLINE __m128i
+    sum_of_each(const __m512i v[4]){REDUCE_FOUR(v, add_epi32)}
+
+/* Four blocks; the same as rwkv_q8_begin and rwkv_q8_end in four lanes. */
+INLINE void quantize_four(const float* x, rwkv_q8* y, size_t stride) {
+    __m512i v[4];
+    for (int b = 0; b < 4; ++b) v[b] = magnitudes(x + RWKV_BLOCK * b);
+    const __m128i bits = largest_of_each(v);
+    const __m128 amax = _mm_castsi128_ps(bits);
+    const __m128 id = _mm_div_ps(_mm_set1_ps(127.0f), amax);
+    const __mmask8 usable = _mm_cmp_ps_mask(id, _mm_setzero_ps(), _CMP_GT_OQ) &
+                            _mm_cmp_ps_mask(id, _mm_set1_ps(3.402823466e38f), _CMP_LE_OQ);
+    const __mmask8 infinite = _mm_cmpgt_epi32_mask(bits, _mm_set1_epi32(0x7f7fffff));
+    const __m128 finite_d = _mm_maskz_div_ps(usable, amax, _mm_set1_ps(127.0f));
+    const __m128 d = _mm_mask_mov_ps(finite_d, infinite, _mm_set1_ps(NAN));
+    float ids[4];
+    _mm_storeu_ps(ids, id);
+    for (int b = 0; b < 4; ++b) {
+        const __mmask16 all = (usable >> b & 1) ? 0xffff : 0;
+        v[b] = store_codes(x + RWKV_BLOCK * b, _mm512_set1_ps(ids[b]), all, y[b * stride].q);
+    }
+    const __m128i sum = sum_of_each(v);
+    float ds[4];
+    int32_t sums[4];
+    _mm_storeu_ps(ds, d);
+    _mm_storeu_si128((__m128i*)sums, sum);
+    for (int b = 0; b < 4; ++b) {
+        y[b * stride].d = ds[b];
+        rwkv_q8_end(sums[b], &y[b * stride]);
+    }
+}
+
+static void quantize(const float* x, size_t n, rwkv_q8* y, size_t stride) {
+    for (; n >= 4 * RWKV_BLOCK; n -= 4 * RWKV_BLOCK, x += 4 * RWKV_BLOCK, y += 4 * stride) {
+        quantize_four(x, y, stride);
+    }
+    for (; n > 0; n -= RWKV_BLOCK, x += RWKV_BLOCK, y += stride) {
+        const float id = rwkv_q8_begin((uint32_t)_mm512_reduce_max_epi32(magnitudes(x)), y);
         const __mmask16 usable = id != 0.0f ? 0xffff : 0;
-        const __m512 factor = _mm512_set1_ps(id);
-        const __m512i i0 = _mm512_cvtps_epi32(_mm512_maskz_mul_ps(usable, low, factor));
-        const __m512i i1 = _mm512_cvtps_epi32(_mm512_maskz_mul_ps(usable, high, factor));
-        _mm_storeu_si128((__m128i*)y->q, _mm512_cvtepi32_epi8(i0));
-        _mm_storeu_si128((__m128i*)(y->q + 16), _mm512_cvtepi32_epi8(i1));
-        rwkv_q8_end(_mm512_reduce_add_epi32(_mm512_add_epi32(i0, i1)), y);
+        const __m512i sums = store_codes(x, _mm512_set1_ps(id), usable, y->q);
+        rwkv_q8_end(_mm512_reduce_add_epi32(sums), y);
     }
 }
 

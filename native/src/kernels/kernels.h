@@ -18,6 +18,7 @@
 #ifndef RWKV_KERNELS_H
 #define RWKV_KERNELS_H
 
+#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -328,9 +329,9 @@ static inline float rwkv_fp16_to_fp32(uint16_t h) {
 }
 
 /* Asks for the cache line RWKV_PREFETCH bytes after p. Packed weights are read in order, and where
- * few rows share them, from memory; a core's own prefetchers and its window of instructions keep
- * too few lines under way to reach the memory's rate while it computes. Prefetching beyond the end
- * of the weights is harmless. */
+ * few rows share them, from memory; so are the states of many sequences; a core's own prefetchers
+ * and its window of instructions keep too few lines under way to reach the memory's rate while it
+ * computes. Prefetching beyond the end of the weights is harmless. */
 static inline void rwkv_prefetch(const uint8_t* p) { __builtin_prefetch(p + RWKV_PREFETCH, 0, 3); }
 
 static inline uint16_t rwkv_load_u16(const uint8_t* p) {
@@ -353,7 +354,7 @@ static inline float rwkv_q8_begin(uint32_t bits, rwkv_q8* y) {
     const int finite = bits < 0x7f800000u;
     const float id = finite && bits > 0 ? 127.0f / amax : 0.0f;
     const int usable = id > 0.0f && id <= 3.402823466e38f;
-    y->d = !finite ? amax - amax : usable ? amax / 127.0f : 0.0f; /* infinity - infinity is NaN */
+    y->d = !finite ? NAN : usable ? amax / 127.0f : 0.0f;
     return usable ? id : 0.0f;
 }
 

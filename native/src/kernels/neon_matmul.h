@@ -108,7 +108,7 @@ INLINE void panel_values(rwkv_type type, const rwkv_matrix* w, size_t panel, con
         const uint8_t* p = (const uint8_t*)w->data + panel * w->n_in * column + first * 4 * size;
         const float* xc = x->x + row * x->ld;
         float32x4_t sum[4][TILE][4];
-        for (size_t q = 0; q < together; ++q) {
+        for (size_t q = 0; q < 4; ++q) {
             for (size_t i = 0; i < n_rows; ++i) {
                 for (size_t k = 0; k < 4; ++k) sum[q][i][k] = vdupq_n_f32(0.0f);
             }

@@ -124,24 +124,32 @@ static void decay_v6(const float* x, size_t n, float* y) {
     }
 }
 
-/* ---- rows: sums go to two vectors in turn, which are added at the end -------------------------
+/* ---- rows: sums go to four vectors in turn, which are added at the end ------------------------
  */
 
-static void layer_norm(const float* x, const float* w, const float* b, float eps, size_t n,
-                       float* y) {
-    vec sum[2] = {vset1(0.0f), vset1(0.0f)};
-    for (size_t i = 0; i < n; i += LANES) {
-        const size_t s = i / LANES % 2;
-        sum[s] = vadd(sum[s], vload(x + i, n - i));
+INLINE vec add4(const vec v[4]) { return vadd(vadd(v[0], v[1]), vadd(v[2], v[3])); }
+
+INLINE void layer_norm_of(const float* x, const float* w, const float* b, float eps, size_t n,
+                          float* y) {
+    const size_t whole = n - n % (4 * LANES);
+    vec sum[4] = {vset1(0.0f), vset1(0.0f), vset1(0.0f), vset1(0.0f)};
+    for (size_t i = 0; i < whole; i += 4 * LANES) {
+        for (size_t c = 0; c < 4; ++c) sum[c] = vadd(sum[c], vload(x + i + c * LANES, LANES));
     }
-    const vec mean = vset1(vsum(vadd(sum[0], sum[1])) / (float)n);
-    sum[0] = sum[1] = vset1(0.0f);
-    for (size_t i = 0; i < n; i += LANES) {
-        const size_t s = i / LANES % 2;
+    for (size_t i = whole; i < n; i += LANES) sum[0] = vadd(sum[0], vload(x + i, n - i));
+    const vec mean = vset1(vsum(add4(sum)) / (float)n);
+    for (size_t c = 0; c < 4; ++c) sum[c] = vset1(0.0f);
+    for (size_t i = 0; i < whole; i += 4 * LANES) {
+        for (size_t c = 0; c < 4; ++c) {
+            const vec difference = vsub(vload(x + i + c * LANES, LANES), mean);
+            sum[c] = vfma(difference, difference, sum[c]);
+        }
+    }
+    for (size_t i = whole; i < n; i += LANES) {
         const vec difference = vkeep(vsub(vload(x + i, n - i), mean), n - i);
-        sum[s] = vfma(difference, difference, sum[s]);
+        sum[0] = vfma(difference, difference, sum[0]);
     }
-    const float variance = vsum(vadd(sum[0], sum[1])) / (float)n;
+    const float variance = vsum(add4(sum)) / (float)n;
     const vec factor = vset1(1.0f / sqrtf(variance + eps));
     for (size_t i = 0; i < n; i += LANES) {
         const vec normed = vmul(vsub(vload(x + i, n - i), mean), factor);
@@ -149,10 +157,16 @@ static void layer_norm(const float* x, const float* w, const float* b, float eps
     }
 }
 
-/* ---- version 7's element-wise work, a head at a time ------------------------------------------
+static void layer_norm(const float* x, const float* w, const float* b, float eps, size_t n,
+                       float* y) {
+    layer_norm_of(x, w, b, eps, n, y);
+}
+
+/* ---- version 7's element-wise work, a head at a time; released models' heads have 64 channels
+ * -----
  */
 
-static void before_wkv7(const rwkv_weights_v7* p, const rwkv_head_v7* h, size_t n) {
+INLINE void before_of(const rwkv_weights_v7* p, const rwkv_head_v7* h, size_t n) {
     const vec one = vset1(1.0f);
     vec squares = vset1(0.0f);
     for (size_t i = 0; i < n; i += LANES) {
@@ -183,17 +197,33 @@ static void before_wkv7(const rwkv_weights_v7* p, const rwkv_head_v7* h, size_t 
     }
 }
 
-static void after_wkv7(const rwkv_weights_v7* p, const rwkv_head_v7* h, size_t n) {
+static void before_wkv7(const rwkv_weights_v7* p, const rwkv_head_v7* h, size_t n) {
+    if (n == 64) {
+        before_of(p, h, 64);
+    } else {
+        before_of(p, h, n);
+    }
+}
+
+INLINE void after_of(const rwkv_weights_v7* p, const rwkv_head_v7* h, size_t n) {
     vec products = vset1(0.0f);
     for (size_t i = 0; i < n; i += LANES) {
         const vec rk = vmul(vload(h->r + i, n - i), vload(h->k + i, n - i));
         products = vfma(rk, vload(p->r_k + i, n - i), products);
     }
     const vec bonus = vset1(vsum(products));
-    layer_norm(h->y, p->ln_x_weight, p->ln_x_bias, p->ln_x_eps, n, h->y);
+    layer_norm_of(h->y, p->ln_x_weight, p->ln_x_bias, p->ln_x_eps, n, h->y);
     for (size_t i = 0; i < n; i += LANES) {
         const vec y = vfma(bonus, vload(h->v + i, n - i), vload(h->y + i, n - i));
         vstore(h->y + i, n - i, vmul(y, vload(h->g + i, n - i)));
+    }
+}
+
+static void after_wkv7(const rwkv_weights_v7* p, const rwkv_head_v7* h, size_t n) {
+    if (n == 64) {
+        after_of(p, h, 64);
+    } else {
+        after_of(p, h, n);
     }
 }
 
@@ -284,7 +314,10 @@ INLINE void wkv7_values(int COUNT, size_t n_tokens, size_t ld, size_t n, size_t 
     for (size_t j = 0; j < n; ++j) {
         const vec aj = vset1(a[j]);
         for (int c = 0; c < COUNT; ++c) {
-            s[c] = vfma(vload(S + j * n + LANES * c, left - (size_t)(LANES * c)), aj, s[c]);
+            const float* Sj = S + j * n + LANES * c;
+            /* Heads follow each other: with many sequences their states come from memory. */
+            rwkv_prefetch((const uint8_t*)Sj);
+            s[c] = vfma(vload(Sj, left - (size_t)(LANES * c)), aj, s[c]);
         }
     }
     for (size_t t = 0; t < n_tokens; ++t) {
