@@ -122,7 +122,7 @@ INLINE void panel_values(rwkv_type type, const rwkv_matrix* w, size_t panel, con
                 }
             }
         }
-        for (size_t k = 0; c < w->n_in; ++c, ++k, ++xc, p += column) {
+        for (size_t k = 0; k < 4 && c < w->n_in; ++c, ++k, ++xc, p += column) {
             for (size_t q = 0; q < together; ++q) {
                 add_column(type, p + q * 4 * size, xc, x->ld, n_rows, sum[q], k);
             }
