@@ -254,5 +254,5 @@ def test_good_files_still_convert(capsys, tmp_path):
 def test_output_that_exists_is_refused(capsys, make_pth, tmp_path):
     (tmp_path / "a.bin").write_text("precious")
     code, _, errors = run(capsys, make_pth(), tmp_path / "a.bin")
-    assert code == 1 and "a.bin: exists. Try another name, or --force to replace it" in errors
+    assert code == 1 and "a.bin: exists. Try another name, or --force (" in errors
     assert (tmp_path / "a.bin").read_text() == "precious"

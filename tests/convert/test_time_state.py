@@ -271,3 +271,10 @@ def test_read_refuses_a_small_file_that_asks_for_much_memory(tmp_path):
     assert source.stat().st_size < 2_000_000
     with pytest.raises(ModelError, match="expected at most 1073741824 bytes, got 1074003968"):
         read_time_state(source)
+
+
+def test_a_state_is_no_checkpoint(tmp_path, tuned):
+    with pytest.raises(ModelError, match=r"expected a model, got an initial state.*--time-state"):
+        rwkv_convert.convert(tuned(), tmp_path / "out.bin")
+    with pytest.raises(ModelError, match="--time-state"):
+        rwkv_convert.info(tuned())

@@ -188,9 +188,11 @@ def _summarize(summary: Summary) -> str:
 
 
 def _type_lines(types: dict[str, TypeUse]) -> list[str]:
+    """The types, first the one that takes most of the file."""
+    largest_first = sorted(types.items(), key=lambda item: -item[1].bytes)
     return [
         f"  {name:<10}  {use.tensors} tensors, {use.parameters:,} parameters, {_size(use.bytes)}"
-        for name, use in types.items()
+        for name, use in largest_first
     ]
 
 

@@ -530,6 +530,11 @@ def _detect(checkpoint: Checkpoint) -> str:
             if version == "5.1-gate" and checkpoint.is_model_file:
                 break
             return version
+    if in_layers == {"att.time_state"}:
+        raise ModelError(
+            f"{checkpoint.path}: expected a model, got an initial state from state tuning. Try it "
+            "with --time-state, beside the model that it was tuned with"
+        )
     raise ModelError(
         f"{checkpoint.path}: no RWKV version that we know: "
         f"found {listing(list(checkpoint.tensors))}; "

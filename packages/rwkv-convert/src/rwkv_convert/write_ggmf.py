@@ -112,7 +112,9 @@ def check_destination(path: Path, *, force: bool) -> None:
         if path.exists() and not path.is_file():
             raise OutputError(f"{path}: expected the name of a file to write, got a device or pipe")
         if (path.exists() or path.is_symlink()) and not force:
-            raise OutputError(f"{path}: exists. Try another name, or --force to replace it")
+            raise OutputError(
+                f"{path}: exists. Try another name, or --force (in Python force=True) to replace"
+            )
         if not path.parent.is_dir():
             raise OutputError(f"{path}: the folder {path.parent} does not exist")
     except (OSError, ValueError) as error:
