@@ -203,7 +203,7 @@ def test_bad_requests_are_refused_at_once(
 
 
 def test_engine_arguments(trained: Model, model_file: Callable[..., Path]) -> None:
-    with pytest.raises(InvalidArgumentError, match="max_running: expected at least 1, got 0"):
+    with pytest.raises(InvalidArgumentError, match="max_running: expected 1 or more, got 0"):
         Engine(trained, max_running=0)
     with pytest.raises(InvalidArgumentError, match="expected with a path only"):
         Engine(trained, threads=1)
@@ -511,6 +511,8 @@ def test_generate_batch_seeds(trained: Model) -> None:
 
 def test_generate_batch_nothing_and_errors(trained: Model, model_file: Callable[..., Path]) -> None:
     assert trained.generate_batch([]) == []
+    with pytest.raises(InvalidArgumentError, match="prompts: expected a list of them, got one"):
+        trained.generate_batch("import ")
     with pytest.raises(TokenOutOfRangeError, match="256"):
         trained.generate_batch([[1], [256]])
     other = Model(model_file("7", n_vocab=64))

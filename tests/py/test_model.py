@@ -43,7 +43,7 @@ def test_threads_change_nothing(converted: Callable[[str], Path]) -> None:
 
 @pytest.mark.parametrize("threads", [0, -1])
 def test_threads_out_of_range(threads: int) -> None:
-    with pytest.raises(InvalidArgumentError, match=f"threads: expected at least 1, got {threads}"):
+    with pytest.raises(InvalidArgumentError, match=f"threads: expected 1 or more, got {threads}"):
         Model("model.bin", threads=threads)
 
 

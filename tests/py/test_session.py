@@ -352,3 +352,39 @@ def test_options_with_a_model_are_refused(trained: Model) -> None:
     for options in ({"threads": 1}, {"ln_x_eps": 1e-5}):
         with pytest.raises(InvalidArgumentError, match="expected with a path only"):
             Session(trained, **options)
+
+
+def test_tokenizer_by_name(trained: Model) -> None:
+    assert Session(trained, tokenizer="bytes").tokenizer is Tokenizer.bytewise()
+    assert Session(trained, tokenizer="world").tokenizer is Tokenizer.world()
+
+
+def test_tokenizer_of_another_model_is_named(trained: Model) -> None:
+    session = Session(trained, tokenizer="world")
+    for work in (session.feed, session.generate):
+        with pytest.raises(TokenOutOfRangeError, match=r"tokenizer: expected tokens 0 to 255 for"):
+            work("Hello, world!")
+    session.generate([72, 105], max_tokens=2, temperature=0)  # digits beyond the model's tokens
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("max_tokens", 2.5),
+        ("max_tokens", None),
+        ("max_tokens", "5"),
+        ("top_k", 2.5),
+        ("seed", "a"),
+        ("temperature", "0.8"),
+        ("top_p", None),
+    ],
+)
+def test_options_of_another_type_are_refused(session: Session, option: str, value: object) -> None:
+    """Among them a fraction of a token, which no count of tokens ever equals."""
+    with pytest.raises(InvalidArgumentError, match=rf"^{option}: expected a (whole )?number, got"):
+        session.generate("x", **{option: value})  # type: ignore[arg-type]
+
+
+def test_repr_tells_models_apart(trained: Model) -> None:
+    assert repr(trained) == f"<Model {trained.path!r}: RWKV-7, {trained.info.data_type}>"
+    assert repr(Session(trained)) == f"<Session of {trained!r}>"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import SupportsFloat, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,29 @@ def as_path(path: StrPath) -> bytes:
     if b"\0" in encoded:
         raise InvalidArgumentError(f"path: expected no zero character, got {os.fspath(path)!r}")
     return encoded
+
+
+def as_integer(name: str, value: int) -> int:
+    """Check that the argument `name` is an integer."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise InvalidArgumentError(f"{name}: expected a whole number, got {value!r}") from None
+
+
+def as_count(name: str, value: int, *, at_least: int = 0) -> int:
+    """Check that the argument `name` is an integer, `at_least` or more."""
+    count = as_integer(name, value)
+    if count < at_least:
+        raise InvalidArgumentError(f"{name}: expected {at_least} or more, got {count}")
+    return count
+
+
+def as_number(name: str, value: float) -> float:
+    """Check that the argument `name` is a number; its range is checked where it is used."""
+    if not isinstance(value, SupportsFloat):
+        raise InvalidArgumentError(f"{name}: expected a number, got {value!r}")
+    return float(value)
 
 
 def as_token(token: int) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias, Unpack
 
-from ._convert import StrPath
+from ._convert import StrPath, as_count
 from .chat_format import ChatFormat
 from .errors import InvalidArgumentError, StateFileError, StateMismatchError
 from .model import Model
@@ -186,8 +186,7 @@ class Chat:
         time_state: TimeState | None = None,
         **sampling: Unpack[SamplingOptions],
     ):
-        if undo_turns < 1:
-            raise InvalidArgumentError(f"undo_turns: expected at least 1, got {undo_turns}")
+        undo_turns = as_count("undo_turns", undo_turns, at_least=1)
         if not isinstance(session, Session):
             session = Session(session, time_state=time_state)
         elif time_state is not None:
@@ -353,8 +352,7 @@ class Chat:
         Raises:
             InvalidArgumentError: there are not so many, or they are more than `undo_turns` back.
         """
-        if turns < 1:
-            raise InvalidArgumentError(f"turns: expected at least 1, got {turns}")
+        turns = as_count("turns", turns, at_least=1)
         self._settle()
         self._session.copy_from(self._state_before(self._last(turns)))
         del self._turns[-turns:]
@@ -419,8 +417,13 @@ class Chat:
                 for name in ("start", "now", "before"):
                     if name == "before" and "before.state" not in archive.namelist():
                         continue
+                    file = archive.extract(f"{name}.state", folder)
                     states[name] = self._session.fork()
-                    states[name].load_state(archive.extract(f"{name}.state", folder))
+                    try:
+                        states[name].load_state(file)
+                    except (StateFileError, StateMismatchError) as error:
+                        complaint = str(error).removeprefix(f"{file}: ")
+                        raise type(error)(f"{path}: {name}.state: {complaint}") from None
         except OSError as error:
             raise StateFileError(f"{path}: cannot be read: {error.strerror or error}") from None
         except (zipfile.BadZipFile, ValueError, KeyError, TypeError, EOFError) as error:
@@ -498,6 +501,8 @@ class Chat:
         self._reply = None
 
     def _last(self, turns: int) -> _Turn:
+        if not self._turns:
+            raise InvalidArgumentError("turns: expected one to go back to, got none so far")
         if len(self._turns) < turns:
             raise InvalidArgumentError(
                 f"turns: expected {turns} to take back, got {len(self._turns)} so far"

@@ -16,7 +16,7 @@ from typing import Any, Literal, Self, TypeAlias, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from ._convert import StrPath, TokenSequence, as_tokens
+from ._convert import StrPath, TokenSequence, as_count, as_tokens
 from .errors import EngineClosedError, InvalidArgumentError, TokenOutOfRangeError
 from .model import Model, WantedLogits
 from .sampling import Sampler, SamplingOptions, sampler_of_text
@@ -290,14 +290,12 @@ class Engine:
         time_state: TimeState | None = None,
         max_running: int = 32,
     ):
-        if max_running < 1:
-            raise InvalidArgumentError(f"max_running: expected at least 1, got {max_running}")
         # Every sequence begins as a copy of this session, which itself reads nothing.
         self._fresh = Session(
             model, threads=threads, ln_x_eps=ln_x_eps, tokenizer=tokenizer, time_state=time_state
         )
         self._tokenizer = self._fresh.tokenizer
-        self._max_running = max_running
+        self._max_running = as_count("max_running", max_running, at_least=1)
         self._lock = threading.Lock()  # guards what follows
         self._waiting: deque[_Sequence] = deque()
         self._running: list[_Sequence] = []  # prompts in the order of their turns

@@ -289,7 +289,7 @@ def _context_and_word(text: str) -> tuple[str, str]:
 
 
 def _tokens_to_score(session: Session, text: str | bytes) -> NDArray[np.int32]:
-    tokens = as_tokens(session.tokenizer.encode(text))
+    tokens = session._tokens(text)
     if tokens.size < 2:
         raise InvalidArgumentError(f"text: expected at least 2 tokens, got {tokens.size}")
     return tokens

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
-from ._convert import StrPath, TokenSequence, as_path, as_tokens
+from ._convert import StrPath, TokenSequence, as_count, as_path, as_tokens
 from .errors import InvalidArgumentError, ModelFileError
 from .sampling import SamplingOptions
 
@@ -93,8 +93,8 @@ class Model:
     """
 
     def __init__(self, path: StrPath, *, threads: int | None = None, ln_x_eps: float | None = None):
-        if threads is not None and threads < 1:
-            raise InvalidArgumentError(f"threads: expected at least 1, got {threads}")
+        if threads is not None:
+            threads = as_count("threads", threads, at_least=1)
         if ln_x_eps is not None and not (math.isfinite(ln_x_eps) and ln_x_eps > 0):
             raise InvalidArgumentError(f"ln_x_eps: expected a number above 0, got {ln_x_eps}")
         self._path = os.fspath(path)
@@ -103,7 +103,13 @@ class Model:
         except ModelFileError as error:
             error.path = self._path
             raise
-        self._info = ModelInfo(**self._core.info())
+        info = self._core.info()
+        # The shortest decimal of the float32 that is computed with: 0.00064, not 0.00063999998...
+        info["ln_x_eps"] = float(str(np.float32(info["ln_x_eps"])))
+        self._info = ModelInfo(**info)
+
+    def __repr__(self) -> str:
+        return f"<Model {self._path!r}: RWKV-{self._info.version}, {self._info.data_type}>"
 
     @property
     def path(self) -> str:
@@ -217,7 +223,8 @@ class Model:
             **sampling: the keyword arguments of `Sampler`: temperature, top_p, ...
 
         Raises:
-            InvalidArgumentError, TokenOutOfRangeError, NoTokenizerError: as `Session.stream`.
+            InvalidArgumentError: `prompts` is a single text; and as `Session.stream`.
+            TokenOutOfRangeError, NoTokenizerError: as `Session.stream`.
             StateFileError, StateMismatchError: of `time_state`, as `Session`.
 
         >>> texts = model.generate_batch(["import ", ".. class:: "], max_tokens=20, temperature=0)
@@ -226,6 +233,10 @@ class Model:
         """
         from .engine import Engine
 
+        if isinstance(prompts, str | bytes):
+            raise InvalidArgumentError(
+                f"prompts: expected a list of them, got one: {prompts!r}. Try [prompt]"
+            )
         prompts = list(prompts)
         if not isinstance(stop, str | bytes):
             stop = list(stop)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import _core
-from ._convert import as_token
+from ._convert import as_integer, as_number, as_token
 from .errors import InvalidArgumentError, TokenOutOfRangeError
 from .tokenizer import Tokenizer
 
@@ -109,17 +109,17 @@ class Sampler:
     ):
         self._seed = _as_seed(seed)
         options = _core.SamplerOptions()
-        options.temperature = temperature
-        options.top_p = top_p
+        options.temperature = as_number("temperature", temperature)
+        options.top_p = as_number("top_p", top_p)
         options.top_k = _as_top_k(top_k)
-        options.min_p = min_p
-        options.typical_p = typical_p
-        options.mirostat_tau = mirostat_tau
-        options.mirostat_eta = mirostat_eta
-        options.repetition_penalty = repetition_penalty
-        options.presence_penalty = presence_penalty
-        options.frequency_penalty = frequency_penalty
-        options.penalty_decay = penalty_decay
+        options.min_p = as_number("min_p", min_p)
+        options.typical_p = as_number("typical_p", typical_p)
+        options.mirostat_tau = as_number("mirostat_tau", mirostat_tau)
+        options.mirostat_eta = as_number("mirostat_eta", mirostat_eta)
+        options.repetition_penalty = as_number("repetition_penalty", repetition_penalty)
+        options.presence_penalty = as_number("presence_penalty", presence_penalty)
+        options.frequency_penalty = as_number("frequency_penalty", frequency_penalty)
+        options.penalty_decay = as_number("penalty_decay", penalty_decay)
         options.seed = self._seed
         self._n_vocab = n_vocab
         self._core = _core.Sampler(n_vocab, options)
@@ -201,12 +201,14 @@ def _naming(option: str) -> Iterator[None]:
 def _as_seed(seed: int | None) -> int:
     if seed is None:
         return secrets.randbits(64)
+    seed = as_integer("seed", seed)
     if not 0 <= seed < 2**64:
         raise InvalidArgumentError(f"seed: expected 0 to 2**64 - 1, got {seed}")
     return seed
 
 
 def _as_top_k(top_k: int) -> int:
+    top_k = as_integer("top_k", top_k)
     if not 0 <= top_k < 2**31:
         raise InvalidArgumentError(f"top_k: expected 0 (all) or more, got {top_k}")
     return top_k
@@ -229,6 +231,6 @@ def _about(tokenizer: Tokenizer, n_vocab: int) -> tuple[list[int], list[int]]:
     for part in parts:
         with contextlib.suppress(InvalidArgumentError):  # not every vocabulary has all of it
             tokens = tokenizer.encode(part)
-            if len(tokens) == 1:
+            if len(tokens) == 1 and tokens[0] < n_vocab:
                 uncounted += tokens
     return list(tokenizer.missing(n_vocab)), uncounted

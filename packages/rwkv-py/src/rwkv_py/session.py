@@ -17,6 +17,7 @@ from .errors import (
     NoTokenizerError,
     StateFileError,
     StateMismatchError,
+    TokenOutOfRangeError,
 )
 from .model import Model
 from .prefix_cache import PrefixCache
@@ -44,9 +45,9 @@ class Session:
         model: a `Model`, or the path of a model file, which is then opened for this session alone.
         threads: as for `Model`; only with a path.
         ln_x_eps: as for `Model`; only with a path.
-        tokenizer: a `Tokenizer` or the path of a vocabulary file (see `Tokenizer.open`). None: the
-            World tokenizer for 65536 tokens, bytes for 256. Models with another number of tokens
-            work with token lists; text needs this argument.
+        tokenizer: a `Tokenizer`, "world", "bytes", or the path of a vocabulary file (see
+            `Tokenizer.open`). None: the World tokenizer for 65536 tokens, bytes for 256. Models
+            with another number of tokens work with token lists; text needs this argument.
         cache: a `PrefixCache` of the model, so that a beginning that several sessions share is read
             once.
         time_state: an initial state made by state tuning, to begin with: a `.pth` or
@@ -85,7 +86,7 @@ class Session:
                 "Try giving them to Model()."
             )
         if not (tokenizer is None or isinstance(tokenizer, Tokenizer)):
-            tokenizer = Tokenizer.open(tokenizer)
+            tokenizer = Tokenizer.named(tokenizer)
         self._model = model
         self._tokenizer = tokenizer
         self._core = _core.Session(model._core)
@@ -103,6 +104,9 @@ class Session:
         self._position: prefix_cache.Position | None = self._fresh_position
         self._logits: NDArray[np.float32] | None = None  # after the last token, if they are known
         self._has_read = False
+
+    def __repr__(self) -> str:
+        return f"<Session of {self._model!r}>"
 
     @property
     def model(self) -> Model:
@@ -324,9 +328,17 @@ class Session:
         self._has_read = other._has_read
 
     def _tokens(self, prompt: str | bytes | TokenSequence) -> NDArray[np.int32]:
-        if isinstance(prompt, str | bytes):
-            return as_tokens(self.tokenizer.encode(prompt))
-        return as_tokens(prompt)
+        if not isinstance(prompt, str | bytes):
+            return as_tokens(prompt)
+        tokens = as_tokens(self.tokenizer.encode(prompt))
+        model = self._model
+        if tokens.size and (largest := tokens.max()) >= model.n_vocab:
+            raise TokenOutOfRangeError(
+                f"tokenizer: expected tokens 0 to {model.n_vocab - 1} for {model.path}, got "
+                f"{largest}: it has {self.tokenizer.n_vocab}. Try the one that the model was "
+                "trained with"
+            )
+        return tokens
 
     def _before_writing(self, prompt: NDArray[np.int32]) -> NDArray[np.int32]:
         """Return what must be read before the first token is drawn: `prompt`, token 0, nothing."""

@@ -6,6 +6,7 @@ import codecs
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, TypeAlias
 
+from ._convert import as_count
 from .errors import InvalidArgumentError
 from .tokenizer import Tokenizer
 
@@ -87,12 +88,10 @@ class TextBuilder:
         stop: str | bytes | Iterable[str | bytes],
         stop_tokens: Iterable[int],
     ):
-        if max_tokens < 0:
-            raise InvalidArgumentError(f"max_tokens: expected 0 or more, got {max_tokens}")
         self.tokens: list[int] = []
         self.finish_reason: FinishReason | None = None
         self._tokenizer = tokenizer
-        self._max_tokens = max_tokens
+        self._max_tokens = as_count("max_tokens", max_tokens)
         self._stop_tokens = frozenset(stop_tokens)
         self._matcher = StopMatcher([stop] if isinstance(stop, str | bytes) else stop)
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import functools
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -96,6 +97,12 @@ class Tokenizer(ABC):
             return _NativeTokenizer(_core.Tokenizer.open(as_path(path)))
         except ModelFileError as error:
             raise VocabularyError(str(error)) from None
+
+    @staticmethod
+    def named(choice: StrPath) -> Tokenizer:
+        """Return the built-in tokenizer "world" or "bytes", or else `open` a vocabulary file."""
+        built_in = {"world": Tokenizer.world, "bytes": Tokenizer.bytewise}.get(os.fspath(choice))
+        return built_in() if built_in else Tokenizer.open(choice)
 
     @staticmethod
     def of_model(n_vocab: int) -> Tokenizer | None:
