@@ -237,6 +237,17 @@ def test_generate_json(model: Path, run_cli: RunCli) -> None:
     }
 
 
+def test_json_has_null_for_what_is_no_number(model: Path, tmp_path: Path, run_cli: RunCli) -> None:
+    """A word as improbable as this has a perplexity that no float64 holds."""
+    file = tmp_path / "lambada.jsonl"
+    file.write_text(json.dumps({"text": f"import {'你' * 200}"}))
+    done = run_cli("rwkv", "lambada", model, file, "--json", check=True)
+    facts = json.loads(done.stdout, parse_constant=pytest.fail)
+    assert facts["perplexity"] is None
+    assert facts["accuracy"] == 0
+    assert "inf" in run_cli("rwkv", "lambada", model, file, check=True).stdout
+
+
 def test_tokenize(model: Path, run_cli: RunCli) -> None:
     world = run_cli("rwkv", "tokenize", "--tokenizer", "world", 'Hello, "né"\n', check=True)
     lines = [line.split(None, 1) for line in world.stdout.splitlines()]
@@ -313,6 +324,9 @@ def test_info(model: Path, run_cli: RunCli) -> None:
     assert facts["version"] == "7"
     assert facts["n_vocab"] == 256
     assert facts["path"] == str(model)
+    assert facts["ln_x_eps"] == 0.00064
+    assert int(facts["fingerprint"], 16) == Session(model).model.info.fingerprint
+    assert facts["fingerprint"] in text
 
 
 def test_info_of_v4_has_no_heads(model_file: Callable[..., Path], run_cli: RunCli) -> None:
@@ -345,7 +359,9 @@ def test_help(command: list[str], run_cli: RunCli) -> None:
         (["generate", "{model}", "-p", "x", "--tokenizer", "{tmp}/v.txt"], r"v\.txt: .*No such"),
         (["generate", "{unknown}", "-p", "x"], r"has 64 tokens.*tokenizer="),
         (["tokenize", "{unknown}", "x"], r"has 64 tokens.*--tokenizer"),
-        (["bench", "{model}", "--seconds", "0"], r"seconds: expected a number above 0"),
+        (["generate", "{model}", "-p", "Hello", "--tokenizer", "world"],
+         r"tokenizer: expected tokens 0 to 255 for .*, got 33155: it has 65530\. Try"),
+        (["perplexity", "{model}", "{tmp}/text"], r"/text: cannot be opened: No such file"),
         (["generate", "{v4}", "-p", "x", "--ln-x-eps", "1e-5"], r"ln_x_eps"),
     ],
 )  # fmt: skip
@@ -372,7 +388,17 @@ def test_errors_are_one_line(
 
 
 @pytest.mark.parametrize(
-    "args", [["generate"], ["nonsense"], ["info", "a", "b"], ["info", "a", "--nonsense"], []]
+    "args",
+    [
+        ["generate"],
+        ["nonsense"],
+        ["info", "a", "b"],
+        ["info", "a", "--nonsense"],
+        ["bench", "a", "--seconds", "0"],
+        ["bench", "a", "--seconds", "inf"],
+        ["perplexity", "a", "b", "--ln-x-eps", "-1"],
+        [],
+    ],
 )
 def test_wrong_usage(args: list[str], run_cli: RunCli) -> None:
     done = run_cli("rwkv", *args)

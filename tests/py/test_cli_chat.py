@@ -78,19 +78,19 @@ def test_undo_retry_reset_set(terminal: Callable[..., Terminal], reference: Chat
     first = flat(reference.ask("What is json?"))
     assert first in answer_of(chat)
     chat.type("/set seed 4\r")
-    chat.ready()
+    assert "seed=4" in answer_of(chat)
     chat.type("/retry\r")
     assert flat(reference.retry(seed=4).read()) in answer_of(chat)
     chat.type("/undo\r")
-    chat.ready()
+    assert "Takenback:Whatisjson?" in answer_of(chat)
     chat.type("/undo\r")
-    assert "expected1totakeback,got0" in answer_of(chat)
+    assert "/undo:expectedonetogobackto,gotnone" in answer_of(chat)
     chat.type("/set seed 3\r")
     chat.ready()
     chat.type("What is json?\r")
     assert first in answer_of(chat)
     chat.type("/reset\r")
-    chat.ready()
+    assert "Backatthebeginning" in answer_of(chat)
     chat.type("What is json?\r")
     assert first in answer_of(chat)
     chat.type("/set\r")
@@ -106,13 +106,15 @@ def test_save_and_load(terminal: Callable[..., Terminal], tmp_path: Path, refere
     chat.type("What is json?\r")
     answer_of(chat)
     chat.type(f"/save {tmp_path}/a.chat\r")
-    chat.ready()
+    assert flat(f"Saved to {tmp_path}/a.chat: 1 turn.") in answer_of(chat)
     chat.type("/exit\r")
     assert chat.exit_code() == 0
     first = reference.ask("What is json?")
     second = terminal(*SAMPLING)
     second.type(f"/load {tmp_path}/a.chat\r")
-    assert flat(first) in answer_of(second)
+    shown = answer_of(second)
+    assert flat(first) in shown
+    assert shown.endswith("a.chat:1turn.>")
     second.type("And os?\r")
     assert flat(reference.ask("And os?")) in answer_of(second)
 
@@ -164,7 +166,7 @@ def test_help_and_mistakes(terminal: Callable[..., Terminal]) -> None:
         "/set max_tokens -1": "/set max_tokens: expected 0 or more, got -1",
         "/set banned_tokens 300": "/set banned_tokens: token 300, expected 0 to 255",
         "/set nonsense 1": "expected one of max_tokens, temperature",
-        "/retry": "expected 1 to take back, got 0",
+        "/retry": "/retry: expected one to go back to, got none",
     }.items():
         chat.type(f"{line}\r")
         assert flat(complaint) in answer_of(chat)
@@ -181,7 +183,15 @@ def test_ctrl_c_before_the_answer_begins(terminal: Callable[..., Terminal]) -> N
     chat.type("\x03")
     chat.ready()
     chat.type("/retry\r")
-    assert "expected1totakeback,got0" in answer_of(chat)
+    assert "/retry:expectedonetogobackto,gotnone" in answer_of(chat)
+    chat.type("\x04")
+    assert chat.exit_code() == 0
+
+
+def test_an_empty_answer_is_told(terminal: Callable[..., Terminal]) -> None:
+    chat = terminal("--logit-bias", "0=100")  # the end of the document
+    chat.type("What is json?\r")
+    assert "Themodelendeditsanswerbeforeitbegan" in answer_of(chat)
     chat.type("\x04")
     assert chat.exit_code() == 0
 

@@ -63,7 +63,9 @@ def measure(
         raise InvalidArgumentError(f"n_batch: expected at least 1, got {n_batch}")
     if not isinstance(model, Model):
         model = Model(model)
-    found = []
+    found: list[float] = []
+    if progress is not None:
+        progress(0, 3)
     for n_sequences, n_tokens in ((1, 1), (1, PROMPT_PIECE), (n_batch, 1)):
         duration = _duration_of_step(model, n_sequences, n_tokens, seconds)
         found.append(n_sequences * n_tokens / duration)

@@ -37,7 +37,10 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _rwkv(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Show the version.", metavar=""
+        ),
     ] = False,
 ) -> None:
     pass

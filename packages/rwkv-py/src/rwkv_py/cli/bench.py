@@ -9,12 +9,23 @@ import typer
 
 from .. import speed
 from ..model import Model
-from .common import AsJson, LnXEps, ModelArgument, Threads, at_work, progress_bar, show
+from .common import (
+    AsJson,
+    LnXEps,
+    ModelArgument,
+    Threads,
+    above_zero,
+    at_work,
+    progress_bar,
+    show,
+)
 
 
 def bench(
     model: ModelArgument,
-    seconds: Annotated[float, typer.Option(help="For each of three measurements.")] = 2.0,
+    seconds: Annotated[
+        float, typer.Option(help="For each of three measurements.", callback=above_zero)
+    ] = 2.0,
     batch: Annotated[int, typer.Option(min=1, help="Texts that are written at once.")] = 8,
     as_json: AsJson = False,
     threads: Threads = None,
@@ -23,7 +34,7 @@ def bench(
     """Measure how fast a model reads and writes on this machine."""
     with at_work("Opening the model"):
         opened = Model(model, threads=threads, ln_x_eps=ln_x_eps)
-    with progress_bar("Measuring", "works") as progress:
+    with progress_bar("Measuring", "measurements") as progress:
         found = speed.measure(opened, seconds=seconds, n_batch=batch, progress=progress)
     info = opened.info
     facts = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -207,13 +208,17 @@ class _Talk:
                 return
             if not text:
                 continue
+            name = text.partition(" ")[0]
             try:
                 if text.startswith("/"):
                     self._command(text[1:])
                 else:
                     self._show(self.chat.stream(text, **self._settings))
             except RwkvError as error:
-                stderr.print(str(error), markup=False, style="red")
+                complaint = str(error)
+                if name in ("/undo", "/retry"):
+                    complaint = f"{name}: {complaint.removeprefix('turns: ')}"
+                stderr.print(complaint, markup=False, style="red")
             except KeyboardInterrupt:  # while the question was read: it was not said
                 if not self._in_terminal:
                     raise
@@ -243,26 +248,46 @@ class _Talk:
                 raise
             reply.close()
         print(flush=True)
+        if not (reply.text or reply.thinking) and reply.finish_reason in ("stop", "end"):
+            self._note("(The model ended its answer before it began.)")
+
+    def _note(self, text: str) -> None:
+        """Say what was done, where someone may be watching: a script asked for answers only."""
+        if self._in_terminal:
+            self._out.print(text, markup=False, emoji=False, style="dim")
 
     def _help(self, _: str) -> None:
         print(_HELP)
 
     def _reset(self, _: str) -> None:
         self.chat.reset()
+        begun = "system prompt" if self.chat.messages else "beginning"
+        self._note(f"Back at the {begun}; nothing was said yet.")
 
     def _undo(self, _: str) -> None:
+        said = self.chat.messages
         self.chat.undo()
+        question = said[-2].content.replace("\n", " ")
+        self._note(f"Taken back: {textwrap.shorten(question, 60, placeholder=' ...')}")
 
     def _retry(self, _: str) -> None:
         self._show(self.chat.retry(**self._settings))
 
     def _save(self, argument: str) -> None:
-        self.chat.save(self._file(argument, "save"))
+        file = self._file(argument, "save")
+        self.chat.save(file)
+        self._note(f"Saved to {file}: {self._length()}.")
 
     def _load(self, argument: str) -> None:
-        self.chat.load(self._file(argument, "load"))
+        file = self._file(argument, "load")
+        self.chat.load(file)
         for message in self.chat.messages:
             print(f"{'> ' if message.role == 'user' else ''}{message.content}")
+        self._note(f"Loaded from {file}: {self._length()}.")
+
+    def _length(self) -> str:
+        turns = sum(message.role == "user" for message in self.chat.messages)
+        return f"{turns} turn{'' if turns == 1 else 's'}"
 
     def _set(self, argument: str) -> None:
         name, _, text = argument.partition(" ")
@@ -272,6 +297,7 @@ class _Talk:
             raise InvalidArgumentError(f"/set: expected one of {', '.join(_SETTINGS)}, got {name}")
         elif not text:
             self._settings.pop(name, None)
+            self._note(self._setting(name))
         else:
             try:
                 value = _SETTINGS[name].read(text)
@@ -280,12 +306,16 @@ class _Talk:
                 complaint = str(error).removeprefix(f"{name}: ")
                 raise InvalidArgumentError(f"/set {name}: {complaint}") from None
             self._settings[name] = value
+            self._note(self._setting(name))
 
     def _show_settings(self) -> None:
+        for name in _SETTINGS:
+            print(self._setting(name))
+
+    def _setting(self, name: str) -> str:
         defaults: dict[str, Any] = {"max_tokens": _MAX_TOKENS, **self.chat.format.sampling}
-        for name, setting in _SETTINGS.items():
-            value = self._settings.get(name, defaults.get(name, setting.default))
-            print(f"{name} = {setting.write(value)}")
+        value = self._settings.get(name, defaults.get(name, _SETTINGS[name].default))
+        return f"{name} = {_SETTINGS[name].write(value)}"
 
     @staticmethod
     def _file(argument: str, command: str) -> Path:

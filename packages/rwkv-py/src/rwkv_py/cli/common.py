@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -29,6 +30,14 @@ INTERRUPTED = 130  # the exit code of a program that Ctrl-C ended
 
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 
+
+def above_zero(value: float | None) -> float | None:
+    """Refuse a number that is not above 0, as an option's callback."""
+    if value is None or (math.isfinite(value) and value > 0):
+        return value
+    raise typer.BadParameter(f"expected a number above 0, got {value:g}")
+
+
 ModelArgument = Annotated[
     Path, typer.Argument(metavar="MODEL", help="A model file made by rwkv-convert or rwkv.cpp.")
 ]
@@ -39,7 +48,9 @@ Threads = Annotated[
 LnXEps = Annotated[
     float | None,
     typer.Option(
-        help="eps of the norm after WKV; rwkv.cpp uses 1e-5 for RWKV-5.", show_default="64e-5"
+        help="eps of the norm after WKV; rwkv.cpp uses 1e-5 for RWKV-5.",
+        show_default="64e-5",
+        callback=above_zero,
     ),
 ]
 TokenizerOption = Annotated[
@@ -59,7 +70,7 @@ TimeStateOption = Annotated[
         show_default="the model's",
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.", metavar="")]
 
 P = ParamSpec("P")
 
@@ -75,7 +86,10 @@ def exit_codes(command: Callable[P, None]) -> Callable[P, None]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from None
         except (RwkvError, OSError, ImportError, UnicodeDecodeError) as error:
-            stderr.print(f"rwkv: {error}", markup=False, style="red")
+            complaint = str(error)
+            if isinstance(error, OSError) and error.filename is not None and error.strerror:
+                complaint = f"{error.filename}: cannot be opened: {error.strerror}"
+            stderr.print(f"rwkv: {complaint}", markup=False, style="red")
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
@@ -118,10 +132,20 @@ def read_file(path: Path) -> bytes:
 
 def open_tokenizer(choice: str | None) -> Tokenizer | None:
     """Return what `--tokenizer` asks for; None is whatever goes with the model."""
-    if choice is None:
-        return None
-    built_in = {"world": Tokenizer.world, "bytes": Tokenizer.bytewise}.get(choice)
-    return built_in() if built_in else Tokenizer.open(choice)
+    return None if choice is None else Tokenizer.named(choice)
+
+
+def to_json(facts: Any, *, indent: int | None = None) -> str:
+    """Write JSON, which has no infinity and no NaN: null stands for them."""
+    return json.dumps(_finite(facts), indent=indent, allow_nan=False)
+
+
+def _finite(facts: Any) -> Any:
+    if isinstance(facts, dict):
+        return {name: _finite(value) for name, value in facts.items()}
+    if isinstance(facts, list):
+        return [_finite(value) for value in facts]
+    return None if isinstance(facts, float) and not math.isfinite(facts) else facts
 
 
 def show(
@@ -133,7 +157,7 @@ def show(
 ) -> None:
     """Print the facts as JSON, or the rows as a table."""
     if as_json:
-        print(json.dumps(facts, indent=2))
+        print(to_json(facts, indent=2))
         return
     table = Table(box=None, show_header=False, title=title, title_justify="left")
     for name, value in rows:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Annotated, Any
 
@@ -18,6 +17,7 @@ from .common import (
     TokenizerOption,
     at_work,
     open_tokenizer,
+    to_json,
 )
 from .sampling import sampling_options
 
@@ -60,7 +60,7 @@ def generate(
             "finish_reason": stream.finish_reason,
             "tokens": stream.tokens,
         }
-        print(json.dumps(facts))
+        print(to_json(facts))
         return
     with at_work("Reading the prompt"):
         piece = next(stream, "")

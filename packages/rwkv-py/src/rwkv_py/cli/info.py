@@ -18,6 +18,7 @@ def info(
     with at_work("Opening the model"):
         opened = Model(model)
     facts = dataclasses.asdict(opened.info)
+    facts["fingerprint"] = f"{opened.info.fingerprint:016x}"  # JSON readers round large integers
     show({"path": opened.path, **facts}, _readable(facts), as_json=as_json, title=opened.path)
 
 
@@ -36,6 +37,6 @@ def _readable(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "begins with", "its own initial state" if facts["has_time_state"] else "a blank state"
     yield "file", f"{facts['file_bytes'] / 1e6:.1f} MB"
     yield "weights in memory", f"{facts['weight_bytes'] / 1e6:.1f} MB"
-    yield "fingerprint", f"{facts['fingerprint']:016x}"
+    yield "fingerprint", facts["fingerprint"]
     yield "kernels", facts["kernels"]
     yield "threads", str(facts["n_threads"])

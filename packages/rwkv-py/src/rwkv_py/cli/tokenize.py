@@ -12,7 +12,7 @@ import typer
 from ..errors import NoTokenizerError
 from ..model import Model
 from ..tokenizer import Tokenizer
-from .common import AsJson, TokenizerOption, at_work, open_tokenizer
+from .common import AsJson, TokenizerOption, at_work, open_tokenizer, to_json
 
 
 def tokenize(
@@ -35,7 +35,7 @@ def tokenize(
     tokens = chosen.encode(content)
     pieces = [chosen.decode([token], errors="backslashreplace") for token in tokens]
     if as_json:
-        print(json.dumps({"n_tokens": len(tokens), "tokens": tokens, "pieces": pieces}))
+        print(to_json({"n_tokens": len(tokens), "tokens": tokens, "pieces": pieces}))
         return
     sys.stdout.writelines(
         f"{token:>6} {json.dumps(piece, ensure_ascii=False)}\n"
