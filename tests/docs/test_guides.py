@@ -1,7 +1,7 @@
 """Every code block of the guides, run as its reader would: in order, in one folder for each page.
 
-The folder holds the shipped checkpoint, also as `model.pth`, an initial state for it, the text it
-never saw, and `model.bin`, unless the page makes it. A block with a title is a file to write.
+The folder holds `examples/`, the shipped checkpoint as `model.pth`, an initial state for it, and
+`model.bin`, unless the page makes it. A block with a title is a file to write.
 `text` is what a program prints. `console` is a terminal: `$` starts a program, which is told what
 stands after its prompts `>`; a line that ends with a backslash goes on in the next.
 """
@@ -30,7 +30,7 @@ PAGES = [DOCS / "converting.md", *sorted((DOCS / "guides").glob("*.md"))]
 MAKE_A_MODEL = {"converting.md", "quick-start.md"}
 
 # Installing is tried by `.ci/run`, in empty environments.
-INSTALLS = re.compile(r"\s*pip install ")
+INSTALLS = re.compile(r"\s*(pip install |python3 -m venv |source .venv/)")
 
 
 class Block(NamedTuple):
@@ -53,12 +53,10 @@ def folder(
     converted: Callable[[str], Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Path:
-    checkpoint = next(examples.glob("*.pth"))
-    for name in (checkpoint.name, "model.pth"):
-        (tmp_path / name).symlink_to(checkpoint)
+    (tmp_path / "examples").symlink_to(examples)
+    (tmp_path / "model.pth").symlink_to(next(examples.glob("*.pth")))
     state = synth.time_state(n_layer=6, n_embd=256, head_size=64)
     write_pth(tmp_path / "tuned.pth", views(state, "bf16"))
-    (tmp_path / "heldout_a.txt").symlink_to(examples / "heldout_a.txt")
     monkeypatch.chdir(tmp_path)
     scripts = str(Path(sys.executable).parent)
     monkeypatch.setenv("PATH", os.pathsep.join([scripts, os.environ["PATH"]]))

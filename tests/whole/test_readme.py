@@ -21,10 +21,8 @@ def code_blocks(repo: Path, language: str) -> list[str]:
 
 @pytest.fixture
 def folder(examples: Path, tmp_path: Path) -> Path:
-    """A folder in which README.md's commands are typed: the checkpoint lies there."""
-    checkpoint = next(examples.glob("*.pth"))
+    """A folder in which README.md's commands are typed, as in the checkout."""
     (tmp_path / "examples").symlink_to(examples)
-    (tmp_path / checkpoint.name).symlink_to(checkpoint)
     return tmp_path
 
 
