@@ -176,7 +176,7 @@ void products(Pass& pass, size_t n_rows, size_t n_wide, std::initializer_list<Pr
     size_t n_units = 0;
     for (const Product& p : all) n_units += units_of(p.w);
     // Pieces small enough to share evenly and large enough that taking them costs nothing.
-    const size_t grain = std::clamp<size_t>(n_units / (8 * pass.model.pool.size()), 1, 4);
+    const size_t grain = std::clamp<size_t>(n_units / (4 * pass.model.pool.size()), 1, 4);
     pass.team.for_each(n_units, grain, [&](size_t begin, size_t end) {
         size_t first = 0;  // the first unit of p among all
         for (const Product& p : all) {
