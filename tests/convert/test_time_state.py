@@ -189,6 +189,16 @@ def test_checkpoint_with_the_state_of_some_layers_is_refused(tmp_path):
         rwkv_convert.convert(source, tmp_path / "out.bin")
 
 
+def test_checkpoint_of_version_4_with_a_state_is_refused(tmp_path):
+    """It has no heads, so `info` never says that it begins with one."""
+    tensors = {**synth.checkpoint("4", n_layer=2), **synth.time_state(n_layer=2)}
+    source = write_pth(tmp_path / "in.pth", views(tensors, "fp32"))
+    for use in (rwkv_convert.info, lambda path: rwkv_convert.convert(path, tmp_path / "out.bin")):
+        with pytest.raises(ModelError, match=rf"of other versions '{NAME(0)}', '{NAME(1)}'"):
+            use(source)
+    assert not (tmp_path / "out.bin").exists()
+
+
 def test_state_file_is_not_written_over(tmp_path, make_pth, tuned):
     with pytest.raises(OutputError, match="is the input"):
         rwkv_convert.convert(make_pth(), tuned(), time_state=tuned(), force=True)
