@@ -191,6 +191,8 @@ def test_sessions_that_cannot_go_on_are_refused(engine: Engine, converted: Any) 
         ("a", {"stop": [""]}, InvalidArgumentError, "stop: expected no empty"),
         ("a", {"seed": -1}, InvalidArgumentError, "seed: expected"),
         ("a", {"banned_tokens": [256]}, TokenOutOfRangeError, "256"),
+        ("a", {"banned_tokens": 5}, InvalidArgumentError, "banned_tokens: expected"),
+        ("a", {"stop_tokens": 0}, InvalidArgumentError, "stop_tokens: expected"),
     ],
 )
 def test_bad_requests_are_refused_at_once(

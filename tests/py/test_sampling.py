@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -92,6 +93,46 @@ def test_logits_are_not_changed() -> None:
 def test_option_out_of_range_is_named(option: str, value: float) -> None:
     with pytest.raises(ValueError, match=rf"^{option}: expected .*, got "):
         Sampler(10, **{option: value})
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("temperature", "1"),
+        ("temperature", np.ones(2)),
+        pytest.param("temperature", 10**400, id="temperature-large"),
+        ("min_p", None),
+        ("seed", 1.5),
+        ("top_k", "40"),
+        ("logit_bias", [1, 2]),
+        ("logit_bias", 0),
+        ("logit_bias", {"a": 1}),
+        ("logit_bias", {1: "a"}),
+        ("logit_bias", {1: 10**400}),
+        ("banned_tokens", 5),
+        ("banned_tokens", None),
+        ("banned_tokens", ["a"]),
+        ("banned_tokens", [1.0]),
+        ("banned_tokens", "12"),
+    ],
+)
+def test_option_of_the_wrong_type_is_named(option: str, value: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match=rf"^{option}: expected .*, got "):
+        Sampler(10, **{option: value})
+
+
+def test_what_is_no_token() -> None:
+    sampler = Sampler(10)
+    wrong: Any = "a"
+    for call, name in (
+        (lambda: sampler.accept(wrong), "token"),
+        (lambda: sampler.weigh(wrong, 0), "token"),
+        (lambda: sampler.weigh(1, wrong), "weight"),
+        (lambda: sampler.ban([wrong]), "tokens"),
+        (lambda: sampler.ban(cast(Any, 5)), "tokens"),
+    ):
+        with pytest.raises(InvalidArgumentError, match=rf"^{name}: expected .* number.*, got "):
+            call()
 
 
 @pytest.mark.parametrize("token", [-1, 10, 2**31, 2**70])

@@ -3,6 +3,7 @@ from __future__ import annotations
 import codecs
 import itertools
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -46,6 +47,12 @@ def test_ends_at_given_tokens() -> None:
     stream = Script(b"ab.c").stream(stop_tokens=[ord("."), ord("c")])
     assert "".join(stream) == "ab"
     assert stream.finish_reason == "end"
+
+
+@pytest.mark.parametrize("stop_tokens", [0, None, ["a"], [0.5]])
+def test_stop_tokens_that_are_no_tokens_are_refused(stop_tokens: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"^stop_tokens: expected .* numbers?, got "):
+        Script([]).stream(stop_tokens=stop_tokens)
 
 
 def test_ends_at_max_tokens() -> None:

@@ -193,6 +193,20 @@ def test_chat_begins_with_it(trained: Model, tuned_file: Path) -> None:
             StateMismatchError,
             "layers of one shape",
         ),
+        ({1: 2, "a": 3}, StateMismatchError, "expected 'blocks.0.att.time_state', got '1, a'"),
+        (
+            {"blocks.0.att.time_state": [[1.0], [2.0, 3.0]]},
+            StateMismatchError,
+            "time_state: blocks.0.att.time_state: expected numbers, in layers of one shape",
+        ),
+        (
+            [np.zeros((4, 64, 64))] * 5 + [np.zeros((8, 32, 32))],
+            StateMismatchError,
+            "time_state: expected numbers, in layers of one shape, got others: ",
+        ),
+        (["a"], StateMismatchError, "time_state: expected numbers, .* 'a'"),
+        ([{}], StateMismatchError, "time_state: expected numbers"),
+        ([10**400], StateMismatchError, "time_state: expected numbers"),
         ("missing.pth", StateFileError, r"missing\.pth: cannot be opened"),
     ],
 )

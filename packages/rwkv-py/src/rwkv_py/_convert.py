@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import SupportsFloat, TypeAlias
 
 import numpy as np
@@ -34,6 +34,15 @@ def as_integer(name: str, value: int) -> int:
         raise InvalidArgumentError(f"{name}: expected a whole number, got {value!r}") from None
 
 
+def as_integers(name: str, values: Iterable[int]) -> list[int]:
+    """Check that the argument `name` can be iterated over and gives integers."""
+    try:
+        iterator = iter(values)
+    except TypeError:
+        raise InvalidArgumentError(f"{name}: expected whole numbers, got {values!r}") from None
+    return [as_integer(name, value) for value in iterator]
+
+
 def as_count(name: str, value: int, *, at_least: int = 0) -> int:
     """Check that the argument `name` is an integer, `at_least` or more."""
     count = as_integer(name, value)
@@ -44,14 +53,21 @@ def as_count(name: str, value: int, *, at_least: int = 0) -> int:
 
 def as_number(name: str, value: float) -> float:
     """Check that the argument `name` is a number; its range is checked where it is used."""
-    if not isinstance(value, SupportsFloat):
+    if not isinstance(value, SupportsFloat):  # float() would take text
         raise InvalidArgumentError(f"{name}: expected a number, got {value!r}")
-    return float(value)
+    try:
+        return float(value)
+    except (TypeError, ValueError):  # an array of several numbers
+        raise InvalidArgumentError(f"{name}: expected a number, got {value!r}") from None
+    except OverflowError:
+        raise InvalidArgumentError(
+            f"{name}: expected a number in the range of a double, got one outside it"
+        ) from None
 
 
 def as_token(token: int) -> int:
     """Check that `token` is an integer of 32 bits."""
-    value = operator.index(token)
+    value = as_integer("token", token)
     if not 0 <= value <= _INT32.max:
         raise TokenOutOfRangeError(f"token {value}, expected 0 or more, and less than n_vocab")
     return value

@@ -16,7 +16,7 @@ from typing import Any, Literal, Self, TypeAlias, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from ._convert import StrPath, TokenSequence, as_count, as_tokens
+from ._convert import StrPath, TokenSequence, as_count, as_integers, as_tokens
 from .errors import EngineClosedError, InvalidArgumentError, TokenOutOfRangeError
 from .model import Model, WantedLogits
 from .sampling import Sampler, SamplingOptions, sampler_of_text
@@ -357,7 +357,7 @@ class Engine:
         unread = base._before_writing(self._fresh._tokens(prompt))
         _check_tokens(unread, self.model.n_vocab)
         if "banned_tokens" in sampling:  # may be an iterator, and is needed twice
-            sampling["banned_tokens"] = tuple(sampling["banned_tokens"])
+            sampling["banned_tokens"] = as_integers("banned_tokens", sampling["banned_tokens"])
         make_sampler = functools.partial(
             sampler_of_text, self._tokenizer, self.model.n_vocab, **sampling
         )

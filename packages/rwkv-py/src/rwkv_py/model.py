@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
-from ._convert import StrPath, TokenSequence, as_count, as_path, as_tokens
+from ._convert import StrPath, TokenSequence, as_count, as_integers, as_path, as_tokens
 from .errors import InvalidArgumentError, ModelFileError
 from .sampling import SamplingOptions
 
@@ -240,9 +240,9 @@ class Model:
         prompts = list(prompts)
         if not isinstance(stop, str | bytes):
             stop = list(stop)
-        stop_tokens = list(stop_tokens)
+        stop_tokens = as_integers("stop_tokens", stop_tokens)
         if "banned_tokens" in sampling:
-            sampling["banned_tokens"] = list(sampling["banned_tokens"])
+            sampling["banned_tokens"] = as_integers("banned_tokens", sampling["banned_tokens"])
         each: list[SamplingOptions] = [sampling] * len(prompts)
         if seeds is not None:
             each = [{**sampling, "seed": seed} for seed in seeds]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import _core
-from ._convert import as_integer, as_number, as_token
+from ._convert import as_integer, as_integers, as_number, as_token
 from .errors import InvalidArgumentError, TokenOutOfRangeError
 from .tokenizer import Tokenizer
 
@@ -77,7 +77,7 @@ class Sampler:
         seed: 0 to 2**64 - 1; None chooses one, see `seed`.
 
     Raises:
-        InvalidArgumentError: an option is outside its range.
+        InvalidArgumentError: an option is outside its range, or of the wrong type.
         TokenOutOfRangeError: a token of `logit_bias` or `banned_tokens` is not below `n_vocab`.
 
     >>> sampler = Sampler(4, temperature=0, presence_penalty=1.0)
@@ -124,8 +124,9 @@ class Sampler:
         self._n_vocab = n_vocab
         self._core = _core.Sampler(n_vocab, options)
         with _naming("logit_bias"):
-            for token, bias in (logit_bias or {}).items():
-                self._core.bias(as_token(token), bias)
+            for token, bias in _as_biases(logit_bias).items():
+                self._core.bias(token, bias)
+        banned_tokens = as_integers("banned_tokens", banned_tokens)
         with _naming("banned_tokens"):
             self.ban(banned_tokens)
 
@@ -154,7 +155,7 @@ class Sampler:
 
     def ban(self, tokens: Iterable[int]) -> None:
         """Never draw `tokens` from now on."""
-        for token in tokens:
+        for token in as_integers("tokens", tokens):
             self._core.bias(as_token(token), -np.inf)
 
     def weigh(self, token: int, weight: float) -> None:
@@ -162,7 +163,7 @@ class Sampler:
 
         The official package lets spaces, tabs and digits count 0; `Session.generate` does too.
         """
-        self._core.weigh(as_token(token), weight)
+        self._core.weigh(as_token(token), as_number("weight", weight))
 
     def reset(self, seed: int | None = None) -> None:
         """Forget the tokens accepted, and start the random numbers again.
@@ -205,6 +206,19 @@ def _as_seed(seed: int | None) -> int:
     if not 0 <= seed < 2**64:
         raise InvalidArgumentError(f"seed: expected 0 to 2**64 - 1, got {seed}")
     return seed
+
+
+def _as_biases(logit_bias: Mapping[int, float] | None) -> dict[int, float]:
+    if logit_bias is None:
+        return {}
+    if not isinstance(logit_bias, Mapping):
+        raise InvalidArgumentError(
+            f"logit_bias: expected numbers by token, as in {{11: -2.5}}, got {logit_bias!r}"
+        )
+    return {
+        as_token(as_integer("logit_bias", token)): as_number("logit_bias", bias)
+        for token, bias in logit_bias.items()
+    }
 
 
 def _as_top_k(top_k: int) -> int:

@@ -6,7 +6,7 @@ import codecs
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, TypeAlias
 
-from ._convert import as_count
+from ._convert import as_count, as_integers
 from .errors import InvalidArgumentError
 from .tokenizer import Tokenizer
 
@@ -92,7 +92,7 @@ class TextBuilder:
         self.finish_reason: FinishReason | None = None
         self._tokenizer = tokenizer
         self._max_tokens = as_count("max_tokens", max_tokens)
-        self._stop_tokens = frozenset(stop_tokens)
+        self._stop_tokens = frozenset(as_integers("stop_tokens", stop_tokens))
         self._matcher = StopMatcher([stop] if isinstance(stop, str | bytes) else stop)
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
