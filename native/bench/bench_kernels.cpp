@@ -353,7 +353,7 @@ class Bench {
         constexpr size_t kN = 2048;
         const std::vector<float> x = random_floats(kN);
         std::vector<rwkv_q8> y(kN / RWKV_BLOCK);
-        const double bytes = kN * 4.0 + kN / RWKV_BLOCK * sizeof(rwkv_q8);
+        const double bytes = kN * 4.0 + static_cast<double>(y.size() * sizeof(rwkv_q8));
         add("quantize", "", std::to_string(kN), 1, bytes, bytes, 0, 0,
             [&] { k_.quantize(x.data(), kN, y.data(), 1); });
     }

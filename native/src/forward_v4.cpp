@@ -3,8 +3,7 @@
 // Time mix, for each channel, with the row before in place of x' and mix m:
 //     r = sigmoid(R lerp(x, x', m_r)),  k = K lerp(x, x', m_k),  v = V lerp(x, x', m_v)
 //     y = wkv4(k, v): a weighted mean of all v so far, whose weights exp(k) fade by exp(w) with
-//     every
-//         token, the present one counting exp(u + k)
+//                     every token, the present one counting exp(u + k)
 //     x += O (r y)
 #include "forward.h"
 #include "stages.h"
@@ -30,7 +29,7 @@ void forward_v4(const Model& model, const Batch& batch) {
     float* value = scratch.floats(n * C);
     const rwkv_rows y = scratch.rows(n, C);
     float* out = scratch.floats(n * C);
-    const ChannelMixBuffers ffn(scratch, model, n);
+    const ChannelMixBuffers ffn(scratch, c, n);
     const HeadBuffers head_buffers(scratch, c, batch);
 
     model.pool.run([&](Team& team) {
@@ -66,7 +65,7 @@ void forward_v4(const Model& model, const Batch& batch) {
             });
             products(pass, {{l.output, y, out, nullptr, nullptr, x}});
 
-            channel_mix(pass, l.ffn, l.ln2, i, ffn, x);
+            channel_mix(pass, l.ffn, l.ln2, i, pairs, ffn, x);
         }
         head(pass, x, head_buffers);
     });

@@ -33,7 +33,7 @@ void forward_v5(const Model& model, const Batch& batch) {
     float* g = scratch.floats(n * C);
     const rwkv_rows y = scratch.rows(n, C);
     float* out = scratch.floats(n * C);
-    const ChannelMixBuffers ffn(scratch, model, n);
+    const ChannelMixBuffers ffn(scratch, c, n);
     const HeadBuffers head_buffers(scratch, c, batch);
 
     model.pool.run([&](Team& team) {
@@ -72,7 +72,7 @@ void forward_v5(const Model& model, const Batch& batch) {
             });
             products(pass, {{l.output, y, out, nullptr, nullptr, x}});
 
-            channel_mix(pass, l.ffn, l.ln2, i, ffn, x);
+            channel_mix(pass, l.ffn, l.ln2, i, pairs, ffn, x);
         }
         head(pass, x, head_buffers);
     });

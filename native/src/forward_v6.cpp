@@ -32,6 +32,7 @@ void forward_v6(const Model& model, const Batch& batch) {
     scratch.reset();
     float* x = scratch.floats(n * C);
     const ShiftedRows xx(scratch, batch, C);
+    const RowPairs pairs(scratch, model.pool, C);
     const rwkv_rows xxx = scratch.rows(n, C);
     float* maa_hidden = scratch.floats(n * 5 * maa_rank);
     rwkv_rows maa_parts[5];  // the fifths of maa_hidden, each to be quantised by itself
@@ -51,7 +52,7 @@ void forward_v6(const Model& model, const Batch& batch) {
     float* g = scratch.floats(n * C);
     const rwkv_rows y = scratch.rows(n, C);
     float* out = scratch.floats(n * C);
-    const ChannelMixBuffers ffn(scratch, model, n);
+    const ChannelMixBuffers ffn(scratch, c, n);
     const HeadBuffers head_buffers(scratch, c, batch);
 
     model.pool.run([&](Team& team) {
@@ -115,7 +116,7 @@ void forward_v6(const Model& model, const Batch& batch) {
             });
             products(pass, {{l.output, y, out, nullptr, nullptr, x}});
 
-            channel_mix(pass, l.ffn, l.ln2, i, ffn, x);
+            channel_mix(pass, l.ffn, l.ln2, i, pairs, ffn, x);
         }
         head(pass, x, head_buffers);
     });

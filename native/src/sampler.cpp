@@ -304,7 +304,10 @@ void Sampler::weigh(double scale) {
     constexpr float kLargest = 80.0f;
     // With bounds that keep a product with 0 or infinity from becoming NaN.
     const auto factor = static_cast<float>(std::clamp(scale, 1e-30, 1e30));
-    const float low = std::max(low_, high_ - kLargest / factor);
+    float low = std::max(low_, high_ - kLargest / factor);
+    // Where logits are so large, or T so small, that the difference was rounded by more than the
+    // kernel has room for (85), the next number is within kLargest.
+    if ((low - high_) * factor < -85.0f) low = std::nextafter(low, high_);
     total_ = 0;
     for (size_t block = 0; block < block_sums_.size(); ++block) {
         float* weights = &weights_[block * kBlock];

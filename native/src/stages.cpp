@@ -111,10 +111,11 @@ void norm_and_mix(Pass& pass, const Norm& norm, const float* x, const RowPairs& 
     const auto norm_row = [&](size_t row, float* to) {
         pass.kernels().layer_norm(x + row * C, norm.weight, norm.bias, kLayerNormEps, C, to);
     };
-    // Pieces of whole tiles where there are many. Each begins with the norm of the row above it,
-    // which is computed twice.
+    // Each piece begins with the norm of the row above it, which is computed twice; so pieces are
+    // as long as leaves two for each thread, up to a tile.
     constexpr size_t kRows = RowPairs::kRows;
-    const size_t grain = n >= 2 * kRows * pass.model.pool.size() ? kRows : 1;
+    size_t grain = kRows;
+    while (grain > 1 && n < 2 * grain * pass.model.pool.size()) grain /= 2;
     pass.team.for_each(n, grain, [&](size_t begin, size_t end) {
         const float* before[kRows];
         for (size_t row = begin; row < end; ++row) {
@@ -190,18 +191,17 @@ void products(Pass& pass, size_t n_rows, size_t n_wide, std::initializer_list<Pr
     });
 }
 
-ChannelMixBuffers::ChannelMixBuffers(Scratch& scratch, const Model& model, size_t n)
-    : pairs(scratch, model.pool, model.config.n_embd),
-      xk(scratch.rows(n, model.config.n_embd)),
-      xr(scratch.rows(n, model.config.n_embd)),
-      k(scratch.rows(n, model.config.n_ffn)),
-      r(scratch.floats(n * model.config.n_embd)),
-      v(scratch.floats(n * model.config.n_embd)) {}
+ChannelMixBuffers::ChannelMixBuffers(Scratch& scratch, const Config& c, size_t n)
+    : xk(scratch.rows(n, c.n_embd)),
+      xr(scratch.rows(n, c.n_embd)),
+      k(scratch.rows(n, c.n_ffn)),
+      r(scratch.floats(n * c.n_embd)),
+      v(scratch.floats(n * c.n_embd)) {}
 
 void channel_mix(Pass& pass, const ChannelMix& w, const Norm& norm, size_t layer,
-                 const ChannelMixBuffers& b, float* x) {
+                 const RowPairs& pairs, const ChannelMixBuffers& b, float* x) {
     const rwkv_kernels& k = pass.kernels();
-    norm_and_mix(pass, norm, x, b.pairs, &State::ffn_shift, layer,
+    norm_and_mix(pass, norm, x, pairs, &State::ffn_shift, layer,
                  {{w.mix_k, b.xk, form_for(w.key)}, {w.mix_r, b.xr, form_for(w.receptance)}});
     products(pass, {product_for(w.value, w.key, b.xk, b.k, k.relu2),
                     {w.receptance, b.xr, b.r, k.sigmoid}});

@@ -106,7 +106,8 @@ void quantize_part(Pass& pass, const rwkv_rows& rows, size_t row, size_t column,
 void quantize_rows(Pass& pass, std::initializer_list<const rwkv_rows*> all);
 
 // y = f(W x) for each row. Then, if `residual` is set, residual += gate y (gate = 1 if not set); if
-// `next` is set, whose x is y, it is quantised. y, gate and residual have W.n_out columns.
+// `next` is set, whose x is y and whose n_cols is W.n_out, whole blocks, y is quantised too. y,
+// gate and residual have W.n_out columns.
 struct Product {
     const Matrix& w;
     const rwkv_rows& x;
@@ -167,15 +168,14 @@ void for_each_head(Pass& pass, const rwkv_rows& y, const Matrix& reader, Body&& 
 //     xx = norm(x)
 //     r = sigmoid(R lerp(xx, mix_r)), k = relu(K lerp(xx, mix_k))^2, x += r (V k)
 struct ChannelMixBuffers {
-    ChannelMixBuffers(Scratch& scratch, const Model& model, size_t n);
-    RowPairs pairs;
+    ChannelMixBuffers(Scratch& scratch, const Config& c, size_t n);
     rwkv_rows xk, xr;  // (n, C)
     rwkv_rows k;       // (n, F)
     float* r;          // (n, C)
     float* v;          // (n, C)
 };
 void channel_mix(Pass& pass, const ChannelMix& weights, const Norm& norm, size_t layer,
-                 const ChannelMixBuffers& buffers, float* x);
+                 const RowPairs& pairs, const ChannelMixBuffers& buffers, float* x);
 
 // The logits that the batch asks for: head(ln_out(x)).
 struct HeadBuffers {

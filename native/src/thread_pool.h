@@ -132,7 +132,7 @@ class ThreadPool {
     Signal started_;  // counts runs
     Signal inside_;
     Signal region_;                                // the region being worked on
-    alignas(64) std::atomic<size_t> finished_{0};  // its pieces that are done
+    alignas(64) std::atomic<size_t> finished_{0};  // its pieces that threads have told are done
 };
 
 template <class Body>

@@ -11,6 +11,7 @@
 //     q    int8    (rows, n_in)        ... and the codes; these three for quantised matrices only
 //
 //     matmul_probe        prints the levels that this machine supports, one a line
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <string>
@@ -55,18 +56,21 @@ bool probe(const char* model, const char* name, const char* x_path, const char* 
     const bool quantised = tensor->type != RWKV_TYPE_FP32 && tensor->type != RWKV_TYPE_FP16;
     const size_t n_blocks = quantised ? n_in / RWKV_BLOCK : 0;
     std::vector<float> y(n_rows * n_out);
-    std::vector<rwkv_q8> q8(n_rows * n_blocks);
-    const rwkv_rows rows = {x.data(), q8.data(), nullptr, n_in, n_in, 1};
+    const size_t tile = std::clamp<size_t>(n_rows, 1, RWKV_TILE);
+    std::vector<rwkv_q8> q8(rwkv::round_up(n_rows, tile) * n_blocks);
+    const rwkv_rows rows = {x.data(), q8.data(), nullptr, n_in, n_in, tile};
     std::vector<float> d;
     std::vector<float> sum;
     std::vector<int8_t> q;
     for (size_t i = 0; quantised && i < n_rows; ++i) {
-        kernels.quantize(x.data() + i * n_in, n_in, rwkv_q8_row(&rows, i), rows.tile);
-    }
-    for (const rwkv_q8& block : q8) {
-        d.push_back(block.d);
-        sum.push_back(static_cast<float>(block.minus_8_sum) / -8.0f);
-        q.insert(q.end(), block.q, block.q + RWKV_BLOCK);
+        rwkv_q8* row = rwkv_q8_row(&rows, i);
+        kernels.quantize(x.data() + i * n_in, n_in, row, tile);
+        for (size_t b = 0; b < n_blocks; ++b) {
+            const rwkv_q8& block = row[b * tile];
+            d.push_back(block.d);
+            sum.push_back(static_cast<float>(block.minus_8_sum) / -8.0f);
+            q.insert(q.end(), block.q, block.q + RWKV_BLOCK);
+        }
     }
     const rwkv_matrix matrix = {packed.data(), n_out, n_in, tensor->type};
     m.matmul(&matrix, &rows, 0, n_rows, 0, n_panels, y.data(), n_out);

@@ -70,8 +70,8 @@ int main() {
                         x[i] = got;
                     }
                     const rwkv_rows rows = {x.data(), nullptr, half.data(), n_in, n_in, 16};
-                    // From row 1 on and with a panel left out where there are enough: what is not
-                    // asked for is not touched.
+                    // With a panel left out where there are enough: what is not asked for is not
+                    // touched.
                     const size_t first_panel = n_panels > 2 ? 1 : 0;
                     const size_t ldy = n_out + 5;
                     std::vector<float> y(n_rows * ldy, 9.0f);

@@ -172,16 +172,27 @@ void test_quantize(const rwkv_kernels& ref, const rwkv_kernels& k) {
     const size_t stride = 3;
     const rwkv_q8 untouched = {9.0f, 9.0f, 9, {9}};
     std::vector<rwkv_q8> expected(n / 32 * stride, untouched), got = expected;
+    const auto same = [&](size_t first) {
+        for (size_t i = 0; i < got.size(); ++i) {
+            const Case c = named("quantize", k, 1000 * first + i);
+            c.near(i, got[i].d, expected[i].d, 0.0);
+            c.near(i, got[i].s, expected[i].s, 0.0);
+            CHECK(got[i].minus_8_sum == expected[i].minus_8_sum);
+            CHECK(std::memcmp(got[i].q, expected[i].q, sizeof untouched.q) == 0);
+            if (i % stride != 0) CHECK(got[i].d == 9.0f && got[i].q[0] == 9);
+        }
+    };
+    // From each block on, one, two and three blocks, which levels may take another way than many.
+    for (size_t first = 0; first < 12; ++first) {
+        for (const size_t length : {32, 64, 96, 160}) {
+            ref.quantize(block(first), length, expected.data(), stride);
+            k.quantize(block(first), length, got.data(), stride);
+            same(first);
+        }
+    }
     ref.quantize(x.data(), n, expected.data(), stride);
     k.quantize(x.data(), n, got.data(), stride);
-    for (size_t i = 0; i < got.size(); ++i) {
-        const Case c = named("quantize", k, i);
-        c.near(i, got[i].d, expected[i].d, 0.0);
-        c.near(i, got[i].s, expected[i].s, 0.0);
-        CHECK(got[i].minus_8_sum == expected[i].minus_8_sum);
-        CHECK(std::memcmp(got[i].q, expected[i].q, sizeof untouched.q) == 0);
-        if (i % stride != 0) CHECK(expected[i].d == 9.0f && expected[i].q[0] == 9);
-    }
+    same(0);
     const auto at = [&](size_t b) { return expected[b * stride]; };
     CHECK(at(0).d == 0.0f && at(1).d == 0.0f && at(2).d > 0.0f);
     for (const size_t b : {3, 4, 5}) {
@@ -286,8 +297,9 @@ void test_block_sums(const rwkv_kernels& k, rwkv_type type) {
             std::memcpy(file.data() + o * row_bytes, &one, 2);
             if (has_m) std::memcpy(file.data() + o * row_bytes + 2, &zero, 2);
         }
-        Rows x(k, 5, 32, 5);
-        for (size_t i = 0; i < 5; ++i) {
+        const size_t n_rows = 31;  // tiles of 16, 8, 4, 2 and 1
+        Rows x(k, n_rows, 32, RWKV_TILE);
+        for (size_t i = 0; i < n_rows; ++i) {
             rwkv_q8& block = *rwkv_q8_row(&x.rows, i);
             int32_t sum = 0;
             for (int8_t& q : block.q) {
@@ -300,12 +312,12 @@ void test_block_sums(const rwkv_kernels& k, rwkv_type type) {
             rwkv_q8_end(sum, &block);
         }
         const Packed packed(k, type, file, n_out, 32);
-        std::vector<float> y(5 * n_out);
-        k.matrix[type].matmul(&packed.matrix, &x.rows, 0, 5, 0, 3, y.data(), n_out);
+        std::vector<float> y(n_rows * n_out);
+        k.matrix[type].matmul(&packed.matrix, &x.rows, 0, n_rows, 0, 3, y.data(), n_out);
         for (size_t o = 0; o < n_out; ++o) {
             std::vector<float> w(32);  // d = 1, m = 0: the values are the signed codes
             dequantize_row(type, file.data() + o * row_bytes, 32, w.data());
-            for (size_t i = 0; i < 5; ++i) {
+            for (size_t i = 0; i < n_rows; ++i) {
                 int32_t isum = 0;
                 const rwkv_q8& block = *rwkv_q8_row(&x.rows, i);
                 for (size_t j = 0; j < 32; ++j) isum += static_cast<int32_t>(w[j]) * block.q[j];

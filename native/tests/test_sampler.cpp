@@ -341,6 +341,27 @@ void test_extreme_temperatures() {
             CHECK(mirostat.sample(logits.data()) != 5);
         }
     }
+    // Neighbours among floats, and yet 80 temperatures and more apart.
+    struct Far {
+        float top, step;
+        double temperature;
+    };
+    const float ulp_of_16 = 0x1p-19F;
+    for (const Far& far : {Far{16 + 2 * ulp_of_16, ulp_of_16, 3.7e-8}, Far{0x1p28F + 160, 32, 1},
+                           Far{0x1p28F + 160, 96, 1}, Far{0x1p28F + 160, 64, 0.8}}) {
+        const std::vector<float> near = {far.top - far.step, far.top, far.top - 2 * far.step,
+                                         far.top - 3 * far.step};
+        for (const char* const* name = rwkv::kernel_names(); *name != nullptr; ++name) {
+            if (!rwkv::kernels_supported(*name)) continue;
+            for (const double top_p : {0.85, 1.0}) {
+                Sampler sampler(4, options_with([&](auto& o) {
+                                    o.top_p = top_p, o.temperature = far.temperature;
+                                }),
+                                rwkv::kernels_of(*name));
+                for (int i = 0; i < 50; ++i) CHECK(sampler.sample(near.data()) == 1);
+            }
+        }
+    }
     // Half are at the mean; the most probable token is not typical. Cold, and yet one is drawn.
     std::vector<float> skewed(1000, 0);
     skewed[7] = 5;

@@ -355,6 +355,38 @@ void test_odd_sizes(const std::vector<std::string>& versions) {
     }
 }
 
+// Heads of half a block: what they write is quantised when all of them are done.
+void test_small_heads(const std::vector<std::string>& versions) {
+    tiny::Sizes sizes;
+    sizes.n_head = 4;
+    sizes.head_size = 16;
+    for (const std::string& version : versions) {
+        const tiny::File file(tiny::random_model(version.c_str(), RWKV_TYPE_Q4_0, sizes));
+        const std::string name = "small heads, version " + version;
+        test_levels_agree(file, true, name);
+        for (const std::string& level : supported_levels()) {
+            choose_level(level.c_str());
+            test_short_sequence(file, at_level(name, level));
+        }
+    }
+}
+
+// Rows that one matrix reads as fp32 and another in blocks, and products of one kind whose results
+// the other kind reads.
+void test_mixed_types(const std::vector<std::string>& versions) {
+    for (const std::string& version : versions) {
+        const tiny::File file(tiny::mixed_model(version));
+        const std::string name = "mixed types, version " + version;
+        test_levels_agree(file, true, name);
+        for (const std::string& level : supported_levels()) {
+            choose_level(level.c_str());
+            const std::string where = at_level(name, level);
+            test_short_sequence(file, where);
+            if (level != "reference") test_long_prompt(file, level == "amx" ? 2e-2 : 1e-5, where);
+        }
+    }
+}
+
 // ---- states
 
 void test_fresh_state() {
@@ -827,6 +859,8 @@ int main(int argc, char** argv) {
     test_free_in_any_order();
     test_concurrent_sessions();
     test_odd_sizes(versions);
+    test_small_heads(versions);
+    test_mixed_types(versions);
     test_all_models(versions);
     return 0;
 }

@@ -193,6 +193,21 @@ Model random_model(const std::string& version, rwkv_type type, const Sizes& size
     return Maker(type, sizes, seed).make(version);
 }
 
+Model mixed_model(const std::string& version, const Sizes& sizes) {
+    Model mixed = random_model(version, RWKV_TYPE_FP32, sizes);
+    int turn = 0;
+    for (Tensor& t : mixed.tensors) {
+        std::vector<float> x(t.data.size() / sizeof(float));
+        std::memcpy(x.data(), t.data.data(), t.data.size());
+        const bool matrix = t.shape.back() % 32 == 0 && t.shape.front() > 1;
+        const auto type =
+            matrix ? static_cast<rwkv_type>(turn++ % RWKV_TYPE_COUNT) : RWKV_TYPE_FP16;
+        t = tensor(t.name, type, {t.shape.begin(), t.shape.end()}, x);
+    }
+    CHECK(turn >= RWKV_TYPE_COUNT);
+    return mixed;
+}
+
 Tensor& Model::at(const std::string& name) {
     for (Tensor& t : tensors) {
         if (t.name == name) return t;

@@ -36,7 +36,7 @@ struct Model {
 struct Sizes {
     size_t n_layer = 2;
     size_t n_head = 2;
-    size_t head_size = 32;  // n_embd = n_head * head_size; a multiple of 32 for quantised types
+    size_t head_size = 32;  // n_embd = n_head * head_size: a multiple of 32 for quantised types
     size_t n_ffn = 96;
     size_t n_vocab = 40;
     size_t rank = 32;         // of low-rank matrices
@@ -57,6 +57,9 @@ Tensor tensor(const std::string& name, rwkv_type type, const std::vector<size_t>
 // every machine.
 Model random_model(const std::string& version, rwkv_type type, const Sizes& sizes = {},
                    uint32_t seed = 1);
+
+// The same with another type for every tensor: matrices of all types in turn, vectors in fp16.
+Model mixed_model(const std::string& version, const Sizes& sizes = {});
 
 // A file that lives as long as this object, in the build folder.
 class File {

@@ -90,19 +90,31 @@ INLINE __m512i store_codes(const float* x, __m512 id, __mmask16 usable, int8_t* 
     return _mm512_add_epi32(low, high);
 }
 
-/* Lane i: the largest lane, or the sum of all lanes, of v[i]. */
-#define REDUCE_FOUR(v, op)                                                                         \
-    const __m512i ab =                                                                             \
-        _mm512_##op(_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]));         \
-    const __m512i cd =                                                                             \
-        _mm512_##op(_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));         \
-    const __m512i all = _mm512_##op(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd)); \
-    const __m256i half =                                                                           \
-        _mm256_##op(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64(all, 1));               \
-    return _mm_##op(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+/* Lane i: the largest lane of v[i]. */
+INLINE __m128i largest_of_each(const __m512i v[4]) {
+    const __m512i ab =
+        _mm512_max_epi32(_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]));
+    const __m512i cd =
+        _mm512_max_epi32(_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));
+    const __m512i all =
+        _mm512_max_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+    const __m256i half =
+        _mm256_max_epi32(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64(all, 1));
+    return _mm_max_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+}
 
-INLINE __m128i largest_of_each(const __m512i v[4]){REDUCE_FOUR(v, max_epi32)} INLINE __m128i
-    sum_of_each(const __m512i v[4]){REDUCE_FOUR(v, add_epi32)}
+/* Lane i: the sum of all lanes of v[i]. */
+INLINE __m128i sum_of_each(const __m512i v[4]) {
+    const __m512i ab =
+        _mm512_add_epi32(_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]));
+    const __m512i cd =
+        _mm512_add_epi32(_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));
+    const __m512i all =
+        _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+    const __m256i half =
+        _mm256_add_epi32(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64(all, 1));
+    return _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+}
 
 /* Four blocks; the same as rwkv_q8_begin and rwkv_q8_end in four lanes. */
 INLINE void quantize_four(const float* x, rwkv_q8* y, size_t stride) {
@@ -151,7 +163,7 @@ static void quantize(const float* x, size_t n, rwkv_q8* y, size_t stride) {
 enum { TILE = 4 };
 
 /* fp32 or fp16 panel times n_rows (<= TILE) rows. Each sum is that of four: columns 4 i, 4 i + 1,
- * 4 i + 2, 4 i + 3. */
+ * 4 i + 2, 4 i + 3, and those beyond a multiple of 4 with the first. */
 INLINE void panel_values(rwkv_type type, const rwkv_matrix* w, size_t panel, const rwkv_rows* x,
                          size_t row, size_t n_rows, float* y, size_t ldy) {
     const size_t size = type == RWKV_TYPE_FP32 ? 4 : 2;

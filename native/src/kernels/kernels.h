@@ -251,8 +251,9 @@ typedef struct rwkv_kernels {
  *                      column c of the group; columns 0-15 (low halves) are groups 0-3, columns
  *                      16-31 are groups 4-7
  *                    d, then m (q4_1, q5_1): 16 x fp16
- *                  In odd blocks the codes come last, so that they always begin at a multiple of 64
- *                  bytes: d is 32 bytes, an odd number of half cache lines.
+ *                  In odd blocks the codes come last, so that they begin at multiples of 64 bytes
+ *                  although d is but 32: in every panel of a matrix whose rows have an even number
+ *                  of blocks, else in every other one.
  * A panel is one run of bytes that a product reads from its first to its last, because a core's
  * prefetchers follow one such run at the memory's full rate, but not two that take turns.
  * Rows beyond n_out are zeros. A matrix takes the bytes of its file, rounded up to whole panels. */

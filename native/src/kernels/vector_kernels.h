@@ -16,8 +16,8 @@
  *     vmask                          yes or no for each lane
  *     vwithin(a, x, b)               where a <= x <= b
  *     vwhere(m, v)                   the lanes of v where m holds, the others zeros
- *     vpack(m, x, w, y, z)           the lanes of x and of w where m holds, side by side, to y and
- * to z (whose next lanes are overwritten); returns their number
+ *     vpack(m, x, w, y, z)           where m holds, the lanes of x to y and of w to z, side by
+ * side; overwrites their next lanes; returns the number
  *
  * Tails go through the same arithmetic as whole vectors, so an element's value does not depend on
  * where it stands in its array. */
