@@ -17,6 +17,9 @@ namespace {
 // draw() finds its way. Small, so that a sum of floats in 16 lanes is within 1e-6 relative.
 constexpr size_t kBlock = 256;
 
+// A token of a kHeavy-th of all weight is not left to a sample.
+constexpr double kHeavy = 64;
+
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr double kLn2 = 0.6931471805599453;
 
@@ -74,27 +77,42 @@ double Sampler::split(const float* x, const float* w, size_t n, float low, float
     return above;
 }
 
+// Adds the tokens of a 64th of the weight or more to the sample, of which a sample of few tokens in
+// many would miss most, and count each of the others for `stride`.
+void Sampler::add_heavy(const float* x, const float* w, size_t n, double weight, size_t stride) {
+    heavy_.n = 0;
+    const auto least = static_cast<float>(weight / kHeavy);
+    for (size_t i = 0; i < n; i += kBlock) {
+        if (w == weights_.data() && block_sums_[i / kBlock] < static_cast<double>(least)) continue;
+        add_between(w + i, x + i, std::min(kBlock, n - i), least, kInfinity, heavy_);
+    }
+    for (size_t i = 0; i < heavy_.n; ++i) {
+        sample_.emplace_back(heavy_.w[i], heavy_.x[i] / static_cast<float>(stride));
+    }
+}
+
 // The largest of the numbers x such that the tokens with x and more weigh `target` or more; the
-// smallest of them if all do not. x has the length of weights_, whose sum is total_.
+// smallest of them if all do not. The weights of the n tokens are w, their sum is `weight`.
 //
 // In place of sorting all tokens (Floyd and Rivest, 1975): sort a sample of them, read off between
 // which two numbers, low and high, the result probably lies, weigh those above and keep those
 // within. That is repeated until few are left, which are sorted.
-float Sampler::cut(const float* x, double target) {
+float Sampler::cut(const float* x, const float* w, size_t n, double weight, double target) {
     constexpr size_t kSample = 128;
     // The number of the sample's tokens above the result is within 6 of its mean two times of
     // three, as that of heads of 128 coins is; within 16 in 199 of 200.
     constexpr size_t kMargin = 16;
 
-    const float* w = weights_.data();
-    size_t n = weights_.size();
-    double weight = total_;  // of the candidates x[0 .. n)
-    double above = 0;        // weight of the tokens with a larger x than theirs: less than target
+    double above = 0;  // weight of the tokens with a larger x than those left: less than target
     bool bisect = false;
     for (size_t round = 0;; ++round) {
         const size_t stride = (n + kSample - 1) / kSample;
+        const float heavy = stride > 1 ? static_cast<float>(weight / kHeavy) : kInfinity;
         sample_.clear();
-        for (size_t i = stride / 2; i < n; i += stride) sample_.emplace_back(x[i], w[i]);
+        for (size_t i = stride / 2; i < n; i += stride) {
+            if (w[i] < heavy) sample_.emplace_back(x[i], w[i]);
+        }
+        if (stride > 1) add_heavy(x, w, n, weight, stride);
         std::sort(sample_.begin(), sample_.end(), std::greater<>());
         if (stride <= 1) break;  // the sample is all of them, or rounding left none
 
@@ -243,6 +261,7 @@ int32_t Sampler::sample(const float* logits) {
     if (options_.temperature == 0) return first_of_top();
     low_ = -kInfinity;
     high_ = top_;
+    weighed_ = false;
     if (options_.mirostat_tau > 0) {
         keep_mirostat();
     } else {
@@ -325,9 +344,10 @@ void Sampler::weigh(double scale) {
 void Sampler::keep_top_p() {
     if (options_.top_p == 1) return;
     weigh(1);
+    weighed_ = true;
     // With top_p = 0 the most probable token stays.
     const double target = std::max(total_ * options_.top_p, std::numeric_limits<double>::min());
-    low_ = std::max(low_, cut(logits_.data(), target));
+    low_ = std::max(low_, cut(logits_.data(), weights_.data(), weights_.size(), total_, target));
 }
 
 // Calls do_block(logits) for each block in which a logit may be `low` or more.
@@ -342,8 +362,10 @@ void Sampler::for_blocks_from(float low, DoBlock do_block) {
 float Sampler::kth_largest(size_t k) {
     if (k > block_tops_.size()) {
         std::fill(weights_.begin(), weights_.end(), 1.0f);
+        weighed_ = false;
         total_ = static_cast<double>(weights_.size());
-        const float result = cut(logits_.data(), static_cast<double>(k));
+        const float result =
+            cut(logits_.data(), weights_.data(), weights_.size(), total_, static_cast<double>(k));
         return result < low_ ? -kInfinity : result;
     }
     // k blocks have a logit as large as the k-th largest of their tops: so the result is no less.
@@ -400,27 +422,38 @@ void Sampler::keep_min_p() {
 // minus a constant, so the distance is |x - mean of x|. What is kept lies between two logits.
 void Sampler::keep_typical() {
     if (options_.typical_p == 1) return;
-    weigh(1);
-    double sum = 0;
-    for (size_t i = 0; i < weights_.size(); i += kBlock) {
-        sum += static_cast<double>(kernels_.weighted_sum(&weights_[i], &logits_[i], kBlock, top_));
+    if (!weighed_) weigh(1);
+    const float* x = logits_.data();
+    const float* w = weights_.data();
+    size_t n = weights_.size();
+    if (low_ > -kInfinity) {  // only what the filters before have left
+        split(x, w, n, low_, kInfinity, left_);
+        x = left_.x.data();
+        w = left_.w.data();
+        n = left_.n;
+        total_ = left_.weight;
     }
+    const auto for_blocks = [n](auto do_block) {
+        for (size_t i = 0; i < n; i += kBlock) do_block(i, std::min(kBlock, n - i));
+    };
+    double sum = 0;
+    for_blocks([&](size_t i, size_t length) {
+        sum += static_cast<double>(kernels_.weighted_sum(w + i, x + i, length, top_));
+    });
     const auto middle = static_cast<float>(static_cast<double>(top_) + sum / total_);
-    for (size_t i = 0; i < nearness_.size(); ++i) nearness_[i] = -std::fabs(logits_[i] - middle);
+    for (size_t i = 0; i < n; ++i) nearness_[i] = -std::fabs(x[i] - middle);
     const double target = std::max(total_ * options_.typical_p, std::numeric_limits<double>::min());
-    const float distance = std::min(-cut(nearness_.data(), target), FLT_MAX);
+    const float distance = std::min(-cut(nearness_.data(), w, n, total_, target), FLT_MAX);
 
     // The token at this distance stays, rounding or not.
     const float reach = distance + 1e-6f * (distance + std::fabs(middle));
     low_ = std::max(low_, middle - reach);
     if (middle + reach >= top_) return;
-    for (size_t i = 0; i < nearness_.size(); ++i) {
-        nearness_[i] = logits_[i] <= middle + reach ? logits_[i] : -kInfinity;
-    }
+    for (size_t i = 0; i < n; ++i) nearness_[i] = x[i] <= middle + reach ? x[i] : -kInfinity;
     high_ = -kInfinity;
-    for (size_t i = 0; i < nearness_.size(); i += kBlock) {
-        high_ = std::max(high_, kernels_.largest(&nearness_[i], kBlock));
-    }
+    for_blocks([&](size_t i, size_t length) {
+        high_ = std::max(high_, kernels_.largest(&nearness_[i], length));
+    });
 }
 
 // Mirostat 2 (Basu et al., 2021): tokens more surprising than mu leave, and mu follows the surprise

@@ -62,7 +62,8 @@ class Sampler {
     void for_blocks_from(float low, DoBlock do_block);
 
     float kth_largest(size_t k);
-    float cut(const float* x, double target);
+    float cut(const float* x, const float* w, size_t n, double weight, double target);
+    void add_heavy(const float* x, const float* w, size_t n, double weight, size_t stride);
     double add_between(const float* x, const float* w, size_t n, float low, float high,
                        Candidates& found);
     double split(const float* x, const float* w, size_t n, float low, float high,
@@ -94,11 +95,14 @@ class Sampler {
     std::vector<float> weights_;      // 0 .. 1; likewise padded
     std::vector<double> block_sums_;  // (n_blocks): the sum of each block of weights
     double total_ = 0;
+    bool weighed_ = false;  // weights_ are exp(logits_ - top_), of tokens that are left at least
 
     std::vector<float> nearness_;  // scratch of keep_typical()
     // Scratch of cut().
     std::vector<std::pair<float, float>> sample_;
     Candidates candidates_[2];
+    Candidates heavy_;  // its x are weights, its w numbers
+    Candidates left_;   // by the filters before typical sampling
 };
 
 }  // namespace rwkv
