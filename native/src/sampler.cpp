@@ -1,7 +1,6 @@
 #include "sampler.h"
 
 #include <algorithm>
-#include <cfloat>
 #include <cmath>
 #include <cstring>
 #include <functional>
@@ -34,6 +33,9 @@ double log2_positive(double x) {
     return e - 2.0 * t * series / kLn2;
 }
 
+// By what cut() orders tokens: x, or how near it is to a middle.
+float key(float x, const float* middle) { return middle == nullptr ? x : -std::fabs(x - *middle); }
+
 // SplitMix64 (Steele, Lea and Flood, 2014): a counter in steps of the golden ratio, scrambled.
 uint64_t next_random(uint64_t& counter) {
     uint64_t z = (counter += 0x9E3779B97F4A7C15u);
@@ -46,29 +48,31 @@ uint64_t next_random(uint64_t& counter) {
 
 // ---------------------------------------------------------------------------------------- cut ---
 
-// Adds the pairs with low <= x <= high to `found`, n of up to kBlock. Returns the weight of those
-// above.
-double Sampler::add_between(const float* x, const float* w, size_t n, float low, float high,
-                            Candidates& found) {
+// Adds the pairs with low <= key <= high to `found`, n of up to kBlock. Returns the weight of those
+// above. The key is x, or -|x - *middle| where a middle is given.
+double Sampler::add_between(const float* x, const float* w, size_t n, const float* middle,
+                            float low, float high, Candidates& found) {
     const size_t room = found.n + kBlock + RWKV_LANES;
     if (found.x.size() < room || found.w.size() < room) {
         found.x.resize(2 * room);
         found.w.resize(2 * room);
     }
     float sums[2];
-    found.n += kernels_.split(x, w, n, low, high, &found.x[found.n], &found.w[found.n], sums);
+    found.n +=
+        kernels_.split(x, w, n, middle, low, high, &found.x[found.n], &found.w[found.n], sums);
     found.weight += static_cast<double>(sums[1]);
     return static_cast<double>(sums[0]);
 }
 
-// Copies the pairs with low <= x <= high to `within`. Returns the weight of those above.
-double Sampler::split(const float* x, const float* w, size_t n, float low, float high,
-                      Candidates& within) {
+// Copies the pairs with low <= key <= high to `within`. Returns the weight of those above.
+double Sampler::split(const float* x, const float* w, size_t n, const float* middle, float low,
+                      float high, Candidates& within) {
     double above = 0;
     within.n = 0;
     within.weight = 0;
     for (size_t i = 0; i < n; i += kBlock) {
-        above += add_between(x + i, w + i, std::min(kBlock, n - i), low, high, within);
+        if (w == weights_.data() && block_sums_[i / kBlock] == 0) continue;
+        above += add_between(x + i, w + i, std::min(kBlock, n - i), middle, low, high, within);
     }
     for (; within.n % RWKV_LANES != 0; ++within.n) {
         within.x[within.n] = -kInfinity;
@@ -79,40 +83,42 @@ double Sampler::split(const float* x, const float* w, size_t n, float low, float
 
 // Adds the tokens of a 64th of the weight or more to the sample, of which a sample of few tokens in
 // many would miss most, and count each of the others for `stride`.
-void Sampler::add_heavy(const float* x, const float* w, size_t n, double weight, size_t stride) {
+void Sampler::add_heavy(const float* x, const float* w, size_t n, const float* middle,
+                        double weight, size_t stride) {
     heavy_.n = 0;
     const auto least = static_cast<float>(weight / kHeavy);
     for (size_t i = 0; i < n; i += kBlock) {
         if (w == weights_.data() && block_sums_[i / kBlock] < static_cast<double>(least)) continue;
-        add_between(w + i, x + i, std::min(kBlock, n - i), least, kInfinity, heavy_);
+        add_between(w + i, x + i, std::min(kBlock, n - i), nullptr, least, kInfinity, heavy_);
     }
     for (size_t i = 0; i < heavy_.n; ++i) {
-        sample_.emplace_back(heavy_.w[i], heavy_.x[i] / static_cast<float>(stride));
+        sample_.emplace_back(key(heavy_.w[i], middle), heavy_.x[i] / static_cast<float>(stride));
     }
 }
 
-// The largest of the numbers x such that the tokens with x and more weigh `target` or more; the
+// The largest of the keys such that the tokens with it and above weigh `target` or more; the
 // smallest of them if all do not. The weights of the n tokens are w, their sum is `weight`.
 //
 // In place of sorting all tokens (Floyd and Rivest, 1975): sort a sample of them, read off between
 // which two numbers, low and high, the result probably lies, weigh those above and keep those
 // within. That is repeated until few are left, which are sorted.
-float Sampler::cut(const float* x, const float* w, size_t n, double weight, double target) {
+float Sampler::cut(const float* x, const float* w, size_t n, const float* middle, double weight,
+                   double target) {
     constexpr size_t kSample = 128;
     // The number of the sample's tokens above the result is within 6 of its mean two times of
     // three, as that of heads of 128 coins is; within 16 in 199 of 200.
     constexpr size_t kMargin = 16;
 
-    double above = 0;  // weight of the tokens with a larger x than those left: less than target
+    double above = 0;  // weight of the tokens with a larger key than those left: less than target
     bool bisect = false;
     for (size_t round = 0;; ++round) {
         const size_t stride = (n + kSample - 1) / kSample;
         const float heavy = stride > 1 ? static_cast<float>(weight / kHeavy) : kInfinity;
         sample_.clear();
         for (size_t i = stride / 2; i < n; i += stride) {
-            if (w[i] < heavy) sample_.emplace_back(x[i], w[i]);
+            if (w[i] < heavy) sample_.emplace_back(key(x[i], middle), w[i]);
         }
-        if (stride > 1) add_heavy(x, w, n, weight, stride);
+        if (stride > 1) add_heavy(x, w, n, middle, weight, stride);
         std::sort(sample_.begin(), sample_.end(), std::greater<>());
         if (stride <= 1) break;  // the sample is all of them, or rounding left none
 
@@ -136,12 +142,12 @@ float Sampler::cut(const float* x, const float* w, size_t n, double weight, doub
         }
 
         Candidates& kept = candidates_[round % 2];
-        const double larger = split(x, w, n, low, high, kept);
+        const double larger = split(x, w, n, middle, low, high, kept);
         if (above + larger >= target) {
-            split(x, w, n, std::nextafter(high, kInfinity), kInfinity, kept);
+            split(x, w, n, middle, std::nextafter(high, kInfinity), kInfinity, kept);
         } else if (above + larger + kept.weight < target && low > -kInfinity) {
             above += larger + kept.weight;
-            split(x, w, n, -kInfinity, std::nextafter(low, -kInfinity), kept);
+            split(x, w, n, middle, -kInfinity, std::nextafter(low, -kInfinity), kept);
         } else if (low == high) {
             return low;
         } else {
@@ -202,7 +208,6 @@ Sampler::Sampler(size_t n_vocab, const rwkv_sampler_options& options, const rwkv
     block_tops_.resize(block_sums_.size());
     logits_.assign(block_sums_.size() * kBlock, -kInfinity);
     weights_.assign(logits_.size(), 0);
-    if (options.typical_p < 1) nearness_.resize(logits_.size());
     reset(options.seed);
 }
 
@@ -347,7 +352,8 @@ void Sampler::keep_top_p() {
     weighed_ = true;
     // With top_p = 0 the most probable token stays.
     const double target = std::max(total_ * options_.top_p, std::numeric_limits<double>::min());
-    low_ = std::max(low_, cut(logits_.data(), weights_.data(), weights_.size(), total_, target));
+    low_ = std::max(low_,
+                    cut(logits_.data(), weights_.data(), weights_.size(), nullptr, total_, target));
 }
 
 // Calls do_block(logits) for each block in which a logit may be `low` or more.
@@ -362,10 +368,11 @@ void Sampler::for_blocks_from(float low, DoBlock do_block) {
 float Sampler::kth_largest(size_t k) {
     if (k > block_tops_.size()) {
         std::fill(weights_.begin(), weights_.end(), 1.0f);
+        std::fill(block_sums_.begin(), block_sums_.end(), static_cast<double>(kBlock));
         weighed_ = false;
         total_ = static_cast<double>(weights_.size());
-        const float result =
-            cut(logits_.data(), weights_.data(), weights_.size(), total_, static_cast<double>(k));
+        const float result = cut(logits_.data(), weights_.data(), weights_.size(), nullptr, total_,
+                                 static_cast<double>(k));
         return result < low_ ? -kInfinity : result;
     }
     // k blocks have a logit as large as the k-th largest of their tops: so the result is no less.
@@ -378,7 +385,7 @@ float Sampler::kth_largest(size_t k) {
     Candidates& found = candidates_[0];
     found.n = 0;
     for_blocks_from(bound, [&](const float* logits) {
-        add_between(logits, logits, kBlock, bound, kInfinity, found);
+        add_between(logits, logits, kBlock, nullptr, bound, kInfinity, found);
     });
     if (found.n < k) return -kInfinity;
     const auto begin = found.x.begin();
@@ -422,38 +429,58 @@ void Sampler::keep_min_p() {
 // minus a constant, so the distance is |x - mean of x|. What is kept lies between two logits.
 void Sampler::keep_typical() {
     if (options_.typical_p == 1) return;
+    // The filters before leave many tokens or few: if few, they are better copied.
+    size_t n_left = 0;
+    for (size_t i = 0; i < n_vocab_; i += kBlock) n_left += logits_[i] >= low_;
+    const bool few = 2 * kBlock * n_left < n_vocab_;
     if (!weighed_) weigh(1);
     const float* x = logits_.data();
-    const float* w = weights_.data();
+    float* w = weights_.data();
     size_t n = weights_.size();
-    if (low_ > -kInfinity) {  // only what the filters before have left
-        split(x, w, n, low_, kInfinity, left_);
+    if (few) {
+        split(x, w, n, nullptr, low_, kInfinity, left_);
         x = left_.x.data();
         w = left_.w.data();
         n = left_.n;
-        total_ = left_.weight;
     }
-    const auto for_blocks = [n](auto do_block) {
-        for (size_t i = 0; i < n; i += kBlock) do_block(i, std::min(kBlock, n - i));
-    };
-    double sum = 0;
-    for_blocks([&](size_t i, size_t length) {
-        sum += static_cast<double>(kernels_.weighted_sum(w + i, x + i, length, top_));
-    });
-    const auto middle = static_cast<float>(static_cast<double>(top_) + sum / total_);
-    for (size_t i = 0; i < n; ++i) nearness_[i] = -std::fabs(x[i] - middle);
+    total_ = 0;
+    double sum_of_products = 0;
+    for (size_t i = 0; i < n; i += kBlock) {
+        float sums[2];
+        kernels_.keep_from(low_, x + i, std::min(kBlock, n - i), top_, w + i, sums);
+        if (!few) block_sums_[i / kBlock] = static_cast<double>(sums[0]);
+        total_ += static_cast<double>(sums[0]);
+        sum_of_products += static_cast<double>(sums[1]);
+    }
+    const auto middle = static_cast<float>(static_cast<double>(top_) + sum_of_products / total_);
     const double target = std::max(total_ * options_.typical_p, std::numeric_limits<double>::min());
-    const float distance = std::min(-cut(nearness_.data(), w, n, total_, target), FLT_MAX);
+    const float distance = -cut(x, w, n, &middle, total_, target);
 
     // The token at this distance stays, rounding or not.
     const float reach = distance + 1e-6f * (distance + std::fabs(middle));
     low_ = std::max(low_, middle - reach);
     if (middle + reach >= top_) return;
-    for (size_t i = 0; i < n; ++i) nearness_[i] = x[i] <= middle + reach ? x[i] : -kInfinity;
-    high_ = -kInfinity;
-    for_blocks([&](size_t i, size_t length) {
-        high_ = std::max(high_, kernels_.largest(&nearness_[i], length));
-    });
+    high_ = middle + reach;
+    // Where that may be so far above all that is kept that weights come near to 0, be exact.
+    if ((high_ - low_) / static_cast<float>(options_.temperature) > 60) {
+        high_ = largest_up_to(high_);
+    }
+}
+
+// The largest logit that is not above `bound`.
+float Sampler::largest_up_to(float bound) const {
+    float result = -kInfinity;
+    for (size_t block = 0; block < block_tops_.size(); ++block) {
+        if (block_tops_[block] <= bound) {
+            result = std::max(result, block_tops_[block]);
+            continue;
+        }
+        const float* logits = &logits_[block * kBlock];
+        float kept[kBlock];
+        for (size_t i = 0; i < kBlock; ++i) kept[i] = logits[i] <= bound ? logits[i] : -kInfinity;
+        result = std::max(result, kernels_.largest(kept, kBlock));
+    }
+    return result;
 }
 
 // Mirostat 2 (Basu et al., 2021): tokens more surprising than mu leave, and mu follows the surprise

@@ -62,12 +62,15 @@ class Sampler {
     void for_blocks_from(float low, DoBlock do_block);
 
     float kth_largest(size_t k);
-    float cut(const float* x, const float* w, size_t n, double weight, double target);
-    void add_heavy(const float* x, const float* w, size_t n, double weight, size_t stride);
-    double add_between(const float* x, const float* w, size_t n, float low, float high,
-                       Candidates& found);
-    double split(const float* x, const float* w, size_t n, float low, float high,
-                 Candidates& within);
+    float largest_up_to(float bound) const;
+    float cut(const float* x, const float* w, size_t n, const float* middle, double weight,
+              double target);
+    void add_heavy(const float* x, const float* w, size_t n, const float* middle, double weight,
+                   size_t stride);
+    double add_between(const float* x, const float* w, size_t n, const float* middle, float low,
+                       float high, Candidates& found);
+    double split(const float* x, const float* w, size_t n, const float* middle, float low,
+                 float high, Candidates& within);
 
     double next_uniform();  // in [0, 1)
 
@@ -87,7 +90,8 @@ class Sampler {
     std::vector<float> block_tops_;  // (n_blocks): at least the largest logit of each block
     float top_ = 0;                  // the largest logit
 
-    // The tokens with logits from low_ to high_ are kept. high_ is the logit of one of them.
+    // The tokens with logits from low_ to high_ are kept. high_ is the logit of one of them, or at
+    // most 60 temperatures above low_.
     float low_ = 0;
     float high_ = 0;
 
@@ -97,7 +101,6 @@ class Sampler {
     double total_ = 0;
     bool weighed_ = false;  // weights_ are exp(logits_ - top_), of tokens that are left at least
 
-    std::vector<float> nearness_;  // scratch of keep_typical()
     // Scratch of cut().
     std::vector<std::pair<float, float>> sample_;
     Candidates candidates_[2];

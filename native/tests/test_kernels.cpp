@@ -436,15 +436,33 @@ void test_exp_sum(const rwkv_kernels& ref, const rwkv_kernels& k) {
                 total += e;
             }
             CHECK_NEAR(sum, total, total * 6e-8 * (5 + static_cast<double>(n) / 16));
-            const float expected_product = ref.weighted_sum(expected.data(), x.data(), n, top);
-            const float product = k.weighted_sum(got.data(), x.data(), n, top);
-            CHECK(same_bits({product}, {expected_product}, 1));
-            double sum_of_products = 0;
+            CHECK(got[2] == 1.0f && got[1] > 0 && got[3] == 0);
+        }
+    }
+}
+
+void test_keep_from(const rwkv_kernels& ref, const rwkv_kernels& k) {
+    const float infinity = std::numeric_limits<float>::infinity();
+    for (const size_t n : {size_t{16}, size_t{32}, size_t{80}, size_t{256}, size_t{4096}}) {
+        for (const float low : {-infinity, -20.0f, 3.0f, 5.0f}) {
+            std::vector<float> x = floats(n, -40, 4), w = floats(n, 0, 1);
+            for (size_t i = 0; i < n; i += 7) x[i] = i % 2 ? -infinity : std::max(low, -20.0f);
+            for (size_t i = 0; i < n; i += 5) w[i] = 0;
+            for (size_t i = 0; i < n; ++i) w[i] = x[i] == -infinity ? 0 : w[i];
+            const float top = 4.0f;
+            std::vector<float> expected = w, got = w, expected_sums(2), sums(2);
+            ref.keep_from(low, x.data(), n, top, expected.data(), expected_sums.data());
+            k.keep_from(low, x.data(), n, top, got.data(), sums.data());
+            CHECK(same_bits(got, expected, n) && same_bits(sums, expected_sums, 2));
+            double sum = 0, sum_of_products = 0;
             for (size_t i = 0; i < n; ++i) {
+                CHECK(got[i] == (x[i] < low ? 0 : w[i]));
+                sum += double{got[i]};
                 if (got[i] > 0) sum_of_products += double{got[i]} * (double{x[i]} - top);
             }
-            CHECK_NEAR(product, sum_of_products, 1e-6 + 1e-5 * std::fabs(sum_of_products));
-            CHECK(got[2] == 1.0f && got[1] > 0 && got[3] == 0);
+            const double tolerance = 6e-8 * (6 + static_cast<double>(n) / 16);
+            CHECK_NEAR(sums[0], sum, sum * tolerance);
+            CHECK_NEAR(sums[1], sum_of_products, std::fabs(sum_of_products) * tolerance);
         }
     }
 }
@@ -457,20 +475,25 @@ void test_split(const rwkv_kernels& ref, const rwkv_kernels& k) {
         x[0] = -infinity;
         const float bounds[][2] = {{-infinity, infinity}, {-1, 1},          {0, 0},
                                    {1.5f, 1.25f},         {0.5f, infinity}, {-infinity, -0.5f}};
-        for (const auto& [low, high] : bounds) {
+        const float zero = 0, middle = 0.75f;
+        const float* const middles[] = {nullptr, &zero, &middle};
+        for (size_t round = 0; round < std::size(bounds) * std::size(middles); ++round) {
+            const auto [low, high] = bounds[round / std::size(middles)];
+            const float* m = middles[round % std::size(middles)];
             std::vector<float> x1(n + 16), w1(n + 16), x2(n + 16), w2(n + 16);
             std::vector<float> sums1(2), sums2(2);
             const size_t expected =
-                ref.split(x.data(), w.data(), n, low, high, x1.data(), w1.data(), sums1.data());
+                ref.split(x.data(), w.data(), n, m, low, high, x1.data(), w1.data(), sums1.data());
             const size_t got =
-                k.split(x.data(), w.data(), n, low, high, x2.data(), w2.data(), sums2.data());
+                k.split(x.data(), w.data(), n, m, low, high, x2.data(), w2.data(), sums2.data());
             CHECK(got == expected && same_bits(x1, x2, got) && same_bits(w1, w2, got));
             CHECK(same_bits(sums1, sums2, 2));
             size_t count = 0;
             double above = 0, within = 0;
             for (size_t i = 0; i < n; ++i) {
-                if (x[i] > high) above += w[i];
-                if (x[i] < low || x[i] > high) continue;
+                const float key = m == nullptr ? x[i] : -std::fabs(x[i] - *m);
+                if (key > high) above += w[i];
+                if (key < low || key > high) continue;
                 within += w[i];
                 CHECK(x2[count] == x[i] && w2[count] == w[i]);
                 ++count;
@@ -508,6 +531,7 @@ int main() {
         test_wkv(reference, k);
         test_largest(k);
         test_exp_sum(reference, k);
+        test_keep_from(reference, k);
         test_split(reference, k);
         std::printf("%s: ok\n", *name);
     }

@@ -72,23 +72,19 @@ INLINE vmask vwithin(vec a, vec x, vec b) {
 }
 INLINE vec vwhere(vmask m, vec v) { return _mm256_and_ps(m, v); }
 
-/* In two halves of 4: each takes the row of its mask, the places of the lanes that it keeps. */
+/* The places of the lanes that are kept, a byte each, come from those of each half of 4. */
 INLINE size_t vpack(vmask m, vec x, vec w, float* y, float* z) {
-    static const int32_t places[16][4] = {
-        {0}, {0},    {1},    {0, 1},    {2},    {0, 2},    {1, 2},    {0, 1, 2},
-        {3}, {0, 3}, {1, 3}, {0, 1, 3}, {2, 3}, {0, 2, 3}, {1, 2, 3}, {0, 1, 2, 3}};
+    static const uint32_t places[16] = {0,      0x00,     0x01,     0x0100,    0x02,   0x0200,
+                                        0x0201, 0x020100, 0x03,     0x0300,    0x0301, 0x030100,
+                                        0x0302, 0x030200, 0x030201, 0x03020100};
     const unsigned bits = (unsigned)_mm256_movemask_ps(m);
-    const __m128i* rows = (const __m128i*)places;
-    const __m256i order =
-        _mm256_set_m128i(_mm_loadu_si128(rows + (bits >> 4)), _mm_loadu_si128(rows + (bits & 15)));
-    const __m256 px = _mm256_permutevar_ps(x, order);
-    const __m256 pw = _mm256_permutevar_ps(w, order);
-    const size_t n_low = (size_t)__builtin_popcount(bits & 15);
-    _mm_storeu_ps(y, _mm256_castps256_ps128(px));
-    _mm_storeu_ps(z, _mm256_castps256_ps128(pw));
-    _mm_storeu_ps(y + n_low, _mm256_extractf128_ps(px, 1));
-    _mm_storeu_ps(z + n_low, _mm256_extractf128_ps(pw, 1));
-    return n_low + (size_t)__builtin_popcount(bits >> 4);
+    const unsigned n_low = (unsigned)__builtin_popcount(bits & 15);
+    const uint64_t upper = (uint64_t)places[bits >> 4] + 0x04040404;
+    const uint64_t order8 = places[bits & 15] | upper << (8 * n_low);
+    const __m256i order = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128((int64_t)order8));
+    _mm256_storeu_ps(y, _mm256_permutevar8x32_ps(x, order));
+    _mm256_storeu_ps(z, _mm256_permutevar8x32_ps(w, order));
+    return (size_t)__builtin_popcount(bits);
 }
 
 INLINE float vsum(vec v) {

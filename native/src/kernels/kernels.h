@@ -227,14 +227,15 @@ typedef struct rwkv_kernels {
     float (*exp_sum)(const float* x, size_t n, float top, float scale, float low, float high,
                      float* y);
 
-    /* The sum of w (x - top) over the elements with w > 0. */
-    float (*weighted_sum)(const float* w, const float* x, size_t n, float top);
+    /* w := 0 where x < low. sums[0] := the sum of w, sums[1] := that of w (x - top) where w > 0. */
+    void (*keep_from)(float low, const float* x, size_t n, float top, float* w, float sums[2]);
 
-    /* Copies x and w where low <= x <= high to x_out and w_out, in order, and returns how many they
-     * are; up to RWKV_LANES elements after them are overwritten. sums[0] := the sum of w where
-     * high < x, sums[1] := that of those copied. */
-    size_t (*split)(const float* x, const float* w, size_t n, float low, float high, float* x_out,
-                    float* w_out, float sums[2]);
+    /* Copies x and w where low <= key <= high to x_out and w_out, in order, and returns how many
+     * they are; up to RWKV_LANES elements after them are overwritten. sums[0] := the sum of w where
+     * high < key, sums[1] := that of those copied. The key is x, or -|x - *middle| if middle is not
+     * NULL. */
+    size_t (*split)(const float* x, const float* w, size_t n, const float* middle, float low,
+                    float high, float* x_out, float* w_out, float sums[2]);
 } rwkv_kernels;
 
 /* ---- packing for vector levels (panel16.c) --------------------------------------------------- */

@@ -335,39 +335,43 @@ static float exp_sum(const float* x, size_t n, float top, float scale, float low
     return sum(y, n);
 }
 
-static float weighted_sum(const float* w, const float* x, size_t n, float top) {
-    float lanes[RWKV_LANES] = {0.0f};
+static void keep_from(float low, const float* x, size_t n, float top, float* w, float sums[2]) {
+    float of_w[RWKV_LANES] = {0.0f};
+    float of_products[RWKV_LANES] = {0.0f};
     for (size_t i = 0; i < n; i += RWKV_LANES) {
         for (size_t lane = 0; lane < RWKV_LANES; ++lane) {
-            const float product = w[i + lane] * (x[i + lane] - top);
-            lanes[lane] += w[i + lane] > 0.0f ? product : 0.0f;
+            const float wi = x[i + lane] < low ? 0.0f : w[i + lane];
+            const float product = wi * (x[i + lane] - top);
+            w[i + lane] = wi;
+            of_w[lane] += wi;
+            of_products[lane] += 0.0f < wi ? product : 0.0f;
         }
     }
-    return sum_lanes(lanes);
+    sums[0] = sum_lanes(of_w);
+    sums[1] = sum_lanes(of_products);
 }
 
-static size_t split(const float* x, const float* w, size_t n, float low, float high, float* x_out,
-                    float* w_out, float sums[2]) {
+static size_t split(const float* x, const float* w, size_t n, const float* middle, float low,
+                    float high, float* x_out, float* w_out, float sums[2]) {
     float above[RWKV_LANES] = {0.0f};
     float within[RWKV_LANES] = {0.0f};
+    size_t count = 0;
     for (size_t i = 0; i < n; i += RWKV_LANES) {
         for (size_t lane = 0; lane < RWKV_LANES; ++lane) {
             const float xi = x[i + lane];
             const float wi = w[i + lane];
-            const float not_above = xi <= high ? wi : 0.0f;
-            above[lane] += high < xi ? wi : 0.0f;
-            within[lane] += low <= xi ? not_above : 0.0f;
+            const float key = middle == NULL ? xi : -fabsf(xi - *middle);
+            const float not_above = key <= high ? wi : 0.0f;
+            above[lane] += high < key ? wi : 0.0f;
+            within[lane] += low <= key ? not_above : 0.0f;
+            /* Which are copied is as good as random: a branch on it would be mispredicted. */
+            x_out[count] = xi;
+            w_out[count] = wi;
+            count += (size_t)((low <= key) & (key <= high));
         }
     }
     sums[0] = sum_lanes(above);
     sums[1] = sum_lanes(within);
-    /* Which are copied is as good as random: a branch on it would be mispredicted. */
-    size_t count = 0;
-    for (size_t i = 0; i < n; ++i) {
-        x_out[count] = x[i];
-        w_out[count] = w[i];
-        count += (size_t)((low <= x[i]) & (x[i] <= high));
-    }
     return count;
 }
 
@@ -392,7 +396,7 @@ void rwkv_kernels_reference(rwkv_kernels* k) {
         .wkv7 = wkv7,
         .largest = largest,
         .exp_sum = exp_sum,
-        .weighted_sum = weighted_sum,
+        .keep_from = keep_from,
         .split = split,
     };
     for (int type = 0; type < RWKV_TYPE_COUNT; ++type) {

@@ -427,22 +427,27 @@ static float exp_sum(const float* x, size_t n, float top, float scale, float low
     return vsum_lanes(sum);
 }
 
-static float weighted_sum(const float* w, const float* x, size_t n, float top) {
+static void keep_from(float low, const float* x, size_t n, float top, float* w, float sums[2]) {
     const vec zero = vset1(0.0f);
-    vec sum[VECTORS];
-    for (int v = 0; v < VECTORS; ++v) sum[v] = zero;
+    vec of_w[VECTORS];
+    vec of_products[VECTORS];
+    for (int v = 0; v < VECTORS; ++v) of_w[v] = of_products[v] = zero;
     for (size_t i = 0; i < n; i += RWKV_LANES) {
         for (int v = 0; v < VECTORS; ++v) {
-            const vec wi = vload(w + i + v * LANES, LANES);
-            const vec difference = vsub(vload(x + i + v * LANES, LANES), vset1(top));
-            sum[v] = vadd(sum[v], vless(zero, wi, vmul(wi, difference), zero));
+            const vec xi = vload(x + i + v * LANES, LANES);
+            const vec wi = vless(xi, vset1(low), zero, vload(w + i + v * LANES, LANES));
+            const vec product = vmul(wi, vsub(xi, vset1(top)));
+            vstore(w + i + v * LANES, LANES, wi);
+            of_w[v] = vadd(of_w[v], wi);
+            of_products[v] = vadd(of_products[v], vless(zero, wi, product, zero));
         }
     }
-    return vsum_lanes(sum);
+    sums[0] = vsum_lanes(of_w);
+    sums[1] = vsum_lanes(of_products);
 }
 
-static size_t split(const float* x, const float* w, size_t n, float low, float high, float* x_out,
-                    float* w_out, float sums[2]) {
+INLINE size_t split_by(int by_distance, const float* x, const float* w, size_t n, vec middle,
+                       float low, float high, float* x_out, float* w_out, float sums[2]) {
     vec above[VECTORS];
     vec within[VECTORS];
     for (int v = 0; v < VECTORS; ++v) above[v] = within[v] = vset1(0.0f);
@@ -451,8 +456,10 @@ static size_t split(const float* x, const float* w, size_t n, float low, float h
         for (int v = 0; v < VECTORS; ++v) {
             const vec xi = vload(x + i + v * LANES, LANES);
             const vec wi = vload(w + i + v * LANES, LANES);
-            const vmask in = vwithin(vset1(low), xi, vset1(high));
-            above[v] = vadd(above[v], vless(vset1(high), xi, wi, vset1(0.0f)));
+            const vec d = vsub(xi, middle);
+            const vec key = by_distance ? vmin(d, vsub(middle, xi)) : xi;
+            const vmask in = vwithin(vset1(low), key, vset1(high));
+            above[v] = vadd(above[v], vless(vset1(high), key, wi, vset1(0.0f)));
             within[v] = vadd(within[v], vwhere(in, wi));
             count += vpack(in, xi, wi, x_out + count, w_out + count);
         }
@@ -460,6 +467,14 @@ static size_t split(const float* x, const float* w, size_t n, float low, float h
     sums[0] = vsum_lanes(above);
     sums[1] = vsum_lanes(within);
     return count;
+}
+
+static size_t split(const float* x, const float* w, size_t n, const float* middle, float low,
+                    float high, float* x_out, float* w_out, float sums[2]) {
+    if (middle == NULL) {
+        return split_by(0, x, w, n, vset1(0.0f), low, high, x_out, w_out, sums);
+    }
+    return split_by(1, x, w, n, vset1(*middle), low, high, x_out, w_out, sums);
 }
 
 static void use_vector_kernels(rwkv_kernels* k) {
@@ -480,6 +495,6 @@ static void use_vector_kernels(rwkv_kernels* k) {
     k->wkv7 = wkv7;
     k->largest = largest;
     k->exp_sum = exp_sum;
-    k->weighted_sum = weighted_sum;
+    k->keep_from = keep_from;
     k->split = split;
 }
