@@ -1,6 +1,6 @@
-// Sessions, states and batches through the C API, on tiny models of every version and weight type:
-// however tokens are cut, whoever the neighbours are and however many threads compute, a sequence
-// gets the same numbers; and what fails leaves everything as it was.
+// Sessions and batches through the C API, on tiny models of every version and weight type: however
+// tokens are cut, whoever the neighbours are and however many threads compute, a sequence gets the
+// same numbers.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -13,85 +13,20 @@
 #include <vector>
 
 #include "check.h"
+#include "open_model.h"
 #include "rwkv/rwkv.h"
 #include "tiny_model.h"
 
 namespace {
 
+using namespace opened;
+
 // Below this many rows of a sequence in one piece, results are the same to the bit however tokens
 // are cut; from here on a level may use wider arithmetic.
 constexpr size_t kExactRows = 32;
 
-struct Free {
-    void operator()(rwkv_model* m) const { rwkv_model_free(m); }
-    void operator()(rwkv_session* s) const { rwkv_session_free(s); }
-    void operator()(rwkv_batch* b) const { rwkv_batch_free(b); }
-};
-using Model = std::unique_ptr<rwkv_model, Free>;
-using Session = std::unique_ptr<rwkv_session, Free>;
-using Batch = std::unique_ptr<rwkv_batch, Free>;
-using Floats = std::vector<float>;
-using Tokens = std::vector<int32_t>;
-
 constexpr rwkv_type kTypes[] = {RWKV_TYPE_FP32, RWKV_TYPE_FP16, RWKV_TYPE_Q4_0, RWKV_TYPE_Q4_1,
                                 RWKV_TYPE_Q5_0, RWKV_TYPE_Q5_1, RWKV_TYPE_Q8_0};
-
-void expect_status(rwkv_status got, rwkv_status expected, const char* word, int line) {
-    const char* message = rwkv_error_message();
-    if (got == expected && std::strstr(message, word) != nullptr) return;
-    std::fprintf(stderr, "line %d: status %d, expected %d with '%s' in the message: %s\n", line,
-                 got, expected, word, message);
-    std::exit(1);
-}
-#define EXPECT_STATUS(call, status, word) expect_status(call, status, word, __LINE__)
-#define EXPECT_OK(call)                                                        \
-    do {                                                                       \
-        if ((call) != RWKV_STATUS_OK) {                                        \
-            std::fprintf(stderr, "%s:%d: %s: %s\n", __FILE__, __LINE__, #call, \
-                         rwkv_error_message());                                \
-            std::exit(1);                                                      \
-        }                                                                      \
-    } while (0)
-
-Model open(const tiny::File& file, size_t n_threads = 1) {
-    rwkv_model_options options = rwkv_model_options_default();
-    options.n_threads = n_threads;
-    rwkv_model* model = nullptr;
-    EXPECT_OK(rwkv_model_open(file.path(), &options, &model));
-    CHECK(rwkv_model_info_of(model).n_threads == n_threads);
-    return Model(model);
-}
-
-Session session_of(const Model& model) {
-    rwkv_session* session = nullptr;
-    EXPECT_OK(rwkv_session_create(model.get(), &session));
-    return Session(session);
-}
-
-Batch batch_of(const Model& model) {
-    rwkv_batch* batch = nullptr;
-    EXPECT_OK(rwkv_batch_create(model.get(), &batch));
-    return Batch(batch);
-}
-
-size_t vocab_of(const Model& model) { return rwkv_model_info_of(model.get()).n_vocab; }
-
-size_t state_size_of(const Model& model) { return rwkv_model_info_of(model.get()).state_size; }
-
-Floats state_of(const Model& model, const Session& session) {
-    Floats state(state_size_of(model));
-    EXPECT_OK(rwkv_state_read(session.get(), state.data(), state.size()));
-    return state;
-}
-
-Tokens random_tokens(size_t n, size_t n_vocab, uint32_t seed = 7) {
-    std::mt19937 random(seed);
-    Tokens tokens(n);
-    for (int32_t& t : tokens) t = static_cast<int32_t>(random() % n_vocab);
-    return tokens;
-}
-
-void choose_level(const char* level) { CHECK(setenv("RWKV_KERNELS", level, 1) == 0); }
 
 std::vector<std::string> supported_levels() {
     std::vector<std::string> levels;
@@ -106,10 +41,6 @@ struct Result {
     Floats logits;
     Floats state;
 };
-
-bool same_bits(const Floats& a, const Floats& b) {
-    return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
-}
 
 // The largest difference, relative to the range of `expected`.
 double difference(const Floats& got, const Floats& expected) {
@@ -387,163 +318,6 @@ void test_mixed_types(const std::vector<std::string>& versions) {
     }
 }
 
-// ---- states
-
-void test_fresh_state() {
-    for (const char* version : tiny::kVersions) {
-        const tiny::File file(tiny::random_model(version, RWKV_TYPE_FP32));
-        const Model model = open(file);
-        const rwkv_model_info info = rwkv_model_info_of(model.get());
-        const bool is_v4 = std::string(version) == "4";
-        const size_t C = info.n_embd;
-        CHECK(info.version == std::string(version));
-        CHECK(C == 64 && info.n_layer == 2 && info.n_vocab == 40 && info.n_ffn == 96);
-        CHECK(info.n_head == (is_v4 ? 0 : 2) && info.head_size == (is_v4 ? 0 : 32));
-        CHECK(info.ln_x_eps == (is_v4 ? 0.0f : 64e-5f));
-        CHECK(info.state_size == 2 * (is_v4 ? 5 * C : 2 * C + 2 * 32 * 32));
-        CHECK(info.data_type == std::string("fp32") && info.struct_size == sizeof info);
-
-        const Session session = session_of(model);
-        const Floats fresh = state_of(model, session);
-        for (size_t i = 0; i < fresh.size(); ++i) {
-            const bool is_pp = is_v4 && i % (5 * C) >= 4 * C;
-            CHECK(fresh[i] == (is_pp ? -1e30f : 0.0f));
-        }
-        const int32_t token = 5;
-        EXPECT_OK(rwkv_session_feed(session.get(), &token, 1, nullptr));
-        CHECK(!same_bits(state_of(model, session), fresh));
-        rwkv_session_reset(session.get());
-        CHECK(same_bits(state_of(model, session), fresh));
-    }
-}
-
-// A file may say what the heads' matrices begin with: row = value, column = key in the file.
-void test_time_state() {
-    for (const std::string version : {"5.1", "5.2", "6", "7"}) {
-        tiny::Sizes sizes;
-        sizes.time_state = true;
-        tiny::Model made = tiny::random_model(version, RWKV_TYPE_Q4_0, sizes);
-        const tiny::File tuned_file(made);
-        const Model tuned = open(tuned_file);
-        const size_t C = 64;
-        const size_t N = 32;
-        Floats expected(state_size_of(tuned), 0.0f);
-        for (size_t layer = 0; layer < 2; ++layer) {
-            const std::string name = "blocks." + std::to_string(layer) + ".att.time_state";
-            Floats heads(C * N);
-            std::memcpy(heads.data(), made.at(name).data.data(), heads.size() * sizeof(float));
-            made.erase(name);
-            float* wkv = expected.data() + layer * (2 * C + C * N) + 2 * C;
-            for (size_t i = 0; i < heads.size(); ++i) {
-                const size_t head = i / (N * N);
-                const size_t row = i / N % N;
-                const size_t column = i % N;
-                const bool as_it_is = version == "7";
-                wkv[as_it_is ? i : (head * N + column) * N + row] = heads[i];
-            }
-        }
-        const tiny::File plain_file(made);
-        const Model plain = open(plain_file);
-        CHECK(rwkv_model_info_of(tuned.get()).has_time_state == 1);
-        CHECK(rwkv_model_info_of(plain.get()).has_time_state == 0);
-
-        const Session session = session_of(tuned);
-        CHECK(same_bits(state_of(tuned, session), expected));
-        rwkv_session* forked = nullptr;
-        EXPECT_OK(rwkv_session_fork(session.get(), &forked));
-        const Session fork(forked);
-        CHECK(same_bits(state_of(tuned, fork), expected));
-
-        // As if the state had been written to a session that began with zeros.
-        const Session written = session_of(plain);
-        CHECK(!same_bits(state_of(plain, written), expected));
-        EXPECT_OK(rwkv_state_write(written.get(), expected.data(), expected.size()));
-        const Tokens tokens = random_tokens(40, vocab_of(plain));
-        Floats logits(vocab_of(plain));
-        EXPECT_OK(rwkv_session_feed(written.get(), tokens.data(), tokens.size(), logits.data()));
-        for (int i = 0; i < 2; ++i) {
-            Floats got(logits.size());
-            EXPECT_OK(rwkv_session_feed(session.get(), tokens.data(), tokens.size(), got.data()));
-            CHECK(same_bits(got, logits));
-            CHECK(same_bits(state_of(tuned, session), state_of(plain, written)));
-            rwkv_session_reset(session.get());
-            CHECK(same_bits(state_of(tuned, session), expected));
-        }
-        rwkv_session_reset(written.get());
-        CHECK(same_bits(state_of(plain, written), Floats(expected.size(), 0.0f)));
-    }
-}
-
-void test_state_is_a_value() {
-    for (const char* version : tiny::kVersions) {
-        const tiny::File file(tiny::random_model(version, RWKV_TYPE_Q8_0));
-        const Model model = open(file);
-        const size_t n_vocab = vocab_of(model);
-        const Tokens before = random_tokens(9, n_vocab, 1);
-        const Tokens after = random_tokens(6, n_vocab, 2);
-        const Session session = session_of(model);
-        EXPECT_OK(rwkv_session_feed(session.get(), before.data(), before.size(), nullptr));
-        const Floats saved = state_of(model, session);
-
-        rwkv_session* forked = nullptr;
-        EXPECT_OK(rwkv_session_fork(session.get(), &forked));
-        const Session fork(forked);
-        const Session written = session_of(model);
-        EXPECT_OK(rwkv_state_write(written.get(), saved.data(), saved.size()));
-        const Session copied = session_of(model);
-        EXPECT_OK(rwkv_state_copy(copied.get(), session.get()));
-        EXPECT_OK(rwkv_state_copy(copied.get(), copied.get()));
-
-        Floats expected(n_vocab);
-        EXPECT_OK(rwkv_session_feed(session.get(), after.data(), after.size(), expected.data()));
-        CHECK(!same_bits(state_of(model, session), saved));
-        for (const Session* other : {&fork, &written, &copied}) {
-            CHECK(same_bits(state_of(model, *other), saved));  // it did not move with the first
-            Floats got(n_vocab);
-            EXPECT_OK(rwkv_session_feed(other->get(), after.data(), after.size(), got.data()));
-            CHECK(same_bits(got, expected));
-            CHECK(same_bits(state_of(model, *other), state_of(model, session)));
-        }
-
-        // Any numbers come back as they were written, NaN too.
-        Floats numbers(saved.size());
-        std::iota(numbers.begin(), numbers.end(), -1000.0f);
-        numbers[1] = std::numeric_limits<float>::quiet_NaN();
-        EXPECT_OK(rwkv_state_write(written.get(), numbers.data(), numbers.size()));
-        CHECK(same_bits(state_of(model, written), numbers));
-    }
-}
-
-void test_state_of_another_model() {
-    const tiny::File file4(tiny::random_model("4", RWKV_TYPE_FP32));
-    const tiny::File file7(tiny::random_model("7", RWKV_TYPE_FP32));
-    const Model model4 = open(file4);
-    const Model model7 = open(file7);
-    const Model twin7 = open(file7);
-    const Session of4 = session_of(model4);
-    const Session of7 = session_of(model7);
-    const Session of_twin7 = session_of(twin7);
-    const Floats fresh = state_of(model7, of7);
-    Floats state4 = state_of(model4, of4);
-
-    EXPECT_STATUS(rwkv_state_write(of7.get(), state4.data(), state4.size()),
-                  RWKV_STATUS_STATE_MISMATCH, "expected");
-    EXPECT_STATUS(rwkv_state_write(of7.get(), fresh.data(), fresh.size() - 1),
-                  RWKV_STATUS_STATE_MISMATCH, std::to_string(fresh.size()).c_str());
-    EXPECT_STATUS(rwkv_state_read(of4.get(), state4.data(), state4.size() + 1),
-                  RWKV_STATUS_STATE_MISMATCH, "expected");
-    EXPECT_STATUS(rwkv_state_copy(of7.get(), of4.get()), RWKV_STATUS_STATE_MISMATCH, "model");
-    EXPECT_STATUS(rwkv_state_copy(of7.get(), of_twin7.get()), RWKV_STATUS_STATE_MISMATCH, "model");
-    CHECK(same_bits(state_of(model7, of7), fresh));
-
-    const Batch batch = batch_of(model7);
-    const int32_t token = 1;
-    EXPECT_STATUS(rwkv_batch_add(batch.get(), of_twin7.get(), &token, 1, RWKV_LOGITS_NONE, nullptr),
-                  RWKV_STATUS_INVALID_ARGUMENT, "another model");
-    EXPECT_OK(rwkv_batch_run(batch.get()));
-    CHECK(same_bits(state_of(twin7, of_twin7), fresh));
-}
-
 void test_free_in_any_order() {
     const tiny::File file(tiny::random_model("6", RWKV_TYPE_Q5_0));
     Model model = open(file, 2);
@@ -573,224 +347,6 @@ void test_free_in_any_order() {
     rwkv_batch_free(nullptr);
     rwkv_session_reset(nullptr);
     rwkv_batch_clear(nullptr);
-}
-
-// ---- what fails, and that it leaves everything as it was
-
-void test_errors_change_nothing() {
-    const tiny::File file(tiny::random_model("7", RWKV_TYPE_Q4_0));
-    const Model model = open(file);
-    const size_t n_vocab = vocab_of(model);
-    const Session session = session_of(model);
-    Tokens tokens = random_tokens(300, n_vocab);
-    EXPECT_OK(rwkv_session_feed(session.get(), tokens.data(), 3, nullptr));
-    const Floats state = state_of(model, session);
-    const Floats untouched(n_vocab, 7.0f);
-    Floats logits = untouched;
-
-    const int32_t bad_tokens[] = {-1, static_cast<int32_t>(n_vocab),
-                                  std::numeric_limits<int32_t>::min(),
-                                  std::numeric_limits<int32_t>::max()};
-    for (const int32_t bad : bad_tokens) {
-        tokens.back() = bad;
-        EXPECT_STATUS(rwkv_session_feed(session.get(), tokens.data(), 300, logits.data()),
-                      RWKV_STATUS_TOKEN_OUT_OF_RANGE, "tokens[299]");
-        CHECK(std::strstr(rwkv_error_message(), std::to_string(bad).c_str()) != nullptr);
-    }
-    EXPECT_STATUS(rwkv_session_feed(session.get(), tokens.data(), 0, logits.data()),
-                  RWKV_STATUS_INVALID_ARGUMENT, "tokens");
-    EXPECT_STATUS(rwkv_session_feed(session.get(), nullptr, 1, logits.data()),
-                  RWKV_STATUS_INVALID_ARGUMENT, "tokens");
-
-    const Batch batch = batch_of(model);
-    const auto add = [&](const int32_t* t, size_t n, rwkv_logits wanted, float* out) {
-        return rwkv_batch_add(batch.get(), session.get(), t, n, wanted, out);
-    };
-    EXPECT_STATUS(add(tokens.data(), 300, RWKV_LOGITS_ALL, logits.data()),
-                  RWKV_STATUS_TOKEN_OUT_OF_RANGE, "tokens[299]");
-    EXPECT_STATUS(add(tokens.data(), 0, RWKV_LOGITS_NONE, nullptr), RWKV_STATUS_INVALID_ARGUMENT,
-                  "tokens");
-    EXPECT_STATUS(add(nullptr, 1, RWKV_LOGITS_NONE, nullptr), RWKV_STATUS_INVALID_ARGUMENT,
-                  "tokens");
-    EXPECT_STATUS(add(tokens.data(), 1, RWKV_LOGITS_LAST, nullptr), RWKV_STATUS_INVALID_ARGUMENT,
-                  "logits_out");
-    EXPECT_STATUS(add(tokens.data(), 1, RWKV_LOGITS_ALL, nullptr), RWKV_STATUS_INVALID_ARGUMENT,
-                  "logits_out");
-    EXPECT_STATUS(add(tokens.data(), 1, static_cast<rwkv_logits>(3), logits.data()),
-                  RWKV_STATUS_INVALID_ARGUMENT, "wanted");
-    EXPECT_OK(rwkv_batch_run(batch.get()));  // nothing came into it
-    EXPECT_OK(add(tokens.data(), 1, RWKV_LOGITS_LAST, logits.data()));
-    EXPECT_STATUS(add(tokens.data(), 1, RWKV_LOGITS_NONE, nullptr), RWKV_STATUS_INVALID_ARGUMENT,
-                  "already");
-    rwkv_batch_clear(batch.get());
-    EXPECT_OK(rwkv_batch_run(batch.get()));
-    CHECK(same_bits(logits, untouched));
-    CHECK(same_bits(state_of(model, session), state));
-
-    // An error of one sequence is no error of those that were added before.
-    EXPECT_OK(add(tokens.data(), 1, RWKV_LOGITS_LAST, logits.data()));
-    const Session other = session_of(model);
-    EXPECT_STATUS(
-        rwkv_batch_add(batch.get(), other.get(), &tokens.back(), 1, RWKV_LOGITS_NONE, nullptr),
-        RWKV_STATUS_TOKEN_OUT_OF_RANGE, "tokens[0]");
-    EXPECT_OK(rwkv_batch_run(batch.get()));
-    CHECK(!same_bits(logits, untouched));
-    CHECK(!same_bits(state_of(model, session), state));
-}
-
-void test_null_arguments() {
-    const tiny::File file(tiny::random_model("5.2", RWKV_TYPE_FP16));
-    const Model model = open(file);
-    const Session session = session_of(model);
-    const Batch batch = batch_of(model);
-    Floats state = state_of(model, session);
-    const int32_t token = 0;
-    rwkv_model* const model_before = model.get();
-    rwkv_model* model_out = model_before;
-    rwkv_session* session_out = session.get();
-    rwkv_batch* batch_out = batch.get();
-    constexpr rwkv_status kInvalid = RWKV_STATUS_INVALID_ARGUMENT;
-
-    EXPECT_STATUS(rwkv_model_open(nullptr, nullptr, &model_out), kInvalid, "path");
-    EXPECT_STATUS(rwkv_model_open(file.path(), nullptr, nullptr), kInvalid, "model_out");
-    EXPECT_STATUS(rwkv_session_create(nullptr, &session_out), kInvalid, "model");
-    EXPECT_STATUS(rwkv_session_create(model.get(), nullptr), kInvalid, "session_out");
-    EXPECT_STATUS(rwkv_session_feed(nullptr, &token, 1, nullptr), kInvalid, "session");
-    EXPECT_STATUS(rwkv_session_fork(nullptr, &session_out), kInvalid, "session");
-    EXPECT_STATUS(rwkv_session_fork(session.get(), nullptr), kInvalid, "session_out");
-    EXPECT_STATUS(rwkv_state_read(nullptr, state.data(), state.size()), kInvalid, "session");
-    EXPECT_STATUS(rwkv_state_read(session.get(), nullptr, state.size()), kInvalid, "state_out");
-    EXPECT_STATUS(rwkv_state_write(nullptr, state.data(), state.size()), kInvalid, "session");
-    EXPECT_STATUS(rwkv_state_write(session.get(), nullptr, state.size()), kInvalid, "state");
-    EXPECT_STATUS(rwkv_state_copy(nullptr, session.get()), kInvalid, "NULL");
-    EXPECT_STATUS(rwkv_state_copy(session.get(), nullptr), kInvalid, "NULL");
-    EXPECT_STATUS(rwkv_batch_create(nullptr, &batch_out), kInvalid, "model");
-    EXPECT_STATUS(rwkv_batch_create(model.get(), nullptr), kInvalid, "batch_out");
-    EXPECT_STATUS(rwkv_batch_add(nullptr, session.get(), &token, 1, RWKV_LOGITS_NONE, nullptr),
-                  kInvalid, "batch");
-    EXPECT_STATUS(rwkv_batch_add(batch.get(), nullptr, &token, 1, RWKV_LOGITS_NONE, nullptr),
-                  kInvalid, "session");
-    EXPECT_STATUS(rwkv_batch_run(nullptr), kInvalid, "batch");
-    EXPECT_STATUS(rwkv_model_open("missing.bin", nullptr, &model_out), RWKV_STATUS_FILE_UNREADABLE,
-                  "missing.bin");
-    CHECK(model_out == model_before && session_out == session.get() && batch_out == batch.get());
-    CHECK(rwkv_kernels_supported(nullptr) == 0);
-}
-
-void test_status_sentences() {
-    for (const int status :
-         {0, 1, 2, 3, 4, 9, 20, 21, 22, 23, 24, 30, 31, 32, 33, 34, 40, 41, 50, 60}) {
-        const char* sentence = rwkv_status_sentence(static_cast<rwkv_status>(status));
-        CHECK(std::string(sentence) != "unknown status" && *sentence != '\0');
-    }
-    for (const int unknown : {10, 63}) {
-        CHECK(rwkv_status_sentence(static_cast<rwkv_status>(unknown)) != nullptr);
-    }
-    CHECK(rwkv_version_string() == std::string(RWKV_VERSION_STRING));
-    CHECK(rwkv_version_abi() == RWKV_ABI_VERSION);
-}
-
-// ---- options and environment
-
-void test_options() {
-    const tiny::File file4(tiny::random_model("4", RWKV_TYPE_FP32));
-    const tiny::File file5(tiny::random_model("5.1", RWKV_TYPE_FP32));
-    rwkv_model* model = nullptr;
-    rwkv_model_options options = rwkv_model_options_default();
-    CHECK(options.struct_size == sizeof options && options.n_threads == 0 &&
-          options.ln_x_eps == 0.0f);
-
-    for (const size_t size : {size_t{0}, sizeof options - 1, sizeof options + 8}) {
-        options.struct_size = size;
-        EXPECT_STATUS(rwkv_model_open(file4.path(), &options, &model), RWKV_STATUS_INVALID_ARGUMENT,
-                      "struct_size");
-    }
-    options = rwkv_model_options_default();
-    for (const size_t n : {size_t{1025}, std::numeric_limits<size_t>::max()}) {
-        options.n_threads = n;
-        EXPECT_STATUS(rwkv_model_open(file4.path(), &options, &model), RWKV_STATUS_INVALID_ARGUMENT,
-                      "n_threads");
-    }
-    options.n_threads = 1;
-    constexpr float kInfinity = std::numeric_limits<float>::infinity();
-    for (const float eps : {-1e-5f, std::numeric_limits<float>::quiet_NaN(), kInfinity}) {
-        options.ln_x_eps = eps;
-        EXPECT_STATUS(rwkv_model_open(file5.path(), &options, &model), RWKV_STATUS_INVALID_ARGUMENT,
-                      "ln_x_eps");
-    }
-    options.ln_x_eps = 1e-5f;
-    EXPECT_STATUS(rwkv_model_open(file4.path(), &options, &model), RWKV_STATUS_MODEL_OPTION,
-                  "ln_x_eps");
-    CHECK(model == nullptr);
-
-    EXPECT_OK(rwkv_model_open(file5.path(), &options, &model));
-    const Model changed(model);
-    CHECK(rwkv_model_info_of(model).ln_x_eps == 1e-5f);
-    const Tokens tokens = random_tokens(8, vocab_of(changed));
-    CHECK(difference(feed_one_by_one(changed, tokens).logits,
-                     feed_one_by_one(open(file5), tokens).logits) > 1e-5);
-}
-
-void test_kernel_levels() {
-    const tiny::File file(tiny::random_model("7", RWKV_TYPE_Q4_0));
-    const auto open_status = [&](std::string* active) {
-        rwkv_model* model = nullptr;
-        const rwkv_status status = rwkv_model_open(file.path(), nullptr, &model);
-        if (status == RWKV_STATUS_OK) *active = rwkv_model_info_of(model).kernels;
-        CHECK((status == RWKV_STATUS_OK) == (model != nullptr));
-        rwkv_model_free(model);
-        return status;
-    };
-    CHECK(rwkv_kernels_all()[0] == std::string("reference"));
-    CHECK(rwkv_kernels_supported("reference") == 1);
-    std::string active;
-    std::string highest;
-    for (const char* const* name = rwkv_kernels_all(); *name != nullptr; ++name) {
-        choose_level(*name);
-        if (rwkv_kernels_supported(*name)) {
-            EXPECT_OK(open_status(&active));
-            CHECK(active == *name);
-            highest = *name;
-        } else {
-            EXPECT_STATUS(open_status(&active), RWKV_STATUS_KERNELS_UNSUPPORTED, *name);
-        }
-    }
-    for (const char* unknown : {"avx3", "Reference", "reference ", "0"}) {
-        choose_level(unknown);
-        CHECK(rwkv_kernels_supported(unknown) == 0);
-        EXPECT_STATUS(open_status(&active), RWKV_STATUS_KERNELS_UNKNOWN, unknown);
-        CHECK(std::strstr(rwkv_error_message(), "reference") != nullptr);  // what there is
-    }
-    choose_level("");
-    EXPECT_OK(open_status(&active));
-    CHECK(active == highest);
-    CHECK(unsetenv("RWKV_KERNELS") == 0);
-    EXPECT_OK(open_status(&active));
-    CHECK(active == highest);
-}
-
-void test_thread_environment() {
-    const tiny::File file(tiny::random_model("4", RWKV_TYPE_FP32));
-    rwkv_model* model = nullptr;
-    CHECK(setenv("RWKV_THREADS", "3", 1) == 0);
-    EXPECT_OK(rwkv_model_open(file.path(), nullptr, &model));
-    CHECK(rwkv_model_info_of(model).n_threads == 3);
-    rwkv_model_free(model);
-    open(file, 2);  // the option goes first: `open` checks the number
-    model = nullptr;
-    for (const char* bad : {"0", "-1", "x", "3x", "1025", "99999999999999999999", "1.5"}) {
-        CHECK(setenv("RWKV_THREADS", bad, 1) == 0);
-        EXPECT_STATUS(rwkv_model_open(file.path(), nullptr, &model), RWKV_STATUS_INVALID_ARGUMENT,
-                      "RWKV_THREADS");
-        CHECK(model == nullptr);
-    }
-    for (const char* none : {"", static_cast<const char*>(nullptr)}) {
-        CHECK((none == nullptr ? unsetenv("RWKV_THREADS") : setenv("RWKV_THREADS", none, 1)) == 0);
-        EXPECT_OK(rwkv_model_open(file.path(), nullptr, &model));
-        CHECK(rwkv_model_info_of(model).n_threads >= 1);
-        rwkv_model_free(model);
-        model = nullptr;
-    }
 }
 
 // ---- several threads of the caller
@@ -825,19 +381,6 @@ void test_concurrent_sessions() {
     }
 }
 
-void test_message_is_per_thread() {
-    rwkv_model* model = nullptr;
-    EXPECT_STATUS(rwkv_model_open("here.bin", nullptr, &model), RWKV_STATUS_FILE_UNREADABLE,
-                  "here.bin");
-    std::thread([] {
-        CHECK(*rwkv_error_message() == '\0');
-        rwkv_model* other = nullptr;
-        EXPECT_STATUS(rwkv_model_open("there.bin", nullptr, &other), RWKV_STATUS_FILE_UNREADABLE,
-                      "there.bin");
-    }).join();
-    CHECK(std::strstr(rwkv_error_message(), "here.bin") == rwkv_error_message());
-}
-
 }  // namespace
 
 // test_session [VERSION...]: the tests of whole models are for these RWKV versions (default: all).
@@ -845,17 +388,6 @@ int main(int argc, char** argv) {
     std::vector<std::string> versions(argv + 1, argv + argc);
     if (versions.empty()) versions.assign(std::begin(tiny::kVersions), std::end(tiny::kVersions));
     CHECK(unsetenv("RWKV_KERNELS") == 0 && unsetenv("RWKV_THREADS") == 0);
-    test_status_sentences();
-    test_message_is_per_thread();
-    test_kernel_levels();
-    test_thread_environment();
-    test_options();
-    test_null_arguments();
-    test_errors_change_nothing();
-    test_fresh_state();
-    test_time_state();
-    test_state_is_a_value();
-    test_state_of_another_model();
     test_free_in_any_order();
     test_concurrent_sessions();
     test_odd_sizes(versions);

@@ -16,60 +16,21 @@
 
 #include "check.h"
 #include "hash64.h"
+#include "open_model.h"
 #include "rwkv/rwkv.h"
 #include "tiny_model.h"
 
 namespace {
 
-struct Free {
-    void operator()(rwkv_model* m) const { rwkv_model_free(m); }
-    void operator()(rwkv_session* s) const { rwkv_session_free(s); }
-};
-using Model = std::unique_ptr<rwkv_model, Free>;
-using Session = std::unique_ptr<rwkv_session, Free>;
+using namespace opened;
 using Bytes = std::vector<uint8_t>;
-using Floats = std::vector<float>;
 
 constexpr size_t kHeaderBytes = 56;
-
-#define EXPECT_OK(call)                                                        \
-    do {                                                                       \
-        if ((call) != RWKV_STATUS_OK) {                                        \
-            std::fprintf(stderr, "%s:%d: %s: %s\n", __FILE__, __LINE__, #call, \
-                         rwkv_error_message());                                \
-            std::exit(1);                                                      \
-        }                                                                      \
-    } while (0)
-
-Model open(const tiny::Model& made) {
-    const tiny::File file(made);
-    rwkv_model_options options = rwkv_model_options_default();
-    options.n_threads = 1;
-    rwkv_model* model = nullptr;
-    EXPECT_OK(rwkv_model_open(file.path(), &options, &model));
-    return Model(model);
-}
-
-Session session_of(const Model& model) {
-    rwkv_session* session = nullptr;
-    EXPECT_OK(rwkv_session_create(model.get(), &session));
-    return Session(session);
-}
 
 Floats feed(const Session& session, const Model& model, const std::vector<int32_t>& tokens) {
     Floats logits(rwkv_model_info_of(model.get()).n_vocab);
     EXPECT_OK(rwkv_session_feed(session.get(), tokens.data(), tokens.size(), logits.data()));
     return logits;
-}
-
-Floats state_of(const Session& session, const Model& model) {
-    Floats state(rwkv_model_info_of(model.get()).state_size);
-    EXPECT_OK(rwkv_state_read(session.get(), state.data(), state.size()));
-    return state;
-}
-
-bool same_bits(const Floats& a, const Floats& b) {
-    return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
 std::string path_of(const char* name) {
@@ -109,13 +70,13 @@ void test_round_trip() {
         const Model model = open(tiny::random_model(version, RWKV_TYPE_Q4_0));
         const Session session = session_of(model);
         feed(session, model, {1, 2, 3, 4, 5});
-        const Floats before = state_of(session, model);
+        const Floats before = state_of(model, session);
 
         EXPECT_OK(rwkv_state_save(session.get(), path.c_str(), RWKV_STATE_FP32));
         CHECK(read_file(path).size() == kHeaderBytes + before.size() * 4 + 8);
         const Session other = session_of(model);
         EXPECT_OK(rwkv_state_load(other.get(), path.c_str()));
-        CHECK(same_bits(state_of(other, model), before));
+        CHECK(same_bits(state_of(model, other), before));
         const Floats expected = feed(session, model, {6, 7});
         CHECK(same_bits(feed(other, model, {6, 7}), expected));
 
@@ -124,7 +85,7 @@ void test_round_trip() {
         EXPECT_OK(rwkv_state_save(session.get(), path.c_str(), RWKV_STATE_FP16));  // replaces
         CHECK(read_file(path).size() == kHeaderBytes + before.size() * 2 + 8);
         EXPECT_OK(rwkv_state_load(other.get(), path.c_str()));
-        const Floats rounded = state_of(other, model);
+        const Floats rounded = state_of(model, other);
         for (size_t i = 0; i < before.size(); ++i) {
             CHECK_NEAR(rounded[i], before[i], std::fabs(before[i]) / 2048 + 3e-8);
         }
@@ -161,7 +122,7 @@ void expect_refused(const Session& session, const Model& model, const Bytes& byt
                     rwkv_status status, const char* word) {
     static const std::string path = path_of("refused");
     write_file(path, bytes);
-    const Floats before = state_of(session, model);
+    const Floats before = state_of(model, session);
     const rwkv_status got = rwkv_state_load(session.get(), path.c_str());
     const std::string message = rwkv_error_message();
     if (got != status || message.find(word) == std::string::npos || message.find(path) != 0) {
@@ -169,7 +130,7 @@ void expect_refused(const Session& session, const Model& model, const Bytes& byt
                      message.c_str());
         std::exit(1);
     }
-    CHECK(same_bits(state_of(session, model), before));
+    CHECK(same_bits(state_of(model, session), before));
     ::unlink(path.c_str());
 }
 
@@ -244,7 +205,7 @@ void test_save_refused() {
     EXPECT_OK(rwkv_state_save(session.get(), path.c_str(), RWKV_STATE_FP32));
     const Bytes good = read_file(path);
 
-    Floats state = state_of(session, model);
+    Floats state = state_of(model, session);
     state[1] = std::numeric_limits<float>::quiet_NaN();
     EXPECT_OK(rwkv_state_write(session.get(), state.data(), state.size()));
     CHECK(rwkv_state_save(session.get(), path.c_str(), RWKV_STATE_FP32) == RWKV_STATUS_STATE_VALUE);

@@ -132,6 +132,12 @@ def test_empty_stop_is_refused() -> None:
         StopMatcher(["a", ""])
 
 
+@pytest.mark.parametrize("stop", [5, [5], [b"a", None], None])
+def test_stop_that_is_no_text_is_refused(stop: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"^stop: expected text, bytes or a list"):
+        StopMatcher(stop)
+
+
 small_bytes = st.lists(st.sampled_from([b"a", b"b", b"ab", b"ba", b"aab"])).map(b"".join)
 
 

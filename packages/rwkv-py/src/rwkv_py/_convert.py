@@ -43,6 +43,22 @@ def as_integers(name: str, values: Iterable[int]) -> list[int]:
     return [as_integer(name, value) for value in iterator]
 
 
+def as_stops(stop: str | bytes | Iterable[str | bytes]) -> list[bytes]:
+    """Make the stop strings of `stop`, one or several, bytes: none of them empty."""
+    refused = f"stop: expected text, bytes or a list of them, got {stop!r}"
+    if isinstance(stop, str | bytes):
+        stop = [stop]
+    try:
+        stops = list(stop)
+    except TypeError:
+        raise InvalidArgumentError(refused) from None
+    if not all(isinstance(each, str | bytes) for each in stops):
+        raise InvalidArgumentError(refused)
+    if not all(stops):
+        raise InvalidArgumentError("stop: expected no empty string, got one")
+    return [each.encode() if isinstance(each, str) else each for each in stops]
+
+
 def as_count(name: str, value: int, *, at_least: int = 0) -> int:
     """Check that the argument `name` is an integer, `at_least` or more."""
     count = as_integer(name, value)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias, Unpack
 
-from ._convert import StrPath, as_count
+from ._convert import StrPath, as_count, as_stops
 from .chat_format import ChatFormat
 from .errors import InvalidArgumentError, StateFileError, StateMismatchError
 from .model import Model
@@ -197,7 +197,7 @@ class Chat:
         self._session = session
         self._format = ChatFormat.named(format) if isinstance(format, str) else format
         self._max_tokens = max_tokens
-        self._stop = _as_tuple(stop)
+        self._stop = as_stops(stop)
         self._undo_turns = undo_turns
         self._sampling = sampling
         self._system = system or ""
@@ -468,7 +468,7 @@ class Chat:
         stream = self._session.stream(
             self._format.opening,
             max_tokens=self._max_tokens if max_tokens is None else max_tokens,
-            stop=(*self._format.stop, *(self._stop if stop is None else _as_tuple(stop))),
+            stop=(*self._format.stop, *(self._stop if stop is None else as_stops(stop))),
             **options,
         )
         return Reply(stream, self._format.opening, self._settle)
@@ -516,10 +516,6 @@ class Chat:
                 "was loaded: older states are not kept. Try Chat(..., undo_turns=) with more"
             )
         return turn.before
-
-
-def _as_tuple(stop: str | bytes | Iterable[str | bytes]) -> tuple[str | bytes, ...]:
-    return (stop,) if isinstance(stop, str | bytes) else tuple(stop)
 
 
 @dataclass

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
-from ._convert import StrPath, TokenSequence, as_count, as_integers, as_path, as_tokens
+from ._convert import StrPath, TokenSequence, as_count, as_integers, as_path, as_stops, as_tokens
 from .errors import InvalidArgumentError, ModelFileError
 from .sampling import SamplingOptions
 
@@ -238,8 +238,7 @@ class Model:
                 f"prompts: expected a list of them, got one: {prompts!r}. Try [prompt]"
             )
         prompts = list(prompts)
-        if not isinstance(stop, str | bytes):
-            stop = list(stop)
+        stop = as_stops(stop)
         stop_tokens = as_integers("stop_tokens", stop_tokens)
         if "banned_tokens" in sampling:
             sampling["banned_tokens"] = as_integers("banned_tokens", sampling["banned_tokens"])

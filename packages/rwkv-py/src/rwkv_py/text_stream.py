@@ -6,8 +6,7 @@ import codecs
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, TypeAlias
 
-from ._convert import as_count, as_integers
-from .errors import InvalidArgumentError
+from ._convert import as_count, as_integers, as_stops
 from .tokenizer import Tokenizer
 
 __all__ = ["FinishReason", "StopMatcher", "TextBuilder", "TextStream"]
@@ -27,10 +26,8 @@ class StopMatcher:
     True
     """
 
-    def __init__(self, stops: Iterable[str | bytes]):
-        self._stops = [stop.encode() if isinstance(stop, str) else stop for stop in stops]
-        if not all(self._stops):
-            raise InvalidArgumentError("stop: expected no empty string, got one")
+    def __init__(self, stop: str | bytes | Iterable[str | bytes]):
+        self._stops = as_stops(stop)
         self._held = b""
         self.found = False
 
@@ -93,7 +90,7 @@ class TextBuilder:
         self._tokenizer = tokenizer
         self._max_tokens = as_count("max_tokens", max_tokens)
         self._stop_tokens = frozenset(as_integers("stop_tokens", stop_tokens))
-        self._matcher = StopMatcher([stop] if isinstance(stop, str | bytes) else stop)
+        self._matcher = StopMatcher(stop)
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
     @property
