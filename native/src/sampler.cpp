@@ -87,6 +87,7 @@ void Sampler::add_heavy(const float* x, const float* w, size_t n, const float* m
                         double weight, size_t stride) {
     heavy_.n = 0;
     const auto least = static_cast<float>(weight / kHeavy);
+    if (least == 0) return;  // rounding left nothing
     for (size_t i = 0; i < n; i += kBlock) {
         if (w == weights_.data() && block_sums_[i / kBlock] < static_cast<double>(least)) continue;
         add_between(w + i, x + i, std::min(kBlock, n - i), nullptr, least, kInfinity, heavy_);
@@ -94,6 +95,27 @@ void Sampler::add_heavy(const float* x, const float* w, size_t n, const float* m
     for (size_t i = 0; i < heavy_.n; ++i) {
         sample_.emplace_back(key(heavy_.w[i], middle), heavy_.x[i] / static_cast<float>(stride));
     }
+}
+
+// Sorts the sample, the largest key first. A rank is found by comparing with all others: for so few
+// that is sooner done than std::sort(), of whose branches a third are mispredicted.
+void Sampler::sort_sample() {
+    const size_t n = sample_.size();
+    ordinals_.resize(n);
+    taken_.assign(n, 0);
+    sorted_.resize(n);
+    for (size_t i = 0; i < n; ++i) {  // integers in the order of the floats
+        int32_t bits;
+        std::memcpy(&bits, &sample_[i].first, sizeof bits);
+        ordinals_[i] = bits < 0 ? bits ^ INT32_MAX : bits;
+    }
+    for (size_t i = 0; i < n; ++i) {
+        int32_t rank = 0;
+        for (size_t j = 0; j < n; ++j) rank += ordinals_[j] > ordinals_[i];
+        const auto place = static_cast<size_t>(rank);
+        sorted_[place + taken_[place]++] = sample_[i];  // after those equal to it
+    }
+    sample_.swap(sorted_);
 }
 
 // The largest of the keys such that the tokens with it and above weigh `target` or more; the
@@ -119,7 +141,7 @@ float Sampler::cut(const float* x, const float* w, size_t n, const float* middle
             if (w[i] < heavy) sample_.emplace_back(key(x[i], middle), w[i]);
         }
         if (stride > 1) add_heavy(x, w, n, middle, weight, stride);
-        std::sort(sample_.begin(), sample_.end(), std::greater<>());
+        sort_sample();
         if (stride <= 1) break;  // the sample is all of them, or rounding left none
 
         float low, high;

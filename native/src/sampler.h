@@ -67,6 +67,7 @@ class Sampler {
               double target);
     void add_heavy(const float* x, const float* w, size_t n, const float* middle, double weight,
                    size_t stride);
+    void sort_sample();
     double add_between(const float* x, const float* w, size_t n, const float* middle, float low,
                        float high, Candidates& found);
     double split(const float* x, const float* w, size_t n, const float* middle, float low,
@@ -103,6 +104,9 @@ class Sampler {
 
     // Scratch of cut().
     std::vector<std::pair<float, float>> sample_;
+    std::vector<std::pair<float, float>> sorted_;
+    std::vector<int32_t> ordinals_;
+    std::vector<size_t> taken_;  // how many of a rank are sorted
     Candidates candidates_[2];
     Candidates heavy_;  // its x are weights, its w numbers
     Candidates left_;   // by the filters before typical sampling
