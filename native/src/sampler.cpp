@@ -64,7 +64,8 @@ double Sampler::add_between(const float* x, const float* w, size_t n, const floa
     return static_cast<double>(sums[0]);
 }
 
-// Copies the pairs with low <= key <= high to `within`. Returns the weight of those above.
+// Copies the pairs with low <= key <= high to `within`, or weighs them only where low = high: their
+// keys are known then. Returns the weight of those above.
 double Sampler::split(const float* x, const float* w, size_t n, const float* middle, float low,
                       float high, Candidates& within) {
     double above = 0;
@@ -73,6 +74,7 @@ double Sampler::split(const float* x, const float* w, size_t n, const float* mid
     for (size_t i = 0; i < n; i += kBlock) {
         if (w == weights_.data() && block_sums_[i / kBlock] == 0) continue;
         above += add_between(x + i, w + i, std::min(kBlock, n - i), middle, low, high, within);
+        if (low == high) within.n = 0;
     }
     for (; within.n % RWKV_LANES != 0; ++within.n) {
         within.x[within.n] = -kInfinity;
