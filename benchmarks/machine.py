@@ -6,6 +6,7 @@ import datetime
 import json
 import os
 import platform
+import statistics
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -43,38 +44,48 @@ def physical_cores() -> int:
 
 
 class Limits:
-    """The machine's limits, measured again before each piece of work; the best of a run counts."""
+    """The machine's limits, measured again beside each run, since they move with its neighbours."""
 
     def __init__(self) -> None:
-        self._read: dict[tuple[int, int], float] = {}
-        self._multiply: dict[tuple[str, int], dict[str, float]] = {}
+        self._read: dict[tuple[int, int], list[float]] = {}
+        self._multiply: dict[tuple[str, int], dict[str, list[float]]] = {}
 
-    def measure(self, n_bytes: int, threads: int, level: str) -> None:
-        """Measures reading a buffer of n_bytes, and multiplying with a level's instructions."""
+    def measure(self, n_bytes: int, threads: int, level: str) -> Rates:
+        """What reading a buffer of n_bytes and multiplying with a level's instructions reach now.
+
+        Each is the best of several samples within about a second.
+        """
         command = [str(BENCH_KERNELS), "--limits", "--json", "--read", str(n_bytes)]
         command += ["--threads", str(threads), "--levels", level]
         found = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
-        rate = found["read"][0]["bytes_per_s"]
-        self._read[n_bytes, threads] = max(rate, self._read.get((n_bytes, threads), 0.0))
-        kept = self._multiply.setdefault((level, threads), {"int8": 0, "bf16": 0, "fp32": 0})
-        for kind in kept:
-            kept[kind] = max(kept[kind], found["multiply"][0][kind])
-
-    def rates(self, n_bytes: int, threads: int, level: str) -> Rates:
-        """The best that was measured so far."""
-        multiply = self._multiply[level, threads]
-        return Rates(read=self._read[n_bytes, threads], **multiply)
+        read = found["read"][0]["bytes_per_s"]
+        multiply = {kind: found["multiply"][0][kind] for kind in ("int8", "bf16", "fp32")}
+        self._read.setdefault((n_bytes, threads), []).append(read)
+        kept = self._multiply.setdefault((level, threads), {kind: [] for kind in multiply})
+        for kind, rate in multiply.items():
+            kept[kind].append(rate)
+        return Rates(read=read, **multiply)
 
     def as_json(self) -> dict[str, Any]:
-        """Everything measured: bytes per second, multiply-adds per second."""
+        """Bytes per second (median, least and most measured); multiply-adds per second (median)."""
         return {
             "read": [
-                {"bytes": n, "threads": t, "bytes_per_s": rate}
-                for (n, t), rate in sorted(self._read.items())
+                {
+                    "bytes": n,
+                    "threads": t,
+                    "bytes_per_s": statistics.median(rates),
+                    "least": min(rates),
+                    "most": max(rates),
+                }
+                for (n, t), rates in sorted(self._read.items())
             ],
             "multiply": [
-                {"level": level, "threads": t, **rates}
-                for (level, t), rates in sorted(self._multiply.items())
+                {
+                    "level": level,
+                    "threads": t,
+                    **{kind: statistics.median(rates) for kind, rates in kinds.items()},
+                }
+                for (level, t), kinds in sorted(self._multiply.items())
             ],
         }
 

@@ -32,7 +32,7 @@ class Figure:
     Attributes:
         work: "decode", "prefill N" or "N sequences".
         tokens_per_s: of all sequences together; median of the repeats.
-        share: of the machine's limit.
+        share: of the machine's limit, measured beside each of them; median of the ratios.
     """
 
     shape: str
@@ -154,8 +154,8 @@ def choose_levels(wanted: str | None, quick: bool) -> list[str]:
 def measure(
     args: argparse.Namespace, levels: list[str], limits: machine.Limits
 ) -> tuple[list[Figure], list[Opening]]:
-    """Runs everything. The shares are computed at the end, from the best limits of the run."""
-    found: list[tuple[Figure, Work, Task]] = []
+    """Runs everything, each run after a measurement of the limits."""
+    figures: list[Figure] = []
     openings: list[Opening] = []
     plan = tasks(args.prefill, args.sequences)
     runs = [
@@ -174,8 +174,7 @@ def measure(
             path = model_file(SHAPES[shape], dtype)
             work = work_of(path)
             into_page_cache(path)
-            bar.set_description(f"{where}: limits, loading")
-            limits.measure(work.decode_bytes, threads, level)
+            bar.set_description(f"{where}: loading")
             opened = []
             for i in range(LOADS):
                 worker = Worker("runtime", path, threads, level=level)
@@ -198,20 +197,25 @@ def measure(
             with worker:
                 for task in plan:
                     bar.set_description(f"{where}: {task.name}")
-                    seconds = statistics.median(
-                        worker.ask(**task.request, seconds=args.seconds)["seconds"]
-                        for _ in range(args.repeats)
-                    )
-                    rate = task.tokens / seconds
-                    found.append(
-                        (Figure(shape, dtype, level, threads, task.name, rate, 0.0), work, task)
+                    seconds, shares = [], []
+                    for _ in range(args.repeats):
+                        rates = limits.measure(work.decode_bytes, threads, level)
+                        answer = worker.ask(**task.request, seconds=args.seconds)
+                        seconds.append(answer["seconds"])
+                        shares.append(task.limit(work, rates) / answer["seconds"])
+                    figures.append(
+                        Figure(
+                            shape,
+                            dtype,
+                            level,
+                            threads,
+                            task.name,
+                            task.tokens / statistics.median(seconds),
+                            statistics.median(shares),
+                        )
                     )
                     bar.update()
-            limits.measure(work.decode_bytes, threads, level)
-    for figure, work, task in found:
-        rates = limits.rates(work.decode_bytes, figure.threads, figure.level)
-        figure.share = task.limit(work, rates) / (task.tokens / figure.tokens_per_s)
-    return [figure for figure, _, _ in found], openings
+    return figures, openings
 
 
 def tables(
@@ -267,13 +271,13 @@ def tables(
     )
     measured = limits.as_json()
     reading = report.Table(
-        "Limits: reading",
-        ["buffer MB", "threads", "GB/s"],
+        "Limits: reading, GB/s",
+        ["buffer MB", "threads", "median", "least", "most"],
         [
             [
                 report.number(entry["bytes"] / 1e6),
                 str(entry["threads"]),
-                report.number(entry["bytes_per_s"] / 1e9),
+                *(report.number(entry[k] / 1e9) for k in ("bytes_per_s", "least", "most")),
             ]
             for entry in measured["read"]
         ],
