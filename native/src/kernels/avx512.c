@@ -80,16 +80,6 @@ INLINE __m512i magnitudes(const float* x) {
         _mm512_and_epi32(_mm512_castps_si512(_mm512_loadu_ps(x + 16)), magnitude));
 }
 
-/* q = x id, or 0 where not usable; returns two of them added in each lane. */
-INLINE __m512i store_codes(const float* x, __m512 id, __mmask16 usable, int8_t* q) {
-    const __m512i low = _mm512_cvtps_epi32(_mm512_maskz_mul_ps(usable, _mm512_loadu_ps(x), id));
-    const __m512i high =
-        _mm512_cvtps_epi32(_mm512_maskz_mul_ps(usable, _mm512_loadu_ps(x + 16), id));
-    _mm_storeu_si128((__m128i*)q, _mm512_cvtepi32_epi8(low));
-    _mm_storeu_si128((__m128i*)(q + 16), _mm512_cvtepi32_epi8(high));
-    return _mm512_add_epi32(low, high);
-}
-
 /* Lane i: the largest lane of v[i]. */
 INLINE __m128i largest_of_each(const __m512i v[4]) {
     const __m512i ab =
@@ -116,32 +106,65 @@ INLINE __m128i sum_of_each(const __m512i v[4]) {
     return _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
 }
 
+/* 16 codes, x id to the nearest. */
+INLINE __m512i codes(const float* x, __m512 id) {
+    return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), id));
+}
+
+INLINE void quantize_one(const float* x, rwkv_q8* y) {
+    const float id = rwkv_q8_begin((uint32_t)_mm512_reduce_max_epi32(magnitudes(x)), y);
+    /* Infinities and NaN stay outside: their products with an id of 0 are NaN. */
+    const __mmask16 usable = id != 0.0f ? 0xffff : 0;
+    const __m512i low = _mm512_maskz_mov_epi32(usable, codes(x, _mm512_set1_ps(id)));
+    const __m512i high = _mm512_maskz_mov_epi32(usable, codes(x + 16, _mm512_set1_ps(id)));
+    _mm_storeu_si128((__m128i*)y->q, _mm512_cvtepi32_epi8(low));
+    _mm_storeu_si128((__m128i*)(y->q + 16), _mm512_cvtepi32_epi8(high));
+    rwkv_q8_end(_mm512_reduce_add_epi32(_mm512_add_epi32(low, high)), y);
+}
+
 /* Four blocks; the same as rwkv_q8_begin and rwkv_q8_end in four lanes. */
 INLINE void quantize_four(const float* x, rwkv_q8* y, size_t stride) {
     __m512i v[4];
     for (int b = 0; b < 4; ++b) v[b] = magnitudes(x + RWKV_BLOCK * b);
     const __m128i bits = largest_of_each(v);
+    if (_mm_cmpgt_epi32_mask(bits, _mm_set1_epi32(0x7f7fffff)) != 0) {
+        for (int b = 0; b < 4; ++b) quantize_one(x + RWKV_BLOCK * b, y + b * stride);
+        return;
+    }
     const __m128 amax = _mm_castsi128_ps(bits);
     const __m128 id = _mm_div_ps(_mm_set1_ps(127.0f), amax);
-    const __mmask8 usable = _mm_cmp_ps_mask(id, _mm_setzero_ps(), _CMP_GT_OQ) &
-                            _mm_cmp_ps_mask(id, _mm_set1_ps(3.402823466e38f), _CMP_LE_OQ);
-    const __mmask8 infinite = _mm_cmpgt_epi32_mask(bits, _mm_set1_epi32(0x7f7fffff));
-    const __m128 finite_d = _mm_maskz_div_ps(usable, amax, _mm_set1_ps(127.0f));
-    const __m128 d = _mm_mask_mov_ps(finite_d, infinite, _mm_set1_ps(NAN));
+    const __mmask8 usable = _mm_cmp_ps_mask(id, _mm_set1_ps(3.402823466e38f), _CMP_LE_OQ);
+    const __m128 d = _mm_maskz_div_ps(usable, amax, _mm_set1_ps(127.0f));
     float ids[4];
-    _mm_storeu_ps(ids, id);
-    for (int b = 0; b < 4; ++b) {
-        const __mmask16 all = (usable >> b & 1) ? 0xffff : 0;
-        v[b] = store_codes(x + RWKV_BLOCK * b, _mm512_set1_ps(ids[b]), all, y[b * stride].q);
+    _mm_storeu_ps(ids, _mm_maskz_mov_ps(usable, id));
+
+    /* Packing leaves, in each 128-bit lane, 4 codes of a block's low half, of its high half, then
+     * the same of the next block. */
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    for (int b = 0; b < 4; b += 2) {
+        __m512i pairs[2];
+        for (int i = 0; i < 2; ++i) {
+            const float* xi = x + RWKV_BLOCK * (b + i);
+            const __m512i low = codes(xi, _mm512_set1_ps(ids[b + i]));
+            const __m512i high = codes(xi + 16, _mm512_set1_ps(ids[b + i]));
+            v[b + i] = _mm512_add_epi32(low, high);
+            pairs[i] = _mm512_packs_epi32(low, high);
+        }
+        const __m512i q = _mm512_permutexvar_epi32(order, _mm512_packs_epi16(pairs[0], pairs[1]));
+        _mm256_storeu_si256((__m256i*)y[b * stride].q, _mm512_castsi512_si256(q));
+        _mm256_storeu_si256((__m256i*)y[(b + 1) * stride].q, _mm512_extracti64x4_epi64(q, 1));
     }
     const __m128i sum = sum_of_each(v);
     float ds[4];
-    int32_t sums[4];
+    float ss[4];
+    int32_t minus_8_sums[4];
     _mm_storeu_ps(ds, d);
-    _mm_storeu_si128((__m128i*)sums, sum);
+    _mm_storeu_ps(ss, _mm_mul_ps(d, _mm_cvtepi32_ps(sum)));
+    _mm_storeu_si128((__m128i*)minus_8_sums, _mm_mullo_epi32(sum, _mm_set1_epi32(-8)));
     for (int b = 0; b < 4; ++b) {
         y[b * stride].d = ds[b];
-        rwkv_q8_end(sums[b], &y[b * stride]);
+        y[b * stride].s = ss[b];
+        y[b * stride].minus_8_sum = minus_8_sums[b];
     }
 }
 
@@ -149,12 +172,7 @@ static void quantize(const float* x, size_t n, rwkv_q8* y, size_t stride) {
     for (; n >= 4 * RWKV_BLOCK; n -= 4 * RWKV_BLOCK, x += 4 * RWKV_BLOCK, y += 4 * stride) {
         quantize_four(x, y, stride);
     }
-    for (; n > 0; n -= RWKV_BLOCK, x += RWKV_BLOCK, y += stride) {
-        const float id = rwkv_q8_begin((uint32_t)_mm512_reduce_max_epi32(magnitudes(x)), y);
-        const __mmask16 usable = id != 0.0f ? 0xffff : 0;
-        const __m512i sums = store_codes(x, _mm512_set1_ps(id), usable, y->q);
-        rwkv_q8_end(_mm512_reduce_add_epi32(sums), y);
-    }
+    for (; n > 0; n -= RWKV_BLOCK, x += RWKV_BLOCK, y += stride) quantize_one(x, y);
 }
 
 /* ---- matrices -------------------------------------------------------------------------------- */

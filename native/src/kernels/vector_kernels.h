@@ -176,17 +176,21 @@ INLINE void before_of(const rwkv_weights_v7* p, const rwkv_head_v7* h, size_t n)
     }
     const float length = sqrtf(vsum(squares));
     const vec to_unit = vset1(1.0f / (length < 1e-12f ? 1e-12f : length));
+    /* Several loops, each with one chain of an exp: so the vectors of a head are worked on side by
+     * side, while of one long loop too few steps are under way at once. */
     for (size_t i = 0; i < n; i += LANES) {
         const size_t left = n - i;
         const vec a = vsigmoid(vadd(vload(p->a0 + i, left), vload(h->a + i, left)));
-        const vec kappa = vmul(vload(h->minus_kappa + i, left), to_unit);
-        vstore(h->minus_kappa + i, left, vneg(kappa));
-        vstore(h->a_kappa + i, left, vmul(a, kappa));
         vstore(h->a + i, left, a);
         const vec factor = vfma(vsub(a, one), vload(p->k_a + i, left), one);
         vstore(h->k + i, left, vmul(vload(h->k + i, left), factor));
-        const vec w = vsigmoid(vadd(vload(p->w0 + i, left), vload(h->w + i, left)));
-        vstore(h->w + i, left, vexp(vmul(vset1(-0.606531f), w)));
+    }
+    for (size_t i = 0; i < n; i += LANES) {
+        const size_t left = n - i;
+        vstore(h->w + i, left, vsigmoid(vadd(vload(p->w0 + i, left), vload(h->w + i, left))));
+    }
+    for (size_t i = 0; i < n; i += LANES) {
+        const size_t left = n - i;
         const vec v = vload(h->v + i, left);
         if (p->v0 == NULL) {
             vstore(h->v_first + i, left, v);
@@ -194,6 +198,16 @@ INLINE void before_of(const rwkv_weights_v7* p, const rwkv_head_v7* h, size_t n)
             const vec mix = vsigmoid(vadd(vload(p->v0 + i, left), vload(h->v_mix + i, left)));
             vstore(h->v + i, left, vfma(vsub(vload(h->v_first + i, left), v), mix, v));
         }
+    }
+    for (size_t i = 0; i < n; i += LANES) {
+        const size_t left = n - i;
+        vstore(h->w + i, left, vexp(vmul(vset1(-0.606531f), vload(h->w + i, left))));
+    }
+    for (size_t i = 0; i < n; i += LANES) {
+        const size_t left = n - i;
+        const vec kappa = vmul(vload(h->minus_kappa + i, left), to_unit);
+        vstore(h->minus_kappa + i, left, vneg(kappa));
+        vstore(h->a_kappa + i, left, vmul(vload(h->a + i, left), kappa));
     }
 }
 
