@@ -64,8 +64,8 @@ double Sampler::add_between(const float* x, const float* w, size_t n, const floa
     return static_cast<double>(sums[0]);
 }
 
-// Copies the pairs with low <= key <= high to `within`, or weighs them only where low = high: their
-// keys are known then. Returns the weight of those above.
+// Copies the pairs with low <= key <= high to `within`; where low = high, so that their keys are
+// known, only weighs them and leaves `within` empty. Returns the weight of those above.
 double Sampler::split(const float* x, const float* w, size_t n, const float* middle, float low,
                       float high, Candidates& within) {
     double above = 0;
@@ -89,7 +89,6 @@ void Sampler::add_heavy(const float* x, const float* w, size_t n, const float* m
                         double weight, size_t stride) {
     heavy_.n = 0;
     const auto least = static_cast<float>(weight / kHeavy);
-    if (least == 0) return;  // rounding left nothing
     for (size_t i = 0; i < n; i += kBlock) {
         if (w == weights_.data() && block_sums_[i / kBlock] < static_cast<double>(least)) continue;
         add_between(w + i, x + i, std::min(kBlock, n - i), nullptr, least, kInfinity, heavy_);
@@ -104,24 +103,25 @@ void Sampler::add_heavy(const float* x, const float* w, size_t n, const float* m
 void Sampler::sort_sample() {
     const size_t n = sample_.size();
     ordinals_.resize(n);
-    taken_.assign(n, 0);
     sorted_.resize(n);
-    for (size_t i = 0; i < n; ++i) {  // integers in the order of the floats
+    for (size_t i = 0; i < n;
+         ++i) {  // integers in the order of the floats; -0 below +0 does no harm
         int32_t bits;
         std::memcpy(&bits, &sample_[i].first, sizeof bits);
         ordinals_[i] = bits < 0 ? bits ^ INT32_MAX : bits;
     }
     for (size_t i = 0; i < n; ++i) {
-        int32_t rank = 0;
-        for (size_t j = 0; j < n; ++j) rank += ordinals_[j] > ordinals_[i];
-        const auto place = static_cast<size_t>(rank);
-        sorted_[place + taken_[place]++] = sample_[i];  // after those equal to it
+        int32_t rank = 0;  // equal ones keep their order
+        for (size_t j = 0; j < i; ++j) rank += ordinals_[j] >= ordinals_[i];
+        for (size_t j = i + 1; j < n; ++j) rank += ordinals_[j] > ordinals_[i];
+        sorted_[static_cast<size_t>(rank)] = sample_[i];
     }
     sample_.swap(sorted_);
 }
 
 // The largest of the keys such that the tokens with it and above weigh `target` or more; the
-// smallest of them if all do not. The weights of the n tokens are w, their sum is `weight`.
+// smallest of those that weigh anything, or a bound just below it, if rounding leaves all short of
+// it. The weights of the n tokens are w, their sum is `weight` > 0.
 //
 // In place of sorting all tokens (Floyd and Rivest, 1975): sort a sample of them, read off between
 // which two numbers, low and high, the result probably lies, weigh those above and keep those
@@ -144,7 +144,7 @@ float Sampler::cut(const float* x, const float* w, size_t n, const float* middle
         }
         if (stride > 1) add_heavy(x, w, n, middle, weight, stride);
         sort_sample();
-        if (stride <= 1) break;  // the sample is all of them, or rounding left none
+        if (stride <= 1) break;  // the sample is all of them
 
         float low, high;
         if (bisect) {
@@ -177,6 +177,8 @@ float Sampler::cut(const float* x, const float* w, size_t n, const float* middle
         } else {
             above += larger;
         }
+        // Rounding: all that weighs anything is at this bound or above.
+        if (kept.weight == 0) return low > -kInfinity ? low : high;
         // A sample may mislead: a few heavy tokens, many equal numbers. Then halve, and try again.
         bisect = !bisect && kept.n > n / 2;
         x = kept.x.data();
@@ -348,23 +350,23 @@ int32_t Sampler::first_of_top() const {
 }
 
 void Sampler::weigh(double scale) {
-    // Weights below exp(-80) = 1.8e-35 are 0.
+    // Tokens of weights below exp(-80) = 1.8e-35 leave: no share of less than 1 needs them.
     constexpr float kLargest = 80.0f;
     // With bounds that keep a product with 0 or infinity from becoming NaN.
     const auto factor = static_cast<float>(std::clamp(scale, 1e-30, 1e30));
-    float low = std::max(low_, high_ - kLargest / factor);
+    low_ = std::max(low_, high_ - kLargest / factor);
     // Where logits are so large, or T so small, that the difference was rounded by more than the
     // kernel has room for (85), the next number is within kLargest.
-    if ((low - high_) * factor < -85.0f) low = std::nextafter(low, high_);
+    if ((low_ - high_) * factor < -85.0f) low_ = std::nextafter(low_, high_);
     total_ = 0;
     for (size_t block = 0; block < block_sums_.size(); ++block) {
         float* weights = &weights_[block * kBlock];
-        if (block_tops_[block] < low) {
+        if (block_tops_[block] < low_) {
             std::fill_n(weights, kBlock, 0.0f);
             block_sums_[block] = 0;
         } else {
             block_sums_[block] = static_cast<double>(kernels_.exp_sum(
-                &logits_[block * kBlock], kBlock, high_, factor, low, high_, weights));
+                &logits_[block * kBlock], kBlock, high_, factor, low_, high_, weights));
         }
         total_ += block_sums_[block];
     }
@@ -453,7 +455,8 @@ void Sampler::keep_min_p() {
 // minus a constant, so the distance is |x - mean of x|. What is kept lies between two logits.
 void Sampler::keep_typical() {
     if (options_.typical_p == 1) return;
-    // The filters before leave many tokens or few: if few, they are better copied.
+    // What the filters before have left is better copied if it is few. One logit of each block
+    // tells well enough which: both ways give the same tokens.
     size_t n_left = 0;
     for (size_t i = 0; i < n_vocab_; i += kBlock) n_left += logits_[i] >= low_;
     const bool few = 2 * kBlock * n_left < n_vocab_;
@@ -526,7 +529,7 @@ void Sampler::learn_mirostat(size_t token) {
 
 int32_t Sampler::draw() {
     double target = next_uniform() * total_;
-    size_t drawn = 0;
+    size_t drawn = weights_.size() - 1;
     // The block in which the sum of weights exceeds the target, then the token.
     size_t block = 0;
     while (block + 1 < block_sums_.size() && target >= block_sums_[block]) {
@@ -540,10 +543,7 @@ int32_t Sampler::draw() {
     }
     // Rounding may leave the target above the last weight, or in blocks after it: then the last
     // token that can be drawn is.
-    if (weights_[drawn] == 0) {
-        drawn = weights_.size() - 1;
-        while (weights_[drawn] == 0) --drawn;
-    }
+    while (weights_[drawn] == 0) --drawn;
     if (options_.mirostat_tau > 0) learn_mirostat(drawn);
     return static_cast<int32_t>(drawn);
 }

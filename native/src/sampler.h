@@ -35,12 +35,12 @@ class Sampler {
     };
     void check(int32_t token) const;
 
-    // Some tokens, each a number by which they are ordered and a weight; n is a multiple of
-    // RWKV_LANES.
+    // Some tokens: a number x of each, by which or by whose distance from a middle they are
+    // ordered, and a weight w. What split() makes of them is padded to a multiple of RWKV_LANES.
     struct Candidates {
         std::vector<float> x, w;
         size_t n = 0;
-        double weight = 0;  // the sum of w
+        double weight = 0;  // the sum of w that split() copied or weighed
     };
 
     // The steps, in order. A step keeps tokens by raising low_ or lowering high_.
@@ -106,7 +106,6 @@ class Sampler {
     std::vector<std::pair<float, float>> sample_;
     std::vector<std::pair<float, float>> sorted_;
     std::vector<int32_t> ordinals_;
-    std::vector<size_t> taken_;  // how many of a rank are sorted
     Candidates candidates_[2];
     Candidates heavy_;  // its x are weights, its w numbers
     Candidates left_;   // by the filters before typical sampling

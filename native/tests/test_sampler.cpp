@@ -453,6 +453,34 @@ void test_mirostat() {
     }
 }
 
+// Rounding may find the sum of what is kept short of a share so near to 1; then many tokens of no
+// weight are left to search.
+void test_almost_all() {
+    constexpr size_t kVocab = 50277;  // its arrays are padded
+    std::vector<float> three_values(kVocab), far_apart = random_logits(kVocab, 30, 3);
+    for (size_t i = 0; i < kVocab; ++i) three_values[i] = static_cast<float>(i % 3);
+    std::vector<float> half_far(1000);
+    for (size_t i = 0; i < half_far.size(); ++i) {
+        half_far[i] = static_cast<float>(i % 3) - (i % 2 == 0 ? 120.0f : 0.0f);
+    }
+    for (const std::vector<float>& logits : {three_values, far_apart, half_far}) {
+        const float top = *std::max_element(logits.begin(), logits.end());
+        for (const double share : {0.99999998, 0.999999999, 0.999999999999}) {
+            for (const bool typical : {false, true}) {
+                const auto options = options_with([&](rwkv_sampler_options& o) {
+                    (typical ? o.typical_p : o.top_p) = share;
+                    o.temperature = 50;  // would draw a token of no weight, were one kept
+                });
+                Sampler sampler(logits.size(), options);
+                for (int i = 0; i < 20; ++i) {
+                    const int32_t token = sampler.sample(logits.data());
+                    CHECK(logits[static_cast<size_t>(token)] >= top - 81);
+                }
+            }
+        }
+    }
+}
+
 void test_refusals() {
     const auto check_refused = [](const Change& change, const std::string& name) {
         try {
@@ -528,6 +556,7 @@ int main() {
     test_penalties();
     test_repetition_penalty();
     test_mirostat();
+    test_almost_all();
     test_refusals();
     test_c_api();
     return 0;

@@ -43,20 +43,35 @@ def as_integers(name: str, values: Iterable[int]) -> list[int]:
     return [as_integer(name, value) for value in iterator]
 
 
+def as_bytes(name: str, text: str | bytes) -> bytes:
+    """Encode text in UTF-8."""
+    if isinstance(text, str):
+        try:
+            return text.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidArgumentError(
+                f"{name}: expected Unicode characters, got the lone surrogate "
+                f"{text[error.start]!r} at {error.start}. Try giving bytes."
+            ) from None
+    if isinstance(text, bytes):
+        return text
+    raise InvalidArgumentError(f"{name}: expected str or bytes, got {type(text).__name__}")
+
+
 def as_stops(stop: str | bytes | Iterable[str | bytes]) -> list[bytes]:
     """Make the stop strings of `stop`, one or several, bytes: none of them empty."""
-    refused = f"stop: expected text, bytes or a list of them, got {stop!r}"
     if isinstance(stop, str | bytes):
         stop = [stop]
     try:
-        stops = list(stop)
+        iterator = iter(stop)
     except TypeError:
-        raise InvalidArgumentError(refused) from None
-    if not all(isinstance(each, str | bytes) for each in stops):
-        raise InvalidArgumentError(refused)
+        raise InvalidArgumentError(
+            f"stop: expected text, bytes or a list of them, got {stop!r}"
+        ) from None
+    stops = [as_bytes("stop", each) for each in iterator]
     if not all(stops):
         raise InvalidArgumentError("stop: expected no empty string, got one")
-    return [each.encode() if isinstance(each, str) else each for each in stops]
+    return stops
 
 
 def as_count(name: str, value: int, *, at_least: int = 0) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 import rwkv_runtime
 
 from . import _core
-from ._convert import StrPath, TokenSequence, as_path, as_tokens
+from ._convert import StrPath, TokenSequence, as_bytes, as_path, as_tokens
 from .errors import InvalidArgumentError, ModelFileError, TokenOutOfRangeError, VocabularyError
 
 __all__ = ["StreamingDecoder", "Tokenizer"]
@@ -147,7 +147,7 @@ class _NativeTokenizer(Tokenizer):
         return self._core.n_vocab
 
     def encode(self, text: str | bytes) -> list[int]:
-        encoded = _as_bytes(text)
+        encoded = as_bytes("text", text)
         tokens = np.empty(len(encoded), np.int32)
         n_tokens = self._core.encode(encoded, tokens)
         found: list[int] = tokens[:n_tokens].tolist()
@@ -220,20 +220,6 @@ def _bytes_of_tokens(vocabulary: dict[str, int], added: Iterable[int]) -> dict[i
         else bytes(byte_of[c] for c in text)
         for text, token in vocabulary.items()
     }
-
-
-def _as_bytes(text: str | bytes) -> bytes:
-    if isinstance(text, str):
-        try:
-            return text.encode()
-        except UnicodeEncodeError as error:
-            raise InvalidArgumentError(
-                f"text: expected Unicode characters, got the lone surrogate "
-                f"{text[error.start]!r} at {error.start}. Try giving bytes."
-            ) from None
-    if isinstance(text, bytes):
-        return text
-    raise InvalidArgumentError(f"text: expected str or bytes, got {type(text).__name__}")
 
 
 @functools.cache
