@@ -15,7 +15,7 @@ import rwkv_runtime
 
 from . import _core
 from ._convert import StrPath, TokenSequence, as_bytes, as_path, as_tokens
-from .errors import InvalidArgumentError, ModelFileError, TokenOutOfRangeError, VocabularyError
+from .errors import ModelFileError, TokenOutOfRangeError, VocabularyError
 
 __all__ = ["StreamingDecoder", "Tokenizer"]
 
