@@ -104,8 +104,8 @@ void Sampler::sort_sample() {
     const size_t n = sample_.size();
     ordinals_.resize(n);
     sorted_.resize(n);
-    for (size_t i = 0; i < n;
-         ++i) {  // integers in the order of the floats; -0 below +0 does no harm
+    // Integers in the order of the floats; that -0 comes below +0 does no harm.
+    for (size_t i = 0; i < n; ++i) {
         int32_t bits;
         std::memcpy(&bits, &sample_[i].first, sizeof bits);
         ordinals_[i] = bits < 0 ? bits ^ INT32_MAX : bits;

@@ -7,7 +7,6 @@
 #include <limits>
 #include <string>
 #include <thread>
-#include <vector>
 
 #include "check.h"
 #include "open_model.h"

@@ -1,11 +1,9 @@
 // States are values: what a fresh one holds, and that it can be read, written, copied and forked,
 // but not carried to another model.
 #include <cstring>
-#include <iterator>
 #include <limits>
 #include <numeric>
 #include <string>
-#include <vector>
 
 #include "check.h"
 #include "open_model.h"

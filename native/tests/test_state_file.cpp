@@ -9,7 +9,6 @@
 #include <functional>
 #include <iterator>
 #include <limits>
-#include <memory>
 #include <random>
 #include <string>
 #include <vector>
