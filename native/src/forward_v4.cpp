@@ -28,12 +28,12 @@ void forward_v4(const Model& model, const Batch& batch) {
     float* key = scratch.floats(n * C);
     float* value = scratch.floats(n * C);
     const rwkv_rows y = scratch.rows(n, C);
-    float* out = scratch.floats(n * C);
     const ChannelMixBuffers ffn(scratch, c, n);
     const HeadBuffers head_buffers(scratch, c, batch);
+    const Pieces pieces(scratch, model, batch);
 
     model.pool.run([&](Team& team) {
-        Pass pass{model, batch, team};
+        Pass pass{model, batch, pieces, team};
         embed(pass, x);
         for (size_t i = 0; i < layers.size(); ++i) {
             const LayerV4& l = layers[i];
@@ -63,7 +63,7 @@ void forward_v4(const Model& model, const Batch& batch) {
                     }
                 }
             });
-            products(pass, {{l.output, y, out, nullptr, nullptr, x}});
+            products(pass, {product_added(l.output, y, x)});
 
             channel_mix(pass, l.ffn, l.ln2, i, pairs, ffn, x);
         }

@@ -32,12 +32,12 @@ void forward_v5(const Model& model, const Batch& batch) {
     float* value = scratch.floats(n * C);
     float* g = scratch.floats(n * C);
     const rwkv_rows y = scratch.rows(n, C);
-    float* out = scratch.floats(n * C);
     const ChannelMixBuffers ffn(scratch, c, n);
     const HeadBuffers head_buffers(scratch, c, batch);
+    const Pieces pieces(scratch, model, batch);
 
     model.pool.run([&](Team& team) {
-        Pass pass{model, batch, team};
+        Pass pass{model, batch, pieces, team};
         embed(pass, x);
         for (size_t i = 0; i < layers.size(); ++i) {
             const LayerV5& l = layers[i];
@@ -70,7 +70,7 @@ void forward_v5(const Model& model, const Batch& batch) {
                     if (gated) k.mul(y.x + row, g + row, N, y.x + row);
                 }
             });
-            products(pass, {{l.output, y, out, nullptr, nullptr, x}});
+            products(pass, {product_added(l.output, y, x)});
 
             channel_mix(pass, l.ffn, l.ln2, i, pairs, ffn, x);
         }

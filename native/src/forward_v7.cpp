@@ -99,12 +99,12 @@ void forward_v7(const Model& model, const Batch& batch) {
     const auto buffer = [&](size_t i) { return rest + i * n * C; };
     const rwkv_head_v7 b = {buffer(0), buffer(1), buffer(2), buffer(3), buffer(4), buffer(5),
                             buffer(6), buffer(7), buffer(8), buffer(9), y.x};
-    float* out = scratch.floats(n * C);
     const rwkv_rows ffn_k = scratch.rows(n, c.n_ffn);
     const HeadBuffers head_buffers(scratch, c, batch);
+    const Pieces pieces(scratch, model, batch);
 
     model.pool.run([&](Team& team) {
-        Pass pass{model, batch, team};
+        Pass pass{model, batch, pieces, team};
         embed(pass, x);
         for (size_t i = 0; i < layers.size(); ++i) {
             const LayerV7& l = layers[i];
@@ -134,12 +134,12 @@ void forward_v7(const Model& model, const Batch& batch) {
                 float* S = s.state->wkv(i) + head * c.head_size * c.head_size;
                 time_mix_head(model, l, s, head, b, S);
             });
-            products(pass, {{l.output, y, out, nullptr, nullptr, x}});
+            products(pass, {product_added(l.output, y, x)});
 
             norm_and_mix(pass, l.ln2, x, pairs, &State::ffn_shift, i,
                          {{l.ffn_x_k, xk, form_for(l.ffn_key)}});
             products(pass, {product_for(l.ffn_value, l.ffn_key, xk, ffn_k, k.relu2)});
-            products(pass, {{l.ffn_value, ffn_k, out, nullptr, nullptr, x}});
+            products(pass, {product_added(l.ffn_value, ffn_k, x)});
         }
         head(pass, x, head_buffers);
     });

@@ -25,29 +25,39 @@ constexpr size_t kUnitPanels = RWKV_BLOCK / RWKV_PANEL;
 size_t panels_of(const Matrix& m) { return (m.n_out + RWKV_PANEL - 1) / RWKV_PANEL; }
 size_t units_of(const Matrix& m) { return (m.n_out + RWKV_BLOCK - 1) / RWKV_BLOCK; }
 
+// What becomes of columns [column, column + n) of a row of a product, which are at y.
+void finish_row(const rwkv_kernels& k, const Product& p, size_t n_wide, size_t row, size_t column,
+                size_t n, float* y) {
+    const size_t at = row * p.w.n_out + column;
+    if (p.f != nullptr) p.f(y, n, y);
+    if (p.copies != nullptr) std::memcpy(p.copies[row] + column, y, n * sizeof *y);
+    if (p.next != nullptr) quantize_span(k, *p.next, y, n_wide, row, column, n);
+    if (p.residual == nullptr) return;
+    if (p.gate != nullptr) {
+        k.add_mul(p.gate + at, y, n, p.residual + at);
+    } else {
+        k.add(p.residual + at, y, n, p.residual + at);
+    }
+}
+
 // The units [begin, end) of one product.
-void product_piece(const rwkv_kernels& k, const Product& p, size_t n_rows, size_t n_wide,
-                   size_t begin, size_t end) {
+void product_piece(const Pass& pass, const Product& p, size_t n_rows, size_t n_wide, size_t begin,
+                   size_t end) {
+    const rwkv_kernels& k = pass.kernels();
     const rwkv_matrix_kernels& m = k.matrix[p.w.type];
     const size_t wide = m.matmul_wide != nullptr ? n_wide : 0;
-    const size_t ldy = p.w.n_out;
     const size_t first = begin * kUnitPanels;
     const size_t last = std::min(end * kUnitPanels, panels_of(p.w));
-    if (wide > 0) m.matmul_wide(&p.w, &p.x, 0, wide, first, last, p.y, ldy);
-    if (wide < n_rows) m.matmul(&p.w, &p.x, wide, n_rows, first, last, p.y, ldy);
-    if (p.f == nullptr && p.residual == nullptr && p.next == nullptr) return;
     const size_t column = begin * RWKV_BLOCK;
-    const size_t n = std::min(end * RWKV_BLOCK, p.w.n_out) - column;
-    for (size_t row = 0; row < n_rows; ++row) {
-        float* y = p.y + row * ldy + column;
-        if (p.f != nullptr) p.f(y, n, y);
-        if (p.next != nullptr) quantize_span(k, *p.next, y, n_wide, row, column, n);
-        if (p.residual == nullptr) continue;
-        float* residual = p.residual + row * ldy + column;
-        if (p.gate != nullptr) {
-            k.add_mul(p.gate + row * ldy + column, y, n, residual);
-        } else {
-            k.add(residual, y, n, residual);
+    const size_t width = std::min(end * RWKV_BLOCK, p.w.n_out) - column;
+    const size_t ldy = p.y != nullptr ? p.w.n_out : Pieces::kColumns;
+    for (size_t row = 0, n; row < n_rows; row += n) {
+        n = pass.pieces.n_rows(row, n_rows, wide);
+        float* y = p.y != nullptr ? p.y + row * ldy + column : pass.pieces.of(pass.team);
+        const auto matmul = row < wide ? m.matmul_wide : m.matmul;
+        matmul(&p.w, &p.x, row, row + n, first, last, y, ldy);
+        for (size_t i = 0; i < n; ++i) {
+            finish_row(k, p, n_wide, row + i, column, width, y + i * ldy);
         }
     }
 }
@@ -65,6 +75,11 @@ void mix_span(const Pass& pass, const Mix& m, const float* xx, const float* befo
 }
 
 }  // namespace
+
+Pieces::Pieces(Scratch& scratch, const Model& model, const Batch& batch)
+    : size_(std::max<size_t>(RWKV_TILE, model.kernels.to_bf16 != nullptr ? batch.n_wide : 0) *
+            kColumns),
+      values_(scratch.floats(model.pool.size() * size_)) {}
 
 void embed(Pass& pass, float* x) {
     const Model& model = pass.model;
@@ -177,13 +192,14 @@ void products(Pass& pass, size_t n_rows, size_t n_wide, std::initializer_list<Pr
     size_t n_units = 0;
     for (const Product& p : all) n_units += units_of(p.w);
     // Pieces small enough to share evenly and large enough that taking them costs nothing.
-    const size_t grain = std::clamp<size_t>(n_units / (4 * pass.model.pool.size()), 1, 4);
+    constexpr size_t kMost = Pieces::kColumns / RWKV_BLOCK;
+    const size_t grain = std::clamp<size_t>(n_units / (4 * pass.model.pool.size()), 1, kMost);
     pass.team.for_each(n_units, grain, [&](size_t begin, size_t end) {
         size_t first = 0;  // the first unit of p among all
         for (const Product& p : all) {
             const size_t last = first + units_of(p.w);
             if (begin < last && end > first) {
-                product_piece(pass.kernels(), p, n_rows, n_wide, std::max(begin, first) - first,
+                product_piece(pass, p, n_rows, n_wide, std::max(begin, first) - first,
                               std::min(end, last) - first);
             }
             first = last;
@@ -195,8 +211,7 @@ ChannelMixBuffers::ChannelMixBuffers(Scratch& scratch, const Config& c, size_t n
     : xk(scratch.rows(n, c.n_embd)),
       xr(scratch.rows(n, c.n_embd)),
       k(scratch.rows(n, c.n_ffn)),
-      r(scratch.floats(n * c.n_embd)),
-      v(scratch.floats(n * c.n_embd)) {}
+      r(scratch.floats(n * c.n_embd)) {}
 
 void channel_mix(Pass& pass, const ChannelMix& w, const Norm& norm, size_t layer,
                  const RowPairs& pairs, const ChannelMixBuffers& b, float* x) {
@@ -205,19 +220,17 @@ void channel_mix(Pass& pass, const ChannelMix& w, const Norm& norm, size_t layer
                  {{w.mix_k, b.xk, form_for(w.key)}, {w.mix_r, b.xr, form_for(w.receptance)}});
     products(pass, {product_for(w.value, w.key, b.xk, b.k, k.relu2),
                     {w.receptance, b.xr, b.r, k.sigmoid}});
-    products(pass, {{w.value, b.k, b.v, nullptr, b.r, x}});
+    products(pass, {product_added(w.value, b.k, x, b.r)});
 }
 
 HeadBuffers::HeadBuffers(Scratch& scratch, const Config& c, const Batch& batch)
-    : n(std::min<size_t>(batch.logits.size(), 64)),
-      rows(scratch.rows(n, c.n_embd)),
-      logits(n > 1 ? scratch.floats(n * c.n_vocab) : nullptr) {}
+    : n(std::min(batch.logits.size(), kRows)), rows(scratch.rows(n, c.n_embd)) {}
 
 void head(Pass& pass, const float* x, const HeadBuffers& b) {
     const Model& model = pass.model;
     const size_t C = model.config.n_embd;
-    const size_t V = model.config.n_vocab;
     const std::vector<Batch::Logits>& wanted = pass.batch.logits;
+    float* logits[HeadBuffers::kRows];
     for (size_t first = 0; first < wanted.size(); first += b.n) {
         const size_t n = std::min(b.n, wanted.size() - first);
         pass.team.for_each(n, 1, [&](size_t i, size_t) {
@@ -227,14 +240,10 @@ void head(Pass& pass, const float* x, const HeadBuffers& b) {
                 quantize_span(model.kernels, b.rows, b.rows.x + i * C, 0, i, 0, C);
             }
         });
-        float* logits = b.n > 1 ? b.logits : wanted[first].out;
+        for (size_t i = 0; i < n; ++i) logits[i] = wanted[first + i].out;
         // Always the narrow way: rows here are those that want logits, whatever their sequences'
         // sizes.
-        products(pass, n, 0, {{model.head, b.rows, logits}});
-        if (b.n == 1) continue;
-        pass.team.for_each(n, 1, [&](size_t i, size_t) {
-            std::memcpy(wanted[first + i].out, logits + i * V, V * sizeof *logits);
-        });
+        products(pass, n, 0, {{model.head, b.rows, nullptr, nullptr, logits}});
     }
 }
 

@@ -4,6 +4,7 @@
 // n = rows of the pass. Buffers are (n, columns), row after row, unless said otherwise.
 #pragma once
 
+#include <algorithm>
 #include <initializer_list>
 
 #include "batch.h"
@@ -11,10 +12,31 @@
 
 namespace rwkv {
 
+// For each thread, the piece of a product that it works on, if nobody else is to read it as it is:
+// parts of whole rows, 4 or 16 KiB apart, would push each other out of the first-level cache.
+class Pieces {
+  public:
+    static constexpr size_t kColumns = 4 * RWKV_BLOCK;  // of a piece, at most
+
+    Pieces(Scratch& scratch, const Model& model, const Batch& batch);
+
+    // Rows of a piece from `row` on: a tile, or all those that take the wide way, which unpacks
+    // weights in each call.
+    size_t n_rows(size_t row, size_t end, size_t n_wide) const noexcept {
+        return row < n_wide ? n_wide : std::min(end - row, RWKV_TILE - row % RWKV_TILE);
+    }
+    float* of(const Team& team) const noexcept { return values_ + team.thread() * size_; }
+
+  private:
+    size_t size_;
+    float* values_;
+};
+
 // What the stages of a pass have in common.
 struct Pass {
     const Model& model;
     const Batch& batch;
+    const Pieces& pieces;
     Team& team;
 
     const rwkv_kernels& kernels() const noexcept { return model.kernels; }
@@ -105,24 +127,35 @@ void quantize_part(Pass& pass, const rwkv_rows& rows, size_t row, size_t column,
 // Quantises all rows.
 void quantize_rows(Pass& pass, std::initializer_list<const rwkv_rows*> all);
 
-// y = f(W x) for each row. Then, if `residual` is set, residual += gate y (gate = 1 if not set); if
-// `next` is set, whose x is y and whose n_cols is W.n_out, whole blocks, y is quantised too. y,
-// gate and residual have W.n_out columns.
+// y = f(W x) for each row, and what becomes of it, if set:
+//     y         is kept
+//     copies    is copied to these places, one for each row
+//     next      is quantised; its n_cols is W.n_out, whole blocks
+//     residual  += gate y (gate = 1 if not set)
+// y, gate and residual are (n, W.n_out).
 struct Product {
     const Matrix& w;
     const rwkv_rows& x;
-    float* y;
+    float* y = nullptr;
     void (*f)(const float* x, size_t n, float* y) = nullptr;
+    float* const* copies = nullptr;
+    const rwkv_rows* next = nullptr;
     const float* gate = nullptr;
     float* residual = nullptr;
-    const rwkv_rows* next = nullptr;
 };
 
-// y = f(W x) into the rows that a second matrix reads, in the form that it wants.
+// f(W x) for a second matrix, in the form that it reads.
 inline Product product_for(const Matrix& second, const Matrix& w, const rwkv_rows& x,
                            const rwkv_rows& y,
                            void (*f)(const float* x, size_t n, float* y) = nullptr) noexcept {
-    return {w, x, y.x, f, nullptr, nullptr, quantised(second) ? &y : nullptr};
+    if (quantised(second)) return {w, x, nullptr, f, nullptr, &y};
+    return {w, x, y.x, f};
+}
+
+// residual += gate (W x); gate = 1 if not set.
+inline Product product_added(const Matrix& w, const rwkv_rows& x, float* residual,
+                             const float* gate = nullptr) noexcept {
+    return {w, x, nullptr, nullptr, nullptr, nullptr, gate, residual};
 }
 void products(Pass& pass, std::initializer_list<Product> all);
 
@@ -172,7 +205,6 @@ struct ChannelMixBuffers {
     rwkv_rows xk, xr;  // (n, C)
     rwkv_rows k;       // (n, F)
     float* r;          // (n, C)
-    float* v;          // (n, C)
 };
 void channel_mix(Pass& pass, const ChannelMix& weights, const Norm& norm, size_t layer,
                  const RowPairs& pairs, const ChannelMixBuffers& buffers, float* x);
@@ -180,9 +212,9 @@ void channel_mix(Pass& pass, const ChannelMix& weights, const Norm& norm, size_t
 // The logits that the batch asks for: head(ln_out(x)).
 struct HeadBuffers {
     HeadBuffers(Scratch& scratch, const Config& c, const Batch& batch);
-    size_t n;        // rows at a time
+    static constexpr size_t kRows = 64;  // at a time, at most
+    size_t n;
     rwkv_rows rows;  // (n, C)
-    float* logits;   // (n, V), unless one row is wanted, which is written where it belongs
 };
 void head(Pass& pass, const float* x, const HeadBuffers& buffers);
 

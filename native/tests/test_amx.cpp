@@ -76,7 +76,7 @@ int main() {
                     const size_t ldy = n_out + 5;
                     std::vector<float> y(n_rows * ldy, 9.0f);
                     k.matrix[t].matmul_wide(&matrix, &rows, 0, n_rows, first_panel, n_panels,
-                                            y.data(), ldy);
+                                            y.data() + first_panel * RWKV_PANEL, ldy);
                     for (size_t i = 0; i < n_rows; ++i) {
                         for (size_t o = 0; o < ldy; ++o) {
                             const double got = y[i * ldy + o];

@@ -273,7 +273,7 @@ void test_matmul(const rwkv_kernels& ref, const rwkv_kernels& k, rwkv_type type,
             for (size_t i = 0; i + 1 < std::size(cuts); ++i) {
                 for (size_t p = 0; p < panels; ++p) {
                     k.matrix[type].matmul(&mine.matrix, &x.rows, cuts[i], cuts[i + 1], p, p + 1,
-                                          part.data(), ldy);
+                                          &part[cuts[i] * ldy + p * RWKV_PANEL], ldy);
                 }
             }
             CHECK(std::memcmp(part.data(), got.data(), got.size() * sizeof(float)) == 0);

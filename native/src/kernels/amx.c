@@ -155,9 +155,12 @@ INLINE void matmul_of(rwkv_type type, const rwkv_matrix* w, const rwkv_rows* x, 
     const size_t n_blocks = w->n_in / RWKV_BLOCK;
     configure_tiles();
     for (size_t panel = panel_begin; panel < panel_end; panel += 2) {
-        const size_t out[2] = {panel * RWKV_PANEL, (panel + 1) * RWKV_PANEL};
+        /* Columns of y: where the two panels begin, and where those asked for end. */
+        const size_t out[2] = {(panel - panel_begin) * RWKV_PANEL,
+                               (panel + 1 - panel_begin) * RWKV_PANEL};
         const size_t end_out =
-            panel_end * RWKV_PANEL < w->n_out ? panel_end * RWKV_PANEL : w->n_out;
+            (panel_end * RWKV_PANEL < w->n_out ? panel_end * RWKV_PANEL : w->n_out) -
+            panel_begin * RWKV_PANEL;
         for (size_t first = 0; first < n_blocks; first += CHUNK) {
             const size_t n = n_blocks - first < CHUNK ? n_blocks - first : CHUNK;
             unpack(type, w, panel, first, n, weights[0]);
@@ -168,8 +171,8 @@ INLINE void matmul_of(rwkv_type type, const rwkv_matrix* w, const rwkv_rows* x, 
                 for (int i = 0; i < 4; ++i) {
                     const size_t r = row + (i < 2 ? 0 : TILE_ROWS);
                     const size_t o = out[i % 2];
-                    corners[i] = (corner){y + r * ldy + o, ldy, at_most_16(r, row_end),
-                                          at_most_16(o, end_out)};
+                    corners[i] = (corner){y + (r - row_begin) * ldy + o, ldy,
+                                          at_most_16(r, row_end), at_most_16(o, end_out)};
                 }
                 tile_square(x->bf16 + row * x->n_cols + first * RWKV_BLOCK, x->n_cols, weights[0],
                             weights[1], n, corners, first == 0);

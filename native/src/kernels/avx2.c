@@ -183,7 +183,7 @@ INLINE void panel_values(rwkv_type type, const rwkv_matrix* w, size_t panel, con
         }
         for (size_t h = 0; h < together; ++h) {
             for (size_t i = 0; i < n_rows; ++i) {
-                store_half(y + (row + i) * ldy, panel * RWKV_PANEL + (first + h) * 8, w->n_out,
+                store_half(y + i * ldy, (first + h) * 8, w->n_out - panel * RWKV_PANEL,
                            _mm256_add_ps(sum[h][i][0], sum[h][i][1]));
             }
         }
@@ -293,8 +293,7 @@ INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, con
         }
         for (size_t h = 0; h < together; ++h) {
             for (size_t i = 0; i < n_rows; ++i) {
-                store_half(y + (row + i) * ldy, panel * RWKV_PANEL + (first + h) * 8, w->n_out,
-                           sum[h][i]);
+                store_half(y + i * ldy, (first + h) * 8, w->n_out - panel * RWKV_PANEL, sum[h][i]);
             }
         }
     }

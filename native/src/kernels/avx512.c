@@ -214,9 +214,8 @@ INLINE void panel_values(rwkv_type type, const rwkv_matrix* w, size_t panel, con
             sum[i][0] = _mm512_fmadd_ps(wc, xc, sum[i][0]);
         }
     }
-    const size_t o = panel * RWKV_PANEL;
     for (size_t i = 0; i < n_rows; ++i) {
-        vstore(y + (row + i) * ldy + o, w->n_out - o,
+        vstore(y + i * ldy, w->n_out - panel * RWKV_PANEL,
                _mm512_add_ps(_mm512_add_ps(sum[i][0], sum[i][1]),
                              _mm512_add_ps(sum[i][2], sum[i][3])));
     }
@@ -243,7 +242,6 @@ INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, con
     const size_t n_blocks = w->n_in / RWKV_BLOCK;
     const __m512i low = _mm512_set1_epi8(15);
     const __m512i ones = _mm512_set1_epi16(1);
-    const size_t o = panel * RWKV_PANEL;
 
     __m512 sum[TILE];
     for (size_t i = 0; i < n_rows; ++i) sum[i] = _mm512_setzero_ps();
@@ -306,7 +304,9 @@ INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, con
             if (rwkv_has_m(type)) sum[i] = _mm512_fmadd_ps(mw, _mm512_set1_ps(xb[i].s), sum[i]);
         }
     }
-    for (size_t i = 0; i < n_rows; ++i) vstore(y + (row + i) * ldy + o, w->n_out - o, sum[i]);
+    for (size_t i = 0; i < n_rows; ++i) {
+        vstore(y + i * ldy, w->n_out - panel * RWKV_PANEL, sum[i]);
+    }
 }
 
 #define HAS_VALUES

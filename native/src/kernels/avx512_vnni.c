@@ -77,11 +77,10 @@ INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, con
             if (rwkv_has_m(type)) sum[i] = _mm512_fmadd_ps(mw, _mm512_set1_ps(xb[i].s), sum[i]);
         }
     }
-    const size_t o = panel * RWKV_PANEL;
-    const size_t left = w->n_out - o;
+    const size_t left = w->n_out - panel * RWKV_PANEL;
     const __mmask16 lanes = left >= RWKV_PANEL ? 0xffff : (__mmask16)((1u << left) - 1);
     for (size_t i = 0; i < n_rows; ++i) {
-        _mm512_mask_storeu_ps(y + (row + i) * ldy + o, lanes, sum[i]);
+        _mm512_mask_storeu_ps(y + i * ldy, lanes, sum[i]);
     }
 }
 

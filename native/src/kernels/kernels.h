@@ -113,9 +113,9 @@ typedef struct rwkv_matrix_kernels {
     void (*pack)(rwkv_type type, const uint8_t* src, size_t n_out, size_t n_in, size_t panel_begin,
                  size_t panel_end, uint8_t* dst);
 
-    /* y[i][o] = sum over c of W[o][c] x[i][c], for the rows i in [row_begin, row_end) of x and the
-     * rows o of W in panels [panel_begin, panel_end). y has n_out columns used and rows ldy apart;
-     * only the elements named are written.
+    /* y[i - row_begin][o - 16 panel_begin] = sum over c of W[o][c] x[i][c], for the rows i in
+     * [row_begin, row_end) of x and the rows o of W in panels [panel_begin, panel_end). The rows of
+     * y are ldy apart; only the elements named are written.
      *
      * Quantised W:  sum over blocks, in order, of  d_w d_x isum (+ m_w s_x for q4_1, q5_1),
      *               isum = sum of q_w q_x, exact, in int32; q_w is signed for q4_0 (q - 8),

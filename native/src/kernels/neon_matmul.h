@@ -78,7 +78,7 @@ INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, con
         }
         for (size_t q = 0; q < together; ++q) {
             for (size_t i = 0; i < n_rows; ++i) {
-                store_quarter(y + (row + i) * ldy, panel * RWKV_PANEL + (first + q) * 4, w->n_out,
+                store_quarter(y + i * ldy, (first + q) * 4, w->n_out - panel * RWKV_PANEL,
                               sum[q][i]);
             }
         }
@@ -130,7 +130,7 @@ INLINE void panel_values(rwkv_type type, const rwkv_matrix* w, size_t panel, con
         for (size_t q = 0; q < together; ++q) {
             for (size_t i = 0; i < n_rows; ++i) {
                 const float32x4_t even = vaddq_f32(sum[q][i][0], sum[q][i][1]);
-                store_quarter(y + (row + i) * ldy, panel * RWKV_PANEL + (first + q) * 4, w->n_out,
+                store_quarter(y + i * ldy, (first + q) * 4, w->n_out - panel * RWKV_PANEL,
                               vaddq_f32(even, vaddq_f32(sum[q][i][2], sum[q][i][3])));
             }
         }

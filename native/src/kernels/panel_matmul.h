@@ -6,7 +6,8 @@
  *     HAS_VALUES and panel_values    the same for fp32 and fp16, if the level has its own
  *
  * Both take (type, w, panel, x, row, n_rows, y, ldy), of which type and n_rows are constants to the
- * compiler. What they compute for a row must not depend on n_rows. */
+ * compiler and y is where the panel's results for `row` belong. What they compute for a row must
+ * not depend on n_rows. */
 
 /* How many rows from `row` on to take together: as many as lie together in x, at most TILE, and a
  * power of two. */
@@ -18,9 +19,10 @@ INLINE size_t tile_rows(const rwkv_rows* x, size_t row, size_t row_end) {
     return n;
 }
 
-#define FOR_PANELS(panel_tile, type, n_rows)                       \
-    for (size_t panel = panel_begin; panel < panel_end; ++panel) { \
-        panel_tile(type, w, panel, x, row, n_rows, y, ldy);        \
+#define FOR_PANELS(panel_tile, type, n_rows)                                          \
+    for (size_t panel = panel_begin; panel < panel_end; ++panel) {                    \
+        float* at = y + (row - row_begin) * ldy + (panel - panel_begin) * RWKV_PANEL; \
+        panel_tile(type, w, panel, x, row, n_rows, at, ldy);                          \
     }
 
 /* Tile after tile, so that a tile's activations stay in the first-level cache while the few panels

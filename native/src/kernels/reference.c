@@ -94,9 +94,10 @@ static void matmul(const rwkv_matrix* w, const rwkv_rows* x, size_t row_begin, s
         const uint8_t* row = (const uint8_t*)w->data + o * stride;
         for (size_t i = row_begin; i < row_end; ++i) {
             const float* xi = x->x + i * x->ld;
-            y[i * ldy + o] = w->type == RWKV_TYPE_FP32   ? dot_fp32(row, xi, w->n_in)
-                             : w->type == RWKV_TYPE_FP16 ? dot_fp16(row, xi, w->n_in)
-                                                         : dot_blocks(w->type, row, x, i);
+            y[(i - row_begin) * ldy + o - begin] =
+                w->type == RWKV_TYPE_FP32   ? dot_fp32(row, xi, w->n_in)
+                : w->type == RWKV_TYPE_FP16 ? dot_fp16(row, xi, w->n_in)
+                                            : dot_blocks(w->type, row, x, i);
         }
     }
 }
