@@ -277,6 +277,10 @@ class Bench {
                 if (!options_.wants_type(kTypeNames[type])) continue;
                 matmul(static_cast<rwkv_type>(type), 256, 1);
                 matmul(static_cast<rwkv_type>(type), 1024, options_.uncached_bytes);
+                if (k_.matrix[type].matmul_columns != nullptr) {
+                    columns(static_cast<rwkv_type>(type), 1);
+                    columns(static_cast<rwkv_type>(type), options_.uncached_bytes);
+                }
             }
         }
         if (options_.wants_kernel("quantize")) quantize();
@@ -317,7 +321,7 @@ class Bench {
             } else {
                 std::memcpy(at, memory.data(), size);
             }
-            matrices.push_back({at, n_out, kIn, type});
+            matrices.push_back({at, n_out, kIn, type, 0});
         }
         for (const size_t rows : options_.rows) {
             std::vector<float> x = random_floats(rows * kIn);
@@ -346,6 +350,56 @@ class Bench {
             if (m.matmul_wide != nullptr && rows >= RWKV_WIDE) {
                 measure("matmul_wide", m.matmul_wide, rates_.bf16);
             }
+        }
+    }
+
+    // Products with matrices by columns (1024, 4096), which one call takes whole: one row, all of
+    // whose inputs are not zero, a half or a quarter of them, and a tile of rows. What must be read
+    // is the weights of those inputs and all that comes before them in a block.
+    void columns(rwkv_type type, size_t min_bytes) {
+        constexpr size_t kOut = 1024;
+        constexpr size_t kIn = 4096;
+        constexpr size_t kPanels = kOut / RWKV_COLUMN;
+        const rwkv_matrix_kernels& m = k_.matrix[type];
+        const size_t size = kOut * rwkv_row_bytes(type, kIn);
+        const size_t count = (min_bytes + size - 1) / size;
+        const rwkv::Memory memory(size * count);
+        const std::vector<uint8_t> weights = random_weights(type, kOut * kIn);
+        m.pack_columns(type, weights.data(), kOut, kIn, 0, kPanels, memory.data());
+        for (size_t i = 1; i < count; ++i) {
+            std::memcpy(memory.data() + i * size, memory.data(), size);
+        }
+        const double block = static_cast<double>(rwkv_columns_block_bytes(type));
+        const double codes = type == RWKV_TYPE_Q8_0 ? 4096.0 : 2048.0;
+        struct {
+            size_t rows;
+            unsigned in_use;  // of four inputs
+        } const cases[] = {{1, 4}, {1, 2}, {1, 1}, {RWKV_TILE, 1}};
+        for (const auto& c : cases) {
+            std::vector<float> x = random_floats(c.rows * kIn);
+            Random random;
+            for (float& v : x) v = random.next() >> 30 < c.in_use ? v : 0.0f;
+            std::vector<rwkv_q8> q8(c.rows * kIn / RWKV_BLOCK);
+            const rwkv_rows in = {x.data(), q8.data(), nullptr, kIn, kIn, c.rows};
+            for (size_t i = 0; i < c.rows; ++i) {
+                k_.quantize(&x[i * kIn], kIn, rwkv_q8_row(&in, i), c.rows);
+            }
+            std::vector<float> y(c.rows * RWKV_COLUMN);
+            const double share = c.rows == 1 ? c.in_use / 4.0 : 1.0;
+            const double bytes = static_cast<double>(size) * (1 - (1 - share) * codes / block);
+            const std::string shape = std::to_string(kOut) + "x" + std::to_string(kIn) + ", " +
+                                      std::to_string(25 * c.in_use) + " % of inputs" +
+                                      (count > 1 ? " in memory" : " in cache");
+            size_t turn = 0;
+            add("matmul_columns", kTypeNames[type], shape, c.rows, bytes,
+                static_cast<double>(size * count), share * static_cast<double>(c.rows * kOut * kIn),
+                rates_.int8, [&] {
+                    const rwkv_matrix w = {memory.data() + turn++ % count * size, kOut, kIn, type,
+                                           1};
+                    for (size_t panel = 0; panel < kPanels; ++panel) {
+                        m.matmul_columns(&w, &in, 0, c.rows, panel, y.data(), RWKV_COLUMN);
+                    }
+                });
         }
     }
 

@@ -292,6 +292,16 @@ class ModelLoader {
         add_packing(out, tensor, tensor.data, n_out, n_in);
     }
 
+    // One whose inputs come from relu^2, so that most of them are zero.
+    void sparse_matrix(Matrix& out, const std::string& name, size_t n_out, size_t n_in) {
+        matrix(out, name, n_out, n_in);
+        const auto& kernels = model_.kernels.matrix[out.type];
+        out.by_columns = kernels.matmul_columns != nullptr && n_out % RWKV_COLUMN == 0;
+        if (!out.by_columns) return;
+        model_.column_panel_bytes =
+            std::max(model_.column_panel_bytes, kernels.packed_size(out.type, RWKV_COLUMN, n_in));
+    }
+
     // Matrices stacked in one tensor of shape (count, n_out, n_in).
     void stacked(Matrix* out, size_t count, const std::string& name, size_t n_out, size_t n_in) {
         const Tensor& tensor = need(name);
@@ -317,6 +327,7 @@ class ModelLoader {
         out.n_out = n_out;
         out.n_in = n_in;
         out.type = tensor.type;
+        out.by_columns = 0;
         packings_.push_back({&out, src, packed_bytes_});
         packed_bytes_ +=
             round_up(model_.kernels.matrix[out.type].packed_size(out.type, n_out, n_in), 64);
@@ -339,9 +350,11 @@ class ModelLoader {
         model_.pool.run([&](Team& team) {
             for (const Packing& p : packings_) {
                 const Matrix& m = *p.matrix;
-                const auto pack = model_.kernels.matrix[m.type].pack;
-                const size_t n_panels = (m.n_out + RWKV_PANEL - 1) / RWKV_PANEL;
-                team.for_each(n_panels, 16, [&](size_t begin, size_t end) {
+                const rwkv_matrix_kernels& kernels = model_.kernels.matrix[m.type];
+                const auto pack = m.by_columns ? kernels.pack_columns : kernels.pack;
+                const size_t panel = m.by_columns ? RWKV_COLUMN : RWKV_PANEL;
+                const size_t n_panels = (m.n_out + panel - 1) / panel;
+                team.for_each(n_panels, 256 / panel, [&](size_t begin, size_t end) {
                     pack(m.type, p.src, m.n_out, m.n_in, begin, end, base + p.offset);
                 });
             }
@@ -387,7 +400,7 @@ class ModelLoader {
         }
         matrix(m.key, ffn + "key.weight", c.n_ffn, c.n_embd);
         matrix(m.receptance, ffn + "receptance.weight", c.n_embd, c.n_embd);
-        matrix(m.value, ffn + "value.weight", c.n_embd, c.n_ffn);
+        sparse_matrix(m.value, ffn + "value.weight", c.n_embd, c.n_ffn);
     }
 
     template <class Layer>
@@ -463,7 +476,7 @@ class ModelLoader {
         norm(l.ln_x, att + "ln_x");
         vector(l.ffn_x_k, ffn + "x_k");
         matrix(l.ffn_key, ffn + "key.weight", c.n_ffn, c.n_embd);
-        matrix(l.ffn_value, ffn + "value.weight", c.n_embd, c.n_ffn);
+        sparse_matrix(l.ffn_value, ffn + "value.weight", c.n_embd, c.n_ffn);
     }
 
     // The initial state that a state tuning has found. All layers have one, or none.

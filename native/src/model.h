@@ -137,6 +137,8 @@ class Model {
     // value as in State; empty where the file does not say: zeros.
     std::vector<Vector> time_state;
 
+    size_t column_panel_bytes = 0;  // of the largest panel of a matrix by columns
+
     std::string path;
     rwkv_type data_type = RWKV_TYPE_FP32;
     uint64_t n_parameters = 0;

@@ -19,11 +19,11 @@ void quantize_span(const rwkv_kernels& k, const rwkv_rows& rows, const float* x,
     k.quantize(x, n, rwkv_q8_row(&rows, row) + column / RWKV_BLOCK * rows.tile, rows.tile);
 }
 
-// What is shared out of a product: two panels, whose outputs are a whole block for who reads them.
-constexpr size_t kUnitPanels = RWKV_BLOCK / RWKV_PANEL;
-
+// What is shared out of a product: a panel of a matrix by columns; else two panels, whose outputs
+// are a whole block for who reads them.
+size_t unit_of(const Matrix& m) { return m.by_columns ? RWKV_COLUMN : RWKV_BLOCK; }
+size_t units_of(const Matrix& m) { return (m.n_out + unit_of(m) - 1) / unit_of(m); }
 size_t panels_of(const Matrix& m) { return (m.n_out + RWKV_PANEL - 1) / RWKV_PANEL; }
-size_t units_of(const Matrix& m) { return (m.n_out + RWKV_BLOCK - 1) / RWKV_BLOCK; }
 
 // What becomes of columns [column, column + n) of a row of a product, which are at y.
 void finish_row(const rwkv_kernels& k, const Product& p, size_t n_wide, size_t row, size_t column,
@@ -40,25 +40,53 @@ void finish_row(const rwkv_kernels& k, const Product& p, size_t n_wide, size_t r
     }
 }
 
-// The units [begin, end) of one product.
-void product_piece(const Pass& pass, const Product& p, size_t n_rows, size_t n_wide, size_t begin,
-                   size_t end) {
+// Columns [column, column + width) of one product, from the panels [first, last) of w, which is its
+// matrix or the part of it that gives these columns.
+void product_columns(const Pass& pass, const Product& p, size_t n_rows, size_t n_wide,
+                     const Matrix& w, size_t first, size_t last, size_t column, size_t width) {
     const rwkv_kernels& k = pass.kernels();
-    const rwkv_matrix_kernels& m = k.matrix[p.w.type];
+    const rwkv_matrix_kernels& m = k.matrix[w.type];
     const size_t wide = m.matmul_wide != nullptr ? n_wide : 0;
-    const size_t first = begin * kUnitPanels;
-    const size_t last = std::min(end * kUnitPanels, panels_of(p.w));
-    const size_t column = begin * RWKV_BLOCK;
-    const size_t width = std::min(end * RWKV_BLOCK, p.w.n_out) - column;
     const size_t ldy = p.y != nullptr ? p.w.n_out : Pieces::kColumns;
     for (size_t row = 0, n; row < n_rows; row += n) {
         n = pass.pieces.n_rows(row, n_rows, wide);
         float* y = p.y != nullptr ? p.y + row * ldy + column : pass.pieces.of(pass.team);
         const auto matmul = row < wide ? m.matmul_wide : m.matmul;
-        matmul(&p.w, &p.x, row, row + n, first, last, y, ldy);
+        matmul(&w, &p.x, row, row + n, first, last, y, ldy);
         for (size_t i = 0; i < n; ++i) {
             finish_row(k, p, n_wide, row + i, column, width, y + i * ldy);
         }
+    }
+}
+
+// The units [begin, end) of one product.
+void product_piece(const Pass& pass, const Product& p, size_t n_rows, size_t n_wide, size_t begin,
+                   size_t end) {
+    const rwkv_kernels& k = pass.kernels();
+    const rwkv_matrix_kernels& m = k.matrix[p.w.type];
+    if (!p.w.by_columns) {
+        constexpr size_t kPanels = RWKV_BLOCK / RWKV_PANEL;
+        const size_t column = begin * RWKV_BLOCK;
+        const size_t width = std::min(end * RWKV_BLOCK, p.w.n_out) - column;
+        product_columns(pass, p, n_rows, n_wide, p.w, begin * kPanels,
+                        std::min(end * kPanels, panels_of(p.w)), column, width);
+        return;
+    }
+    for (size_t panel = begin; panel < end; ++panel) {
+        const size_t column = panel * RWKV_COLUMN;
+        if (n_rows <= RWKV_TILE) {
+            const size_t ldy = p.y != nullptr ? p.w.n_out : Pieces::kColumns;
+            float* y = p.y != nullptr ? p.y + column : pass.pieces.of(pass.team);
+            m.matmul_columns(&p.w, &p.x, 0, n_rows, panel, y, ldy);
+            for (size_t row = 0; row < n_rows; ++row) {
+                finish_row(k, p, n_wide, row, column, RWKV_COLUMN, y + row * ldy);
+            }
+            continue;
+        }
+        uint8_t* unpacked = pass.pieces.panel_of(pass.team);
+        m.unpack_columns(&p.w, panel, unpacked);
+        const Matrix w = {unpacked, RWKV_COLUMN, p.w.n_in, p.w.type, 0};
+        product_columns(pass, p, n_rows, n_wide, w, 0, panels_of(w), column, RWKV_COLUMN);
     }
 }
 
@@ -79,7 +107,9 @@ void mix_span(const Pass& pass, const Mix& m, const float* xx, const float* befo
 Pieces::Pieces(Scratch& scratch, const Model& model, const Batch& batch)
     : size_(std::max<size_t>(RWKV_TILE, model.kernels.to_bf16 != nullptr ? batch.n_wide : 0) *
             kColumns),
-      values_(scratch.floats(model.pool.size() * size_)) {}
+      values_(scratch.floats(model.pool.size() * size_)),
+      panel_bytes_(batch.n_rows() > RWKV_TILE ? model.column_panel_bytes : 0),
+      panels_(scratch.take<uint8_t>(model.pool.size() * panel_bytes_)) {}
 
 void embed(Pass& pass, float* x) {
     const Model& model = pass.model;

@@ -27,9 +27,16 @@ class Pieces {
     }
     float* of(const Team& team) const noexcept { return values_ + team.thread() * size_; }
 
+    // Where a panel of a matrix by columns is unpacked.
+    uint8_t* panel_of(const Team& team) const noexcept {
+        return panels_ + team.thread() * panel_bytes_;
+    }
+
   private:
     size_t size_;
     float* values_;
+    size_t panel_bytes_;
+    uint8_t* panels_;
 };
 
 // What the stages of a pass have in common.

@@ -72,7 +72,7 @@ bool probe(const char* model, const char* name, const char* x_path, const char* 
             q.insert(q.end(), block.q, block.q + RWKV_BLOCK);
         }
     }
-    const rwkv_matrix matrix = {packed.data(), n_out, n_in, tensor->type};
+    const rwkv_matrix matrix = {packed.data(), n_out, n_in, tensor->type, 0};
     m.matmul(&matrix, &rows, 0, n_rows, 0, n_panels, y.data(), n_out);
 
     std::FILE* out = std::fopen(out_path, "wb");

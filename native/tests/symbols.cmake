@@ -21,11 +21,14 @@ endfunction()
 
 set(levels 0)
 foreach(object IN LISTS OBJECTS)
-  # kernels/<level>.c; panel16.c is the packing that levels share, for every processor.
-  if(NOT object MATCHES "/kernels/([a-z0-9_]+)\\.c\\.[a-z]+$" OR CMAKE_MATCH_1 STREQUAL "panel16")
+  # kernels/<level>.c; panel16.c and columns.c are packings that levels share, for every processor.
+  if(NOT object MATCHES "/kernels/([a-z0-9_]+)\\.c\\.[a-z]+$")
     continue()
   endif()
   set(level ${CMAKE_MATCH_1})
+  if(level MATCHES "^(panel16|columns)$")
+    continue()
+  endif()
   math(EXPR levels "${levels} + 1")
   exported_symbols(${object} "-g;--defined-only" symbols)
   if(NOT symbols STREQUAL "rwkv_kernels_${level}")

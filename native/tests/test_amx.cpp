@@ -56,7 +56,7 @@ int main() {
                     const size_t n_panels = (n_out + 15) / 16;
                     std::vector<uint8_t> packed(k.matrix[t].packed_size(type, n_out, n_in));
                     k.matrix[t].pack(type, file.data(), n_out, n_in, 0, n_panels, packed.data());
-                    const rwkv_matrix matrix = {packed.data(), n_out, n_in, type};
+                    const rwkv_matrix matrix = {packed.data(), n_out, n_in, type, 0};
 
                     std::vector<float> x(n_rows * n_in);
                     for (float& v : x) v = value();

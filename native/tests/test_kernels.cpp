@@ -222,7 +222,7 @@ struct Packed {
         // In two parts, as threads do.
         k.matrix[type].pack(type, file.data(), n_out, n_in, n_panels / 2, n_panels, data);
         k.matrix[type].pack(type, file.data(), n_out, n_in, 0, n_panels / 2, data);
-        matrix = {data, n_out, n_in, type};
+        matrix = {data, n_out, n_in, type, 0};
     }
 };
 
@@ -277,6 +277,90 @@ void test_matmul(const rwkv_kernels& ref, const rwkv_kernels& k, rwkv_type type,
                 }
             }
             CHECK(std::memcmp(part.data(), got.data(), got.size() * sizeof(float)) == 0);
+        }
+    }
+}
+
+// A vector of bytes that begins at a multiple of 64.
+struct Aligned {
+    std::vector<uint8_t> memory;
+    uint8_t* data;
+    explicit Aligned(size_t n) : memory(n + 63) {
+        data = memory.data() + (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64) % 64;
+    }
+};
+
+// Products of matrices by columns have the bits of those of the same matrix by panels, whichever
+// inputs are zero, and what is unpacked is what would have been packed.
+void test_columns(const rwkv_kernels& k, rwkv_type type) {
+    const rwkv_matrix_kernels& m = k.matrix[type];
+    const std::string level = k.name;
+    const bool quantised = type != RWKV_TYPE_FP32 && type != RWKV_TYPE_FP16;
+    const bool has_columns = quantised && level != "reference" && level.find("neon") != 0;
+    CHECK((m.matmul_columns != nullptr) == has_columns);
+    CHECK((m.pack_columns != nullptr) == has_columns);
+    CHECK((m.unpack_columns != nullptr) == has_columns);
+    if (!has_columns) return;
+
+    const size_t n_out = 3 * RWKV_COLUMN;
+    const size_t ldy = n_out + 5;
+    const size_t n_rows = 40;
+    for (const size_t n_in : {32, 64, 160, 224, 1024}) {
+        const size_t row_bytes = rwkv_row_bytes(type, n_in);
+        std::vector<uint8_t> file(n_out * row_bytes);
+        for (size_t o = 0; o < n_out; ++o) {
+            const std::vector<float> w = floats(n_in, -0.5, 1);
+            quantize_row(type, w.data(), n_in, file.data() + o * row_bytes);
+        }
+        const Packed by_panels(k, type, file, n_out, n_in);
+        Aligned packed(file.size());
+        m.pack_columns(type, file.data(), n_out, n_in, 2, 3, packed.data);
+        m.pack_columns(type, file.data(), n_out, n_in, 0, 2, packed.data);
+        const rwkv_matrix by_columns = {packed.data, n_out, n_in, type, 1};
+
+        for (size_t panel = 0; panel < 3; ++panel) {
+            const std::vector<uint8_t> rows(
+                file.begin() + static_cast<ptrdiff_t>(panel * RWKV_COLUMN * row_bytes),
+                file.begin() + static_cast<ptrdiff_t>((panel + 1) * RWKV_COLUMN * row_bytes));
+            const Packed expected(k, type, rows, RWKV_COLUMN, n_in);
+            Aligned unpacked(rows.size());
+            m.unpack_columns(&by_columns, panel, unpacked.data);
+            CHECK(std::memcmp(unpacked.data, expected.matrix.data, rows.size()) == 0);
+        }
+
+        for (const size_t tile : {1, 6, 16}) {
+            Rows x(k, n_rows, n_in, tile);
+            for (size_t i = 0; i < n_rows; ++i) {  // from no zeros to nothing else
+                for (size_t c = 0; c < n_in; ++c) {
+                    if (random_bits() % 16 < i % 17) x.x[i * n_in + c] = 0.0f;
+                }
+                if (i == 20) x.x[i * n_in + n_in / 2] = std::numeric_limits<float>::infinity();
+                k.quantize(&x.x[i * n_in], n_in, rwkv_q8_row(&x.rows, i), tile);
+            }
+            const size_t panels = n_out / RWKV_PANEL;
+            std::vector<float> expected(n_rows * ldy, 5.0f);
+            m.matmul(&by_panels.matrix, &x.rows, 0, n_rows, 0, panels, expected.data(), ldy);
+            CHECK(std::isnan(expected[20 * ldy]) && !std::isnan(expected[21 * ldy]));
+            // Alone, a few, and many together.
+            for (const size_t step : {1, 2, 3, 4, 11, 16, 40}) {
+                std::vector<float> got(n_rows * ldy, 5.0f);
+                for (size_t row = 0; row < n_rows; row += step) {
+                    for (size_t panel = 0; panel < 3; ++panel) {
+                        m.matmul_columns(&by_columns, &x.rows, row, std::min(row + step, n_rows),
+                                         panel, &got[row * ldy + panel * RWKV_COLUMN], ldy);
+                    }
+                }
+                for (size_t i = 0; i < got.size(); ++i) {
+                    if (std::memcmp(&got[i], &expected[i], sizeof got[i]) == 0) continue;
+                    if (std::isnan(got[i]) && std::isnan(expected[i])) continue;
+                    std::fprintf(stderr,
+                                 "columns_%s/%s/in=%zu/tile=%zu/step=%zu: row %zu, column %zu is "
+                                 "%.9g, expected %.9g\n",
+                                 type_name(type), k.name, n_in, tile, step, i / ldy, i % ldy,
+                                 static_cast<double>(got[i]), static_cast<double>(expected[i]));
+                    std::exit(1);
+                }
+            }
         }
     }
 }
@@ -524,6 +608,7 @@ int main() {
             for (const size_t tile : {1, 6, 16}) {
                 test_matmul(reference, k, static_cast<rwkv_type>(type), tile);
             }
+            test_columns(k, static_cast<rwkv_type>(type));
         }
         for (int type = RWKV_TYPE_Q4_0; type < RWKV_TYPE_COUNT; ++type) {
             test_block_sums(k, static_cast<rwkv_type>(type));

@@ -298,6 +298,31 @@ void test_small_heads(const std::vector<std::string>& versions) {
     }
 }
 
+// Widths at which the value matrix of the channel mix lies by columns, with inputs of which three
+// quarters are zero, and half of the rest.
+void test_columns(const std::vector<std::string>& versions) {
+    tiny::Sizes sizes;
+    sizes.n_layer = 1;
+    sizes.n_head = 8;
+    sizes.n_ffn = 288;
+    sizes.ffn_zeros = 3;
+    for (const std::string& version : versions) {
+        for (const rwkv_type type : {RWKV_TYPE_Q4_0, RWKV_TYPE_Q5_1, RWKV_TYPE_Q8_0}) {
+            const tiny::File file(tiny::random_model(version, type, sizes));
+            const std::string name =
+                "by columns, version " + version + ", type " + std::to_string(type);
+            test_levels_agree(file, true, name);
+            for (const std::string& level : supported_levels()) {
+                choose_level(level.c_str());
+                const std::string where = at_level(name, level);
+                test_short_sequence(file, where);
+                if (level != "reference")
+                    test_long_prompt(file, level == "amx" ? 2e-2 : 1e-5, where);
+            }
+        }
+    }
+}
+
 // Rows that one matrix reads as fp32 and another in blocks, and products of one kind whose results
 // the other kind reads.
 void test_mixed_types(const std::vector<std::string>& versions) {
@@ -388,6 +413,7 @@ int main(int argc, char** argv) {
     test_concurrent_sessions();
     test_odd_sizes(versions);
     test_small_heads(versions);
+    test_columns(versions);
     test_mixed_types(versions);
     test_all_models(versions);
     return 0;

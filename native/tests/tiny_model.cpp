@@ -153,7 +153,12 @@ class Maker {
             mixes(ffn + (version == "6" ? "time_maa_" : "time_mix_"), "kr");
             matrix(ffn + "receptance.weight", C_, C_);
         }
-        matrix(ffn + "key.weight", sizes_.n_ffn, C_);
+        const float limit = std::sqrt(3.0f / static_cast<float>(C_));
+        std::vector<float> key = random_.uniform(sizes_.n_ffn * C_, -limit, limit);
+        for (size_t i = 0; i < key.size(); ++i) {
+            if (i / C_ % 4 < sizes_.ffn_zeros) key[i] = 0.0f;
+        }
+        model_.tensors.push_back(tensor(ffn + "key.weight", type_, {sizes_.n_ffn, C_}, key));
         matrix(ffn + "value.weight", C_, sizes_.n_ffn);
     }
 

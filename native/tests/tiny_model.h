@@ -40,6 +40,7 @@ struct Sizes {
     size_t n_ffn = 96;
     size_t n_vocab = 40;
     size_t rank = 32;         // of low-rank matrices
+    size_t ffn_zeros = 0;     // this many rows of every four of ffn.key are zero
     bool time_state = false;  // hold an initial state; not version 4
 };
 

@@ -302,8 +302,65 @@ INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, con
 #define HAS_VALUES
 #include "panel_matmul.h"
 
+/* ---- matrices by columns ----------------------------------------------------------------------
+ */
+
+typedef __m256i bytes;
+typedef __m256i dots; /* of 4-bit codes: in int16, two for each output, which do not overflow as in
+                       * add_block; else in int32 */
+enum { BYTES = 32 };
+
+INLINE bytes load_bytes(const uint8_t* p) { return _mm256_loadu_si256((const __m256i*)p); }
+INLINE void store_bytes(uint8_t* p, bytes v) { _mm256_storeu_si256((__m256i*)p, v); }
+INLINE bytes or_bytes(bytes a, bytes b) { return _mm256_or_si256(a, b); }
+INLINE bytes low_halves(bytes v) { return _mm256_and_si256(v, _mm256_set1_epi8(15)); }
+INLINE bytes high_halves(bytes v) { return low_halves(_mm256_srli_epi16(v, 4)); }
+INLINE bytes join_halves(bytes low, bytes high) {
+    const __m256i up = _mm256_andnot_si256(_mm256_set1_epi8(15), _mm256_slli_epi16(high, 4));
+    return _mm256_or_si256(low_halves(low), up);
+}
+INLINE bytes zip8(bytes a, bytes b, int upper) {
+    return upper ? _mm256_unpackhi_epi8(a, b) : _mm256_unpacklo_epi8(a, b);
+}
+INLINE bytes zip16(bytes a, bytes b, int upper) {
+    return upper ? _mm256_unpackhi_epi16(a, b) : _mm256_unpacklo_epi16(a, b);
+}
+INLINE void store_fifth(uint8_t* p, bytes codes) {
+    const int bits = _mm256_movemask_epi8(_mm256_slli_epi16(codes, 3));
+    memcpy(p, &bits, sizeof bits);
+}
+
+INLINE uint32_t not_zero(const int8_t* q) {
+    const __m256i v = _mm256_loadu_si256((const __m256i*)q);
+    return ~(uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(v, _mm256_setzero_si256()));
+}
+
+INLINE int in_int16(rwkv_type type) { return type == RWKV_TYPE_Q4_0 || type == RWKV_TYPE_Q4_1; }
+INLINE dots begin_dots(rwkv_type type, const rwkv_q8* x) {
+    return in_int16(type) ? _mm256_setzero_si256() : offset_of(type, x);
+}
+INLINE dots add_dots(rwkv_type type, dots sum, bytes code, int32_t q) {
+    const __m256i xq = _mm256_set1_epi32(q);
+    const __m256i pairs = type == RWKV_TYPE_Q8_0 ? _mm256_maddubs_epi16(_mm256_abs_epi8(code),
+                                                                        _mm256_sign_epi8(xq, code))
+                                                 : _mm256_maddubs_epi16(code, xq);
+    if (in_int16(type)) return _mm256_add_epi16(sum, pairs);
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+INLINE __m256i end_dots(rwkv_type type, dots sum, const rwkv_q8* x) {
+    if (!in_int16(type)) return sum;
+    return _mm256_add_epi32(_mm256_madd_epi16(sum, _mm256_set1_epi16(1)), offset_of(type, x));
+}
+INLINE vec vload_fp16(const uint8_t* p) {
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p));
+}
+INLINE vec vfrom_int32(__m256i v) { return _mm256_cvtepi32_ps(v); }
+
+#include "columns_matmul.h"
+
 void rwkv_kernels_avx2(rwkv_kernels* k) {
     use_matmul_blocks(k);
+    use_columns(k);
     use_matmul_values(k);
     k->quantize = quantize;
     use_vector_kernels(k);

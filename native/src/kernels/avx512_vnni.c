@@ -86,4 +86,72 @@ INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, con
 
 #include "panel_matmul.h"
 
-void rwkv_kernels_avx512_vnni(rwkv_kernels* k) { use_matmul_blocks(k); }
+/* ---- matrices by columns ----------------------------------------------------------------------
+ */
+
+typedef __m512i bytes;
+typedef __m512i dots;
+typedef __m512 vec;
+enum { BYTES = 64 };
+
+INLINE bytes load_bytes(const uint8_t* p) { return _mm512_loadu_si512(p); }
+INLINE void store_bytes(uint8_t* p, bytes v) { _mm512_storeu_si512(p, v); }
+INLINE bytes or_bytes(bytes a, bytes b) { return _mm512_or_si512(a, b); }
+INLINE bytes low_halves(bytes v) { return _mm512_and_si512(v, _mm512_set1_epi8(15)); }
+INLINE bytes high_halves(bytes v) { return low_halves(_mm512_srli_epi16(v, 4)); }
+INLINE bytes join_halves(bytes low, bytes high) {
+    const __m512i up = _mm512_andnot_si512(_mm512_set1_epi8(15), _mm512_slli_epi16(high, 4));
+    return _mm512_or_si512(low_halves(low), up);
+}
+INLINE bytes zip8(bytes a, bytes b, int upper) {
+    return upper ? _mm512_unpackhi_epi8(a, b) : _mm512_unpacklo_epi8(a, b);
+}
+INLINE bytes zip16(bytes a, bytes b, int upper) {
+    return upper ? _mm512_unpackhi_epi16(a, b) : _mm512_unpacklo_epi16(a, b);
+}
+INLINE bytes fifth_bits(const uint8_t* p) {
+    __mmask64 bits;
+    memcpy(&bits, p, sizeof bits);
+    return _mm512_maskz_set1_epi8(bits, 16);
+}
+INLINE void store_fifth(uint8_t* p, bytes codes) {
+    const __mmask64 bits = _mm512_test_epi8_mask(codes, _mm512_set1_epi8(16));
+    memcpy(p, &bits, sizeof bits);
+}
+
+INLINE uint32_t not_zero(const int8_t* q) {
+    const __m256i v = _mm256_loadu_si256((const __m256i*)q);
+    return _mm256_test_epi8_mask(v, v);
+}
+
+INLINE dots begin_dots(rwkv_type type, const rwkv_q8* x) { return offset_of(type, x); }
+INLINE dots add_dots(rwkv_type type, dots sum, bytes code, int32_t q) {
+    if (type == RWKV_TYPE_Q8_0) code = _mm512_xor_si512(code, _mm512_set1_epi8(-128));
+    return _mm512_dpbusd_epi32(sum, code, _mm512_set1_epi32(q));
+}
+INLINE __m512i end_dots(rwkv_type type, dots sum, const rwkv_q8* x) {
+    (void)type, (void)x;
+    return sum;
+}
+INLINE vec vload(const float* p, size_t n) {
+    (void)n; /* 16 */
+    return _mm512_loadu_ps(p);
+}
+INLINE void vstore(float* p, size_t n, vec v) {
+    (void)n;
+    _mm512_storeu_ps(p, v);
+}
+INLINE vec vset1(float s) { return _mm512_set1_ps(s); }
+INLINE vec vmul(vec a, vec b) { return _mm512_mul_ps(a, b); }
+INLINE vec vfma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
+INLINE vec vload_fp16(const uint8_t* p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p));
+}
+INLINE vec vfrom_int32(__m512i v) { return _mm512_cvtepi32_ps(v); }
+
+#include "columns_matmul.h"
+
+void rwkv_kernels_avx512_vnni(rwkv_kernels* k) {
+    use_matmul_blocks(k);
+    use_columns(k);
+}

@@ -42,6 +42,7 @@ typedef enum rwkv_type {
 enum {
     RWKV_BLOCK = 32,      /* values in a quantised block */
     RWKV_PANEL = 16,      /* rows of a matrix that are packed, and computed, together */
+    RWKV_COLUMN = 128,    /* the same in matrices by columns */
     RWKV_TILE = 16,       /* rows of activations that lie together, at most */
     RWKV_WIDE = 32,       /* rows from which a sequence may take matmul_wide */
     RWKV_LANES = 16,      /* widest vector, in floats */
@@ -69,6 +70,7 @@ typedef struct rwkv_matrix {
     size_t n_out;
     size_t n_in;
     rwkv_type type;
+    int by_columns; /* packed by pack_columns, else by pack */
 } rwkv_matrix;
 
 /* A block of 32 quantised activations: x ~ d * q. */
@@ -128,6 +130,21 @@ typedef struct rwkv_matrix_kernels {
      * level has nothing wider than matmul. */
     void (*matmul_wide)(const rwkv_matrix* w, const rwkv_rows* x, size_t row_begin, size_t row_end,
                         size_t panel_begin, size_t panel_end, float* y, size_t ldy);
+
+    /* Matrices by columns: the same products, to the bit, but only the weights of inputs whose q is
+     * not 0 are read, if that saves time. NULL where a level has none. n_out is a multiple of
+     * RWKV_COLUMN, and panel p holds that many rows, from RWKV_COLUMN p on. A packed matrix has the
+     * size of the file's.
+     *
+     * pack_columns     as `pack`
+     * matmul_columns   as `matmul`, of one panel
+     * unpack_columns   makes of a panel the matrix (RWKV_COLUMN, n_in) that `pack` makes of its
+     *                  rows: the way to `matmul` and `matmul_wide` for more than a tile of rows */
+    void (*pack_columns)(rwkv_type type, const uint8_t* src, size_t n_out, size_t n_in,
+                         size_t panel_begin, size_t panel_end, uint8_t* dst);
+    void (*matmul_columns)(const rwkv_matrix* w, const rwkv_rows* x, size_t row_begin,
+                           size_t row_end, size_t panel, float* y, size_t ldy);
+    void (*unpack_columns)(const rwkv_matrix* w, size_t panel, uint8_t* dst);
 } rwkv_matrix_kernels;
 
 /* One head's part of version 7's element-wise weights and rows, each n floats. */
@@ -295,6 +312,52 @@ static inline rwkv_block16 rwkv_block16_at(rwkv_type type, const uint8_t* panel,
 /* Panel `panel` of a matrix. */
 static inline const uint8_t* rwkv_panel16_at(rwkv_type type, const rwkv_matrix* w, size_t panel) {
     return (const uint8_t*)w->data + panel * RWKV_PANEL * rwkv_row_bytes(type, w->n_in);
+}
+
+/* ---- packing by columns (columns.c) -----------------------------------------------------------*/
+
+/* Layout "columns", for vector levels. In the channel mix, relu^2 leaves a value matrix with few
+ * inputs that are not zero, so what one input needs lies together, in a cache line or two. A panel
+ * is RWKV_COLUMN rows of the matrix: block after block of 32 inputs, each with the parts
+ *     d, then m      128 x fp16 each (m: q4_1, q5_1)
+ *     fifth          32 inputs x 128 bits (q5)
+ *     codes          32 inputs x 128 codes: 64 bytes of nibbles, or 128 bytes (q8_0)
+ * Of an input's 64 bytes, byte rwkv_column_byte(o) holds output o < 64 in its low half and output
+ * o + 64 in its high half; so do the first and the second 64 bits and, for q8_0, the first and the
+ * second 64 bytes. In that order, zipping the bytes of four inputs leaves the four codes of an
+ * output side by side and the outputs in sequence, as in panel16, whatever a vector's width. */
+void rwkv_columns_pack(rwkv_type type, const uint8_t* src, size_t n_out, size_t n_in,
+                       size_t panel_begin, size_t panel_end, uint8_t* dst);
+
+/* Zipping bytes, then pairs of them, takes the bytes 4 s .. 4 s + 3 of each 16 to vector s: those
+ * are to be the outputs 16 s + 4 l .. 16 s + 4 l + 3 in the l-th 16. */
+static inline size_t rwkv_column_byte(size_t o) { return o % 16 / 4 * 16 + o / 16 * 4 + o % 4; }
+
+/* Where the parts of a block lie; fifth and m only for types that have them. */
+typedef struct rwkv_columns_block {
+    const uint8_t* d;
+    const uint8_t* m;
+    const uint8_t* fifth;
+    const uint8_t* codes;
+} rwkv_columns_block;
+
+static inline size_t rwkv_columns_block_bytes(rwkv_type type) {
+    return RWKV_COLUMN * rwkv_block_bytes(type);
+}
+
+/* The block that begins at `block`. */
+static inline rwkv_columns_block rwkv_columns_block_at(rwkv_type type, const uint8_t* block) {
+    rwkv_columns_block at;
+    at.d = block;
+    at.m = at.d + 2 * RWKV_COLUMN;
+    at.fifth = at.m + (rwkv_has_m(type) ? 2 * RWKV_COLUMN : 0);
+    at.codes = at.fifth + (rwkv_has_fifth(type) ? RWKV_BLOCK * RWKV_COLUMN / 8 : 0);
+    return at;
+}
+
+/* Panel `panel` of a matrix. */
+static inline const uint8_t* rwkv_columns_at(const rwkv_matrix* w, size_t panel) {
+    return (const uint8_t*)w->data + panel * RWKV_COLUMN * rwkv_row_bytes(w->type, w->n_in);
 }
 
 /* ---- the levels' own functions; see registry.cpp ----------------------------------------------

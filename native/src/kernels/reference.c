@@ -401,6 +401,7 @@ void rwkv_kernels_reference(rwkv_kernels* k) {
         .split = split,
     };
     for (int type = 0; type < RWKV_TYPE_COUNT; ++type) {
-        k->matrix[type] = (rwkv_matrix_kernels){packed_size, pack, matmul, NULL};
+        k->matrix[type] =
+            (rwkv_matrix_kernels){.packed_size = packed_size, .pack = pack, .matmul = matmul};
     }
 }
