@@ -1,7 +1,9 @@
 """Synthetic RWKV-7 checkpoints of the released shapes: random weights, real sizes.
 
-Speed does not depend on what the weights are, as long as nothing overflows or becomes subnormal, so
-their magnitudes are about those of trained models.
+Speed depends on what the weights are in one way: products skip inputs of the channel mix's value
+matrix that relu^2 made zero. With random weights that is half of them, too few to matter; a shape
+can ask for as many as trained models have. Nothing overflows or becomes subnormal, and magnitudes
+are about those of trained models.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import NormalDist
 from typing import NoReturn
 
 import numpy as np
@@ -27,18 +30,29 @@ ROWS_AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class Shape:
-    """A model's size: layers, width C, vocabulary; heads of 64, a channel mix of 4 C."""
+    """A model's size: layers, width C, vocabulary; heads of 64, a channel mix of 4 C.
+
+    Attributes:
+        relu_zeros: the share of the channel mix's hidden values that relu makes zero.
+    """
 
     name: str
     n_layer: int
     n_embd: int
     n_vocab: int = 65536
+    relu_zeros: float = 0.5
 
 
 SHAPES = {
     shape.name: shape
-    for shape in (Shape("0.1B", 12, 768), Shape("0.4B", 24, 1024), Shape("1.5B", 24, 2048))
+    for shape in (
+        Shape("0.1B", 12, 768),
+        Shape("0.4B", 24, 1024),
+        Shape("0.4B-relu70", 24, 1024, relu_zeros=0.7),
+        Shape("1.5B", 24, 2048),
+    )
 }
+DEFAULT_SHAPES = ["0.1B", "0.4B", "1.5B"]
 
 HEAD_SIZE = 64
 
@@ -54,12 +68,13 @@ def ranks(n_embd: int) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Random:
-    """A tensor to be made: normal with a mean of 0, or uniform in [low, high)."""
+    """A tensor to be made: normal, or uniform in [low, high)."""
 
     shape: tuple[int, ...]
     std: float = 0.02
     low: float = 0.0
     high: float = 0.0
+    mean: float = 0.0
 
     def rows(self, generator: np.random.Generator) -> Iterator[NDArray[np.float16]]:
         """The tensor as fp16, some rows at a time."""
@@ -71,6 +86,7 @@ class Random:
                 values += np.float32(self.low)
             else:
                 values = generator.standard_normal(part, np.float32) * np.float32(self.std)
+                values += np.float32(self.mean)
             yield values.astype(np.float16)
 
 
@@ -110,6 +126,14 @@ def tensors(shape: Shape) -> dict[str, Random]:
         z |= norm(att + "ln_x")
         z[block + "ffn.x_k"] = vector(0, 1)
         z[block + "ffn.key.weight"] = Random((4 * C, C), C**-0.5)
+        if shape.relu_zeros != 0.5:
+            # Inputs with a mean b of 0.5 (else they have 0) and weights with a mean m move the
+            # hidden values by C m b. Their deviation is about 0.96: the inputs are a mix of two
+            # rows, of variance 2/3 on average, plus b^2.
+            b = 0.5
+            z[block + "ln2.bias"] = Random((C,), mean=b)
+            m = -0.96 * NormalDist().inv_cdf(shape.relu_zeros) / (C * b)
+            z[block + "ffn.key.weight"] = Random((4 * C, C), C**-0.5, mean=m)
         z[block + "ffn.value.weight"] = Random((C, 4 * C), 0.5 * C**-0.5)
     z |= norm("ln_out")
     z["head.weight"] = Random((V, C), C**-0.5)

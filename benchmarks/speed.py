@@ -16,7 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from . import machine, report
-from .models import SHAPES, TYPES, into_page_cache, model_file
+from .models import DEFAULT_SHAPES, SHAPES, TYPES, into_page_cache, model_file
 from .paths import BUILD
 from .work import Rates, Work, concurrent_limit, decode_limit, prefill_limit, work_of
 from .worker import Worker
@@ -90,7 +90,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
     add = parser.add_argument
-    add("--shapes", type=_names(SHAPES), default=None, help=f"of {', '.join(SHAPES)}, or all")
+    shapes = f"of {', '.join(SHAPES)}, or all (default: {','.join(DEFAULT_SHAPES)})"
+    add("--shapes", type=_names(SHAPES), default=None, help=shapes)
     add("--types", type=_names(TYPES), default=None, help=f"of {', '.join(TYPES)}, or all")
     add("--levels", default=None, help="kernel levels, or all (default: all but reference)")
     add("--threads", type=numbers, default=None, help="default: 1 and all physical cores")
@@ -103,7 +104,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add_output_options(parser)
     args = parser.parse_args(arguments)
     quick = args.quick
-    args.shapes = args.shapes or (["0.1B"] if quick else list(SHAPES))
+    args.shapes = args.shapes or (["0.1B"] if quick else DEFAULT_SHAPES)
     args.types = args.types or (["q4_0", "q8_0"] if quick else ["fp16", "q4_0", "q8_0"])
     args.prefill = args.prefill or ([128, 512] if quick else [16, 128, 512, 2048])
     args.threads = args.threads or sorted({1, machine.physical_cores()})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -13,6 +15,8 @@ from benchmarks.models import SHAPES, Random, Shape, model_file, ranks, tensors,
 from benchmarks.safetensors_file import read_safetensors
 
 import rwkv_convert
+from twin import layers, rwkv_v7
+from twin.model import load
 
 TOY = Shape("toy", n_layer=2, n_embd=128, n_vocab=300)
 
@@ -66,6 +70,42 @@ def test_checkpoint_is_the_same_each_time(checkpoint: Path, tmp_path: Path) -> N
     again = tmp_path / "again.safetensors"
     write_checkpoint(TOY, again)
     assert again.read_bytes() == checkpoint.read_bytes()
+
+
+def zeros_of(model: Path, tokens: list[int], monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The share of each layer's hidden values of the channel mix that relu makes zero."""
+    shares = []
+
+    def relu_squared(x: layers.Floats) -> layers.Floats:
+        y = layers.relu_squared(x)
+        shares.append(float(np.mean(y == 0)))
+        return y
+
+    monkeypatch.setattr(rwkv_v7, "relu_squared", relu_squared)
+    load(model).forward(tokens)
+    return shares
+
+
+@pytest.mark.parametrize("relu_zeros", [0.5, 0.7])
+def test_relu_makes_as_many_zeros_as_asked_for(
+    relu_zeros: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, model = tmp_path / "toy.safetensors", tmp_path / "toy.bin"
+    write_checkpoint(replace(TOY, relu_zeros=relu_zeros), source)
+    rwkv_convert.convert(source, model, dtype="fp32")
+    for share in zeros_of(model, list(range(60)), monkeypatch):
+        assert share == pytest.approx(relu_zeros, abs=0.04)
+
+
+def test_trained_models_have_as_many_zeros(
+    converted: Callable[[str], Path], repo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (repo / "examples/heldout_a.txt").read_bytes()[3000:3400]
+    shares = zeros_of(converted("fp32"), list(text), monkeypatch)
+    assert len(shares) == 6
+    assert np.mean(shares) == pytest.approx(SHAPES["0.4B-relu70"].relu_zeros, abs=0.03)
+    assert min(shares) > 0.55
+    assert max(shares) < 0.8
 
 
 def test_interrupted_checkpoint_leaves_no_file(
