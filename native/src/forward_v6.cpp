@@ -53,10 +53,10 @@ void forward_v6(const Model& model, const Batch& batch) {
     const rwkv_rows y = scratch.rows(n, C);
     const ChannelMixBuffers ffn(scratch, c, n);
     const HeadBuffers head_buffers(scratch, c, batch);
-    const Pieces pieces(scratch, model, batch);
+    const ProductBuffers buffers(scratch, model, batch);
 
     model.pool.run([&](Team& team) {
-        Pass pass{model, batch, pieces, team};
+        Pass pass{model, batch, buffers, team};
         embed(pass, x);
         for (size_t i = 0; i < layers.size(); ++i) {
             const LayerV6& l = layers[i];

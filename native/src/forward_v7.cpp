@@ -101,10 +101,10 @@ void forward_v7(const Model& model, const Batch& batch) {
                             buffer(6), buffer(7), buffer(8), buffer(9), y.x};
     const rwkv_rows ffn_k = scratch.rows(n, c.n_ffn);
     const HeadBuffers head_buffers(scratch, c, batch);
-    const Pieces pieces(scratch, model, batch);
+    const ProductBuffers buffers(scratch, model, batch);
 
     model.pool.run([&](Team& team) {
-        Pass pass{model, batch, pieces, team};
+        Pass pass{model, batch, buffers, team};
         embed(pass, x);
         for (size_t i = 0; i < layers.size(); ++i) {
             const LayerV7& l = layers[i];

@@ -296,8 +296,14 @@ class ModelLoader {
     void sparse_matrix(Matrix& out, const std::string& name, size_t n_out, size_t n_in) {
         matrix(out, name, n_out, n_in);
         const auto& kernels = model_.kernels.matrix[out.type];
-        out.by_columns = kernels.matmul_columns != nullptr && n_out % RWKV_COLUMN == 0;
-        if (!out.by_columns) return;
+        if (kernels.matmul_columns == nullptr || n_out % RWKV_COLUMN != 0) return;
+        // Threads share out panels. Where that leaves the busiest of them with more than 5/4 of its
+        // share, smaller pieces are worth more than what can be skipped.
+        const size_t n_panels = n_out / RWKV_COLUMN;
+        const size_t n_threads = model_.pool.size();
+        const size_t most = (n_panels + n_threads - 1) / n_threads;
+        if (4 * most * n_threads > 5 * n_panels) return;
+        out.by_columns = 1;
         model_.column_panel_bytes =
             std::max(model_.column_panel_bytes, kernels.packed_size(out.type, RWKV_COLUMN, n_in));
     }

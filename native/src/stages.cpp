@@ -25,68 +25,75 @@ size_t unit_of(const Matrix& m) { return m.by_columns ? RWKV_COLUMN : RWKV_BLOCK
 size_t units_of(const Matrix& m) { return (m.n_out + unit_of(m) - 1) / unit_of(m); }
 size_t panels_of(const Matrix& m) { return (m.n_out + RWKV_PANEL - 1) / RWKV_PANEL; }
 
-// What becomes of columns [column, column + n) of a row of a product, which are at y.
-void finish_row(const rwkv_kernels& k, const Product& p, size_t n_wide, size_t row, size_t column,
-                size_t n, float* y) {
-    const size_t at = row * p.w.n_out + column;
-    if (p.f != nullptr) p.f(y, n, y);
-    if (p.copies != nullptr) std::memcpy(p.copies[row] + column, y, n * sizeof *y);
-    if (p.next != nullptr) quantize_span(k, *p.next, y, n_wide, row, column, n);
-    if (p.residual == nullptr) return;
-    if (p.gate != nullptr) {
-        k.add_mul(p.gate + at, y, n, p.residual + at);
-    } else {
-        k.add(p.residual + at, y, n, p.residual + at);
+// Where the results of a piece of a product go first, for the rows from `row` on.
+struct Place {
+    float* y;
+    size_t ldy;
+};
+Place place_of(const Pass& pass, const Product& p, size_t row, size_t column) {
+    if (p.y == nullptr) return {pass.buffers.values(pass.team), ProductBuffers::kColumns};
+    return {p.y + row * p.w.n_out + column, p.w.n_out};
+}
+
+// What becomes of columns [column, column + width) of n rows of a product.
+void finish_rows(const Pass& pass, const Product& p, size_t n_wide, size_t row, size_t n,
+                 size_t column, size_t width, const Place& place) {
+    const rwkv_kernels& k = pass.kernels();
+    float* y = place.y;
+    for (; n > 0; --n, ++row, y += place.ldy) {
+        const size_t at = row * p.w.n_out + column;
+        if (p.f != nullptr) p.f(y, width, y);
+        if (p.copies != nullptr) std::memcpy(p.copies[row] + column, y, width * sizeof *y);
+        if (p.next != nullptr) quantize_span(k, *p.next, y, n_wide, row, column, width);
+        if (p.residual == nullptr) continue;
+        if (p.gate != nullptr) {
+            k.add_mul(p.gate + at, y, width, p.residual + at);
+        } else {
+            k.add(p.residual + at, y, width, p.residual + at);
+        }
     }
 }
 
 // Columns [column, column + width) of one product, from the panels [first, last) of w, which is its
 // matrix or the part of it that gives these columns.
-void product_columns(const Pass& pass, const Product& p, size_t n_rows, size_t n_wide,
-                     const Matrix& w, size_t first, size_t last, size_t column, size_t width) {
-    const rwkv_kernels& k = pass.kernels();
-    const rwkv_matrix_kernels& m = k.matrix[w.type];
+void product_by_panels(const Pass& pass, const Product& p, size_t n_rows, size_t n_wide,
+                       const Matrix& w, size_t first, size_t last, size_t column, size_t width) {
+    const rwkv_matrix_kernels& m = pass.kernels().matrix[w.type];
     const size_t wide = m.matmul_wide != nullptr ? n_wide : 0;
-    const size_t ldy = p.y != nullptr ? p.w.n_out : Pieces::kColumns;
     for (size_t row = 0, n; row < n_rows; row += n) {
-        n = pass.pieces.n_rows(row, n_rows, wide);
-        float* y = p.y != nullptr ? p.y + row * ldy + column : pass.pieces.of(pass.team);
+        // All that take the wide way, which unpacks weights in each call; of the others a tile.
+        n = row < wide ? wide : std::min(n_rows - row, RWKV_TILE - row % RWKV_TILE);
+        const Place place = place_of(pass, p, row, column);
         const auto matmul = row < wide ? m.matmul_wide : m.matmul;
-        matmul(&w, &p.x, row, row + n, first, last, y, ldy);
-        for (size_t i = 0; i < n; ++i) {
-            finish_row(k, p, n_wide, row + i, column, width, y + i * ldy);
-        }
+        matmul(&w, &p.x, row, row + n, first, last, place.y, place.ldy);
+        finish_rows(pass, p, n_wide, row, n, column, width, place);
     }
 }
 
 // The units [begin, end) of one product.
 void product_piece(const Pass& pass, const Product& p, size_t n_rows, size_t n_wide, size_t begin,
                    size_t end) {
-    const rwkv_kernels& k = pass.kernels();
-    const rwkv_matrix_kernels& m = k.matrix[p.w.type];
+    const rwkv_matrix_kernels& m = pass.kernels().matrix[p.w.type];
     if (!p.w.by_columns) {
         constexpr size_t kPanels = RWKV_BLOCK / RWKV_PANEL;
         const size_t column = begin * RWKV_BLOCK;
         const size_t width = std::min(end * RWKV_BLOCK, p.w.n_out) - column;
-        product_columns(pass, p, n_rows, n_wide, p.w, begin * kPanels,
-                        std::min(end * kPanels, panels_of(p.w)), column, width);
+        product_by_panels(pass, p, n_rows, n_wide, p.w, begin * kPanels,
+                          std::min(end * kPanels, panels_of(p.w)), column, width);
         return;
     }
     for (size_t panel = begin; panel < end; ++panel) {
         const size_t column = panel * RWKV_COLUMN;
         if (n_rows <= RWKV_TILE) {
-            const size_t ldy = p.y != nullptr ? p.w.n_out : Pieces::kColumns;
-            float* y = p.y != nullptr ? p.y + column : pass.pieces.of(pass.team);
-            m.matmul_columns(&p.w, &p.x, 0, n_rows, panel, y, ldy);
-            for (size_t row = 0; row < n_rows; ++row) {
-                finish_row(k, p, n_wide, row, column, RWKV_COLUMN, y + row * ldy);
-            }
-            continue;
+            const Place place = place_of(pass, p, 0, column);
+            m.matmul_columns(&p.w, &p.x, 0, n_rows, panel, place.y, place.ldy);
+            finish_rows(pass, p, n_wide, 0, n_rows, column, RWKV_COLUMN, place);
+        } else {
+            uint8_t* unpacked = pass.buffers.panel(pass.team);
+            m.unpack_columns(&p.w, panel, unpacked);
+            const Matrix w = {unpacked, RWKV_COLUMN, p.w.n_in, p.w.type, 0};
+            product_by_panels(pass, p, n_rows, n_wide, w, 0, panels_of(w), column, RWKV_COLUMN);
         }
-        uint8_t* unpacked = pass.pieces.panel_of(pass.team);
-        m.unpack_columns(&p.w, panel, unpacked);
-        const Matrix w = {unpacked, RWKV_COLUMN, p.w.n_in, p.w.type, 0};
-        product_columns(pass, p, n_rows, n_wide, w, 0, panels_of(w), column, RWKV_COLUMN);
     }
 }
 
@@ -104,7 +111,7 @@ void mix_span(const Pass& pass, const Mix& m, const float* xx, const float* befo
 
 }  // namespace
 
-Pieces::Pieces(Scratch& scratch, const Model& model, const Batch& batch)
+ProductBuffers::ProductBuffers(Scratch& scratch, const Model& model, const Batch& batch)
     : size_(std::max<size_t>(RWKV_TILE, model.kernels.to_bf16 != nullptr ? batch.n_wide : 0) *
             kColumns),
       values_(scratch.floats(model.pool.size() * size_)),
@@ -222,7 +229,8 @@ void products(Pass& pass, size_t n_rows, size_t n_wide, std::initializer_list<Pr
     size_t n_units = 0;
     for (const Product& p : all) n_units += units_of(p.w);
     // Pieces small enough to share evenly and large enough that taking them costs nothing.
-    constexpr size_t kMost = Pieces::kColumns / RWKV_BLOCK;
+    // A piece fits the buffers; one of a matrix by columns is worked on panel by panel.
+    constexpr size_t kMost = ProductBuffers::kColumns / RWKV_BLOCK;
     const size_t grain = std::clamp<size_t>(n_units / (4 * pass.model.pool.size()), 1, kMost);
     pass.team.for_each(n_units, grain, [&](size_t begin, size_t end) {
         size_t first = 0;  // the first unit of p among all
@@ -273,7 +281,9 @@ void head(Pass& pass, const float* x, const HeadBuffers& b) {
         for (size_t i = 0; i < n; ++i) logits[i] = wanted[first + i].out;
         // Always the narrow way: rows here are those that want logits, whatever their sequences'
         // sizes.
-        products(pass, n, 0, {{model.head, b.rows, nullptr, nullptr, logits}});
+        Product product{model.head, b.rows};
+        product.copies = logits;
+        products(pass, n, 0, {product});
     }
 }
 

@@ -4,7 +4,6 @@
 // n = rows of the pass. Buffers are (n, columns), row after row, unless said otherwise.
 #pragma once
 
-#include <algorithm>
 #include <initializer_list>
 
 #include "batch.h"
@@ -12,23 +11,19 @@
 
 namespace rwkv {
 
-// For each thread, the piece of a product that it works on, if nobody else is to read it as it is:
-// parts of whole rows, 4 or 16 KiB apart, would push each other out of the first-level cache.
-class Pieces {
+// For each thread, memory for what it works on in a product and nobody else reads.
+class ProductBuffers {
   public:
-    static constexpr size_t kColumns = 4 * RWKV_BLOCK;  // of a piece, at most
+    static constexpr size_t kColumns = RWKV_COLUMN;
 
-    Pieces(Scratch& scratch, const Model& model, const Batch& batch);
+    ProductBuffers(Scratch& scratch, const Model& model, const Batch& batch);
 
-    // Rows of a piece from `row` on: a tile, or all those that take the wide way, which unpacks
-    // weights in each call.
-    size_t n_rows(size_t row, size_t end, size_t n_wide) const noexcept {
-        return row < n_wide ? n_wide : std::min(end - row, RWKV_TILE - row % RWKV_TILE);
-    }
-    float* of(const Team& team) const noexcept { return values_ + team.thread() * size_; }
+    // Results, (a tile of rows or all that take the wide way, kColumns): as parts of whole rows, 4
+    // or 16 KiB apart, they would push each other out of the first-level cache.
+    float* values(const Team& team) const noexcept { return values_ + team.thread() * size_; }
 
-    // Where a panel of a matrix by columns is unpacked.
-    uint8_t* panel_of(const Team& team) const noexcept {
+    // A panel of a matrix by columns, unpacked; only in passes of more than a tile of rows.
+    uint8_t* panel(const Team& team) const noexcept {
         return panels_ + team.thread() * panel_bytes_;
     }
 
@@ -43,7 +38,7 @@ class Pieces {
 struct Pass {
     const Model& model;
     const Batch& batch;
-    const Pieces& pieces;
+    const ProductBuffers& buffers;
     Team& team;
 
     const rwkv_kernels& kernels() const noexcept { return model.kernels; }
@@ -137,7 +132,7 @@ void quantize_rows(Pass& pass, std::initializer_list<const rwkv_rows*> all);
 // y = f(W x) for each row, and what becomes of it, if set:
 //     y         is kept
 //     copies    is copied to these places, one for each row
-//     next      is quantised; its n_cols is W.n_out, whole blocks
+//     next      is quantised; its n_cols is W.n_out, whole blocks; its x is left as it is
 //     residual  += gate y (gate = 1 if not set)
 // y, gate and residual are (n, W.n_out).
 struct Product {
@@ -162,11 +157,15 @@ inline Product product_for(const Matrix& second, const Matrix& w, const rwkv_row
 // residual += gate (W x); gate = 1 if not set.
 inline Product product_added(const Matrix& w, const rwkv_rows& x, float* residual,
                              const float* gate = nullptr) noexcept {
-    return {w, x, nullptr, nullptr, nullptr, nullptr, gate, residual};
+    Product product{w, x};
+    product.gate = gate;
+    product.residual = residual;
+    return product;
 }
 void products(Pass& pass, std::initializer_list<Product> all);
 
-// The same for n_rows other rows than the pass's, of which the first n_wide may take the wide way.
+// The same for n_rows other rows than the pass's, of which the first n_wide, no more than in the
+// pass, may take the wide way. If n_rows is more than a tile, so are the pass's.
 void products(Pass& pass, size_t n_rows, size_t n_wide, std::initializer_list<Product> all);
 
 // Columns of a row that are worked on together: whole vectors and blocks.

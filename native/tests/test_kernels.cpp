@@ -290,6 +290,9 @@ struct Aligned {
     }
 };
 
+constexpr int kAny = -1;
+constexpr int kQuantised = -2;
+
 // Products of matrices by columns have the bits of those of the same matrix by panels, whichever
 // inputs are zero, and what is unpacked is what would have been packed.
 void test_columns(const rwkv_kernels& k, rwkv_type type) {
@@ -305,12 +308,27 @@ void test_columns(const rwkv_kernels& k, rwkv_type type) {
     const size_t n_out = 3 * RWKV_COLUMN;
     const size_t ldy = n_out + 5;
     const size_t n_rows = 40;
-    for (const size_t n_in : {32, 64, 160, 224, 1024}) {
+    struct {
+        size_t n_in;
+        int bytes;  // of the codes and fifth bits, or kAny; kQuantised: a file's
+    } const cases[] = {{32, kQuantised},  {64, kQuantised},   {160, kQuantised},
+                       {224, kQuantised}, {1024, kQuantised}, {96, kAny},
+                       {64, 0xff},        {64, 0x80},         {64, 0x00}};
+    for (const auto& [n_in, bytes] : cases) {
         const size_t row_bytes = rwkv_row_bytes(type, n_in);
         std::vector<uint8_t> file(n_out * row_bytes);
         for (size_t o = 0; o < n_out; ++o) {
             const std::vector<float> w = floats(n_in, -0.5, 1);
-            quantize_row(type, w.data(), n_in, file.data() + o * row_bytes);
+            uint8_t* row = file.data() + o * row_bytes;
+            quantize_row(type, w.data(), n_in, row);
+            if (bytes == kQuantised) continue;
+            const size_t block = rwkv_block_bytes(type);
+            const size_t scales = type == RWKV_TYPE_Q4_1 || type == RWKV_TYPE_Q5_1 ? 4 : 2;
+            for (size_t i = 0; i < row_bytes; ++i) {
+                if (i % block < scales) continue;
+                row[i] = static_cast<uint8_t>(bytes == kAny ? random_bits() >> 9
+                                                            : static_cast<uint32_t>(bytes));
+            }
         }
         const Packed by_panels(k, type, file, n_out, n_in);
         Aligned packed(file.size());
@@ -334,6 +352,7 @@ void test_columns(const rwkv_kernels& k, rwkv_type type) {
                 for (size_t c = 0; c < n_in; ++c) {
                     if (random_bits() % 16 < i % 17) x.x[i * n_in + c] = 0.0f;
                 }
+                if (i % 17 == 0) std::fill_n(&x.x[i * n_in], n_in, i == 0 ? 1.0f : -1.0f);
                 if (i == 20) x.x[i * n_in + n_in / 2] = std::numeric_limits<float>::infinity();
                 k.quantize(&x.x[i * n_in], n_in, rwkv_q8_row(&x.rows, i), tile);
             }

@@ -306,8 +306,8 @@ INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, con
  */
 
 typedef __m256i bytes;
-typedef __m256i dots; /* of 4-bit codes: in int16, two for each output, which do not overflow as in
-                       * add_block; else in int32 */
+typedef __m256i dots; /* in int32, or, for 4-bit codes, two int16 for each output, which hold the
+                       * sums of a block: see add_block */
 enum { BYTES = 32 };
 
 INLINE bytes load_bytes(const uint8_t* p) { return _mm256_loadu_si256((const __m256i*)p); }

@@ -10,15 +10,15 @@
  *     fifth_bits, store_fifth   BYTES bits -> bytes of 16 or 0; bit 4 of each byte -> BYTES bits
  *     not_zero                  32 bytes -> as many bits
  *     dots                      a block's sums for BYTES / 4 outputs, in a form of the level's own
- *     begin_dots, add_dots      0; four more inputs, whose codes lie side by side for each output
- *     end_dots                  the sums with signed codes, in int32
- *     vec, vload, vstore, vset1, vmul, vfma    BYTES / 4 floats, as in vector_kernels.h
- *     vload_fp16, vfrom_int32   as many fp16, or int32, as floats */
+ *     begin_dots, add_dots      before any input; four more of them, whose codes lie side by side
+ * for each output end_dots                  the sums with signed codes, in int32 vec, vload,
+ * vstore, vset1, vmul, vfma    BYTES / 4 floats, as in vector_kernels.h vload_fp16, vfrom_int32 as
+ * many fp16, or int32, as floats */
 
 enum {
     PARTS = 64 / BYTES,   /* vectors that hold an input's 64 bytes */
     OUTPUTS = BYTES / 4,  /* of a vector of sums */
-    ABREAST = BYTES / 32, /* times 16 outputs whose codes fit the registers */
+    ABREAST = BYTES / 32, /* vectors of sums, a block's codes for which fit the registers */
     ROWS_ALONE = 3,       /* rows up to which each skips its own zeros */
     INPUTS_AHEAD = 56,    /* how far ahead inputs that are not zero are fetched */
     LINE = 64,            /* bytes of a cache line */
@@ -116,30 +116,41 @@ INLINE void fetch_active(rwkv_type type, const uint8_t* block, const rwkv_q8* x)
     }
 }
 
-/* A row, of which the inputs that are not zero are read, those of blocks_ahead blocks ahead of
- * their use; or, if that is 0, all. */
-INLINE void columns_row(rwkv_type type, size_t blocks_ahead, const rwkv_matrix* w,
+/* The blocks that a row meets, fetched some way ahead of their use: those of a panel, then those of
+ * the next, which is the thread's next unless another has taken it, up to the matrix's end. */
+typedef struct fetcher {
+    const uint8_t* block;
+    const uint8_t* end;
+    const rwkv_q8* first;
+    size_t stride;
+    size_t n_blocks;
+    size_t b; /* block's place in its panel */
+} fetcher;
+
+INLINE void fetch_next(rwkv_type type, fetcher* f) {
+    if (f->block == f->end) return;
+    fetch_active(type, f->block, f->first + f->b * f->stride);
+    f->block += rwkv_columns_block_bytes(type);
+    f->b = f->b + 1 < f->n_blocks ? f->b + 1 : 0;
+}
+
+/* A row, of which all inputs are read, or (skip) those that are not zero. */
+INLINE void columns_row(rwkv_type type, int skip, size_t blocks_ahead, const rwkv_matrix* w,
                         const rwkv_rows* x, size_t row, size_t panel, float* y) {
-    const int skip = blocks_ahead != 0;
     const size_t n_blocks = w->n_in / RWKV_BLOCK;
     const size_t size = rwkv_columns_block_bytes(type);
     const uint8_t* at = rwkv_columns_at(w, panel);
-    const rwkv_q8* const first = rwkv_q8_row(x, row);
-    const rwkv_q8* xb = first;
-    size_t ahead = 0; /* the block being fetched: after the last comes the next panel's first */
+    const rwkv_q8* xb = rwkv_q8_row(x, row);
+    fetcher ahead = {at, rwkv_columns_at(w, w->n_out / RWKV_COLUMN), xb, x->tile, n_blocks, 0};
     vec sum[PARTS][8];
     for (size_t part = 0; part < PARTS; ++part) {
         for (int s = 0; s < 8; ++s) sum[part][s] = vset1(0.0f);
     }
-    for (size_t b = 0; b < blocks_ahead; ++b) {
-        fetch_active(type, at + b * size, first + ahead * x->tile);
-        ahead = ahead + 1 < n_blocks ? ahead + 1 : 0;
-    }
+    for (size_t b = 0; skip && b < blocks_ahead; ++b) fetch_next(type, &ahead);
     for (size_t b = 0; b < n_blocks; ++b, at += size, xb += x->tile) {
         const rwkv_columns_block block = rwkv_columns_block_at(type, at);
         if (skip) {
-            fetch_active(type, at + blocks_ahead * size, first + ahead * x->tile);
-            ahead = ahead + 1 < n_blocks ? ahead + 1 : 0;
+            fetch_next(type, &ahead);
         } else {
             fetch_all(at, size);
         }
@@ -222,27 +233,29 @@ INLINE void columns_tile(rwkv_type type, const rwkv_matrix* w, const rwkv_rows* 
 INLINE void columns_rows(rwkv_type type, const rwkv_matrix* w, const rwkv_rows* x, size_t row_begin,
                          size_t row_end, size_t panel, float* y, size_t ldy) {
     const size_t n_blocks = w->n_in / RWKV_BLOCK;
-    if (row_end - row_begin > ROWS_ALONE) {
+    const size_t n_rows = row_end - row_begin;
+    size_t n_active = 0;
+    for (size_t row = row_begin; n_rows <= ROWS_ALONE && row < row_end; ++row) {
+        const rwkv_q8* xb = rwkv_q8_row(x, row);
+        for (size_t b = 0; b < n_blocks; ++b, xb += x->tile) {
+            n_active += (size_t)__builtin_popcount(not_zero(xb->q));
+        }
+    }
+    /* Memory gives lines here and there more slowly than lines in a row: from two fifths on,
+     * reading all of them takes no longer. */
+    if (n_rows <= ROWS_ALONE && 5 * n_active < 2 * n_rows * w->n_in) {
+        const size_t blocks = n_rows * n_blocks;
+        const size_t blocks_ahead = 1 + INPUTS_AHEAD * blocks / (n_active + blocks);
+        for (size_t row = row_begin; row < row_end; ++row, y += ldy) {
+            columns_row(type, 1, blocks_ahead, w, x, row, panel, y);
+        }
+    } else if (n_rows == 1) {
+        columns_row(type, 0, 0, w, x, row_begin, panel, y);
+    } else {
         for (size_t row = row_begin, n; row < row_end; row += n, y += n * ldy) {
             const size_t together = x->tile - row % x->tile;
             n = row_end - row < together ? row_end - row : together;
             columns_tile(type, w, x, row, n, panel, y, ldy);
-        }
-        return;
-    }
-    for (size_t row = row_begin; row < row_end; ++row, y += ldy) {
-        const rwkv_q8* xb = rwkv_q8_row(x, row);
-        size_t n = 0;
-        for (size_t b = 0; b < n_blocks; ++b, xb += x->tile) {
-            n += (size_t)__builtin_popcount(not_zero(xb->q));
-        }
-        /* Memory gives lines here and there more slowly than lines in a row: from two fifths on,
-         * reading all of them takes no longer. */
-        if (5 * n < 2 * w->n_in) {
-            const size_t blocks_ahead = 1 + INPUTS_AHEAD * n_blocks / (n + n_blocks);
-            columns_row(type, blocks_ahead, w, x, row, panel, y);
-        } else {
-            columns_row(type, 0, w, x, row, panel, y);
         }
     }
 }

@@ -105,7 +105,8 @@ static inline rwkv_q8* rwkv_q8_row(const rwkv_rows* x, size_t row) {
 }
 
 /* What a level does for one type of weights. Panel p holds the rows 16 p .. 16 p + 15 of the matrix
- * (fewer in the last). A level that replaces `pack` replaces `matmul` with it. */
+ * (fewer in the last). A level that replaces `pack` replaces `matmul` and `unpack_columns` with it.
+ */
 typedef struct rwkv_matrix_kernels {
     /* Bytes of a packed matrix. */
     size_t (*packed_size)(rwkv_type type, size_t n_out, size_t n_in);
@@ -131,15 +132,16 @@ typedef struct rwkv_matrix_kernels {
     void (*matmul_wide)(const rwkv_matrix* w, const rwkv_rows* x, size_t row_begin, size_t row_end,
                         size_t panel_begin, size_t panel_end, float* y, size_t ldy);
 
-    /* Matrices by columns: the same products, to the bit, but only the weights of inputs whose q is
-     * not 0 are read, if that saves time. NULL where a level has none. n_out is a multiple of
-     * RWKV_COLUMN, and panel p holds that many rows, from RWKV_COLUMN p on. A packed matrix has the
-     * size of the file's.
+    /* Matrices by columns: the same products, to the bit (but for a NaN's), but only the weights of
+     * inputs whose q is not 0 are read, if that saves time. NULL where a level has none. n_out is a
+     * multiple of RWKV_COLUMN, and panel p holds that many rows, from RWKV_COLUMN p on. A packed
+     * matrix has the size of the file's.
      *
      * pack_columns     as `pack`
      * matmul_columns   as `matmul`, of one panel
      * unpack_columns   makes of a panel the matrix (RWKV_COLUMN, n_in) that `pack` makes of its
-     *                  rows: the way to `matmul` and `matmul_wide` for more than a tile of rows */
+     *                  rows: the way to `matmul` and `matmul_wide` for more than a tile of rows.
+     *                  dst is aligned to 64 bytes. */
     void (*pack_columns)(rwkv_type type, const uint8_t* src, size_t n_out, size_t n_in,
                          size_t panel_begin, size_t panel_end, uint8_t* dst);
     void (*matmul_columns)(const rwkv_matrix* w, const rwkv_rows* x, size_t row_begin,
