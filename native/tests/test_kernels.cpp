@@ -290,6 +290,12 @@ struct Aligned {
     }
 };
 
+uint32_t bits_of(float x) {
+    uint32_t bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
 constexpr int kAny = -1;
 constexpr int kQuantised = -2;
 
@@ -370,7 +376,7 @@ void test_columns(const rwkv_kernels& k, rwkv_type type) {
                     }
                 }
                 for (size_t i = 0; i < got.size(); ++i) {
-                    if (std::memcmp(&got[i], &expected[i], sizeof got[i]) == 0) continue;
+                    if (bits_of(got[i]) == bits_of(expected[i])) continue;
                     if (std::isnan(got[i]) && std::isnan(expected[i])) continue;
                     std::fprintf(stderr,
                                  "columns_%s/%s/in=%zu/tile=%zu/step=%zu: row %zu, column %zu is "

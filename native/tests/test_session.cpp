@@ -330,7 +330,9 @@ void test_which_are_by_columns(const tiny::Sizes& wide) {
             const rwkv::Model model(file.path(), {c.n_threads});
             const bool can = level != "reference" && level.find("neon") != 0;
             size_t largest = 0;
-            for (const rwkv::LayerV7& l : std::get<std::vector<rwkv::LayerV7>>(model.layers)) {
+            const auto* layers = std::get_if<std::vector<rwkv::LayerV7>>(&model.layers);
+            CHECK(layers != nullptr);
+            for (const rwkv::LayerV7& l : *layers) {
                 const bool blocks = l.ffn_value.type >= RWKV_TYPE_Q4_0;
                 CHECK((l.ffn_value.by_columns != 0) == (can && blocks && c.even));
                 CHECK(!l.ffn_key.by_columns && !l.output.by_columns);
