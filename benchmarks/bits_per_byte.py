@@ -133,6 +133,8 @@ def main() -> None:
     add("--output", type=Path, default=BUILD / "bits_per_byte", help="where to: .json is added")
     add_output_options(parser)
     args = parser.parse_args()
+    if args.bytes is not None:
+        args.beginning = min(args.beginning, args.bytes)
     machine.build_native()
     levels = choose_levels(args.levels, False)
     about = machine.describe()
