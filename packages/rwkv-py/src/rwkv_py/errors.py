@@ -22,7 +22,19 @@ __all__ = [
 
 
 class RwkvError(Exception):
-    """The root of the hierarchy; its text says where, what was expected, and what was found."""
+    """The root of the hierarchy; its text says where, what was expected, and what was found.
+
+    Attributes:
+        message: the facts: where, what, expected, got. No full stop at its end.
+        remedy: what to do about it in Python, a sentence such as "Try Session(..., tokenizer=)";
+            "" where there is nothing to advise. A command that shows the error says instead what
+            to do on the command line.
+    """
+
+    def __init__(self, message: str, *, remedy: str = ""):
+        super().__init__(f"{message}. {remedy}" if remedy else message)
+        self.message = message
+        self.remedy = remedy
 
 
 class InvalidArgumentError(RwkvError, ValueError):
@@ -57,8 +69,10 @@ class ModelFileError(RwkvError):
         tensor: the name of the tensor at fault, or None where it is not about one.
     """
 
-    def __init__(self, message: str, path: str = "", tensor: str | None = None):
-        super().__init__(message)
+    def __init__(
+        self, message: str, path: str = "", tensor: str | None = None, *, remedy: str = ""
+    ):
+        super().__init__(message, remedy=remedy)
         self.path = path
         self.tensor = tensor
 
