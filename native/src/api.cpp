@@ -5,12 +5,14 @@
 #include "api_guard.h"
 #include "block_types.h"
 #include "kernels/registry.h"
+#include "model_loader.h"
 #include "session.h"
 #include "state_file.h"
 #include "status.h"
 
 using rwkv::guard;
 using rwkv::require;
+using rwkv::require_given;
 
 struct rwkv_model {
     std::shared_ptr<const rwkv::Model> shared;
@@ -23,6 +25,15 @@ struct rwkv_session {
 struct rwkv_batch {
     rwkv::StepBatch batch;
 };
+
+namespace {
+
+void require_tokens(const int32_t* tokens, size_t n_tokens) {
+    require_given(tokens, "tokens", "an array");
+    require(n_tokens > 0, "tokens: expected at least one, got none");
+}
+
+}  // namespace
 
 extern "C" {
 
@@ -43,16 +54,17 @@ rwkv_model_options rwkv_model_options_default(void) {
 rwkv_status rwkv_model_open(const char* path, const rwkv_model_options* options,
                             rwkv_model** model_out) {
     return guard([&] {
-        require(path != nullptr, "path: it is NULL, expected the path of a model file.");
-        require(model_out != nullptr, "model_out: it is NULL, expected where to put the model.");
+        require_given(path, "path", "the path of a model file");
+        require_given(model_out, "model_out", "where to put the model");
         rwkv::ModelOptions chosen;
         if (options != nullptr) {
             require(options->struct_size == sizeof *options,
-                    "options: struct_size is wrong. Start from rwkv_model_options_default().");
+                    "options: struct_size, expected sizeof(rwkv_model_options), got another. Start "
+                    "from rwkv_model_options_default()");
             chosen = {options->n_threads, options->ln_x_eps};
         }
         auto model = std::make_unique<rwkv_model>();
-        model->shared = std::make_shared<const rwkv::Model>(path, chosen);
+        model->shared = rwkv::load_model(path, chosen);
         *model_out = model.release();
     });
 }
@@ -60,6 +72,12 @@ rwkv_status rwkv_model_open(const char* path, const rwkv_model_options* options,
 void rwkv_model_free(rwkv_model* model) { delete model; }
 
 rwkv_model_info rwkv_model_info_of(const rwkv_model* model) {
+    if (model == nullptr) {
+        rwkv_model_info none = {};
+        none.struct_size = sizeof none;
+        none.version = none.data_type = none.kernels = "";
+        return none;
+    }
     const rwkv::Model& m = *model->shared;
     const rwkv::Config& c = m.config;
     rwkv_model_info info = {};
@@ -76,7 +94,7 @@ rwkv_model_info rwkv_model_info_of(const rwkv_model* model) {
     info.n_parameters = m.n_parameters;
     info.file_bytes = m.file_bytes;
     info.weight_bytes = m.weight_bytes();
-    info.n_threads = m.pool.size();
+    info.n_threads = m.n_threads;
     info.kernels = m.kernels.name;
     info.ln_x_eps = c.ln_x_eps;
     info.fingerprint = m.fingerprint;
@@ -94,8 +112,8 @@ int32_t rwkv_kernels_supported(const char* name) {
 
 rwkv_status rwkv_session_create(rwkv_model* model, rwkv_session** session_out) {
     return guard([&] {
-        require(model != nullptr, "model: it is NULL.");
-        require(session_out != nullptr, "session_out: it is NULL.");
+        require_given(model, "model", "a model");
+        require_given(session_out, "session_out", "where to put the session");
         *session_out = new rwkv_session{rwkv::Session(model->shared)};
     });
 }
@@ -107,9 +125,8 @@ void rwkv_session_free(rwkv_session* session) { delete session; }
 rwkv_status rwkv_session_feed(rwkv_session* session, const int32_t* tokens, size_t n_tokens,
                               float* logits_out) {
     return guard([&] {
-        require(session != nullptr, "session: it is NULL.");
-        require(tokens != nullptr && n_tokens > 0,
-                "tokens: there are none, expected at least one.");
+        require_given(session, "session", "a session");
+        require_tokens(tokens, n_tokens);
         session->session.feed(tokens, n_tokens, logits_out);
     });
 }
@@ -120,8 +137,8 @@ void rwkv_session_reset(rwkv_session* session) {
 
 rwkv_status rwkv_session_fork(const rwkv_session* session, rwkv_session** session_out) {
     return guard([&] {
-        require(session != nullptr, "session: it is NULL.");
-        require(session_out != nullptr, "session_out: it is NULL.");
+        require_given(session, "session", "a session");
+        require_given(session_out, "session_out", "where to put the session");
         *session_out = new rwkv_session(*session);
     });
 }
@@ -135,7 +152,7 @@ void require_state_size(const rwkv_session* session, size_t n) {
     if (n != expected) {
         throw rwkv::Failure(
             RWKV_STATUS_STATE_MISMATCH,
-            rwkv::format("state: it has %zu floats, expected %zu for this model.", n, expected));
+            rwkv::format("state: expected %zu floats for this model, got %zu", expected, n));
     }
 }
 
@@ -143,8 +160,8 @@ void require_state_size(const rwkv_session* session, size_t n) {
 
 rwkv_status rwkv_state_read(const rwkv_session* session, float* state_out, size_t n) {
     return guard([&] {
-        require(session != nullptr, "session: it is NULL.");
-        require(state_out != nullptr, "state_out: it is NULL.");
+        require_given(session, "session", "a session");
+        require_given(state_out, "state_out", "where to put the state");
         require_state_size(session, n);
         session->session.state.read(state_out);
     });
@@ -152,8 +169,8 @@ rwkv_status rwkv_state_read(const rwkv_session* session, float* state_out, size_
 
 rwkv_status rwkv_state_write(rwkv_session* session, const float* state, size_t n) {
     return guard([&] {
-        require(session != nullptr, "session: it is NULL.");
-        require(state != nullptr, "state: it is NULL.");
+        require_given(session, "session", "a session");
+        require_given(state, "state", "the numbers of a state");
         require_state_size(session, n);
         session->session.state.write(state);
     });
@@ -161,10 +178,11 @@ rwkv_status rwkv_state_write(rwkv_session* session, const float* state, size_t n
 
 rwkv_status rwkv_state_copy(rwkv_session* to, const rwkv_session* from) {
     return guard([&] {
-        require(to != nullptr && from != nullptr, "to, from: one is NULL.");
+        require_given(to, "to", "a session");
+        require_given(from, "from", "a session");
         if (to->session.model != from->session.model) {
             throw rwkv::Failure(RWKV_STATUS_STATE_MISMATCH,
-                                "from: its state is of another model, expected sessions of one.");
+                                "from: expected a session of the same model, got one of another");
         }
         to->session.state = from->session.state;
     });
@@ -172,18 +190,18 @@ rwkv_status rwkv_state_copy(rwkv_session* to, const rwkv_session* from) {
 
 rwkv_status rwkv_state_save(const rwkv_session* session, const char* path, rwkv_state_type type) {
     return guard([&] {
-        require(session != nullptr, "session: it is NULL.");
-        require(path != nullptr, "path: it is NULL, expected the path of a file to write.");
+        require_given(session, "session", "a session");
+        require_given(path, "path", "the path of a file to write");
         require(type == RWKV_STATE_FP32 || type == RWKV_STATE_FP16,
-                "type: it is none of RWKV_STATE_FP32, RWKV_STATE_FP16.");
+                "type: expected RWKV_STATE_FP32 or RWKV_STATE_FP16, got another number");
         rwkv::save_state(*session->session.model, session->session.state, path, type);
     });
 }
 
 rwkv_status rwkv_state_load(rwkv_session* session, const char* path) {
     return guard([&] {
-        require(session != nullptr, "session: it is NULL.");
-        require(path != nullptr, "path: it is NULL, expected the path of a state file.");
+        require_given(session, "session", "a session");
+        require_given(path, "path", "the path of a state file");
         session->session.state = rwkv::load_state(*session->session.model, path);
     });
 }
@@ -192,8 +210,8 @@ rwkv_status rwkv_state_load(rwkv_session* session, const char* path) {
 
 rwkv_status rwkv_batch_create(rwkv_model* model, rwkv_batch** batch_out) {
     return guard([&] {
-        require(model != nullptr, "model: it is NULL.");
-        require(batch_out != nullptr, "batch_out: it is NULL.");
+        require_given(model, "model", "a model");
+        require_given(batch_out, "batch_out", "where to put the batch");
         *batch_out = new rwkv_batch{rwkv::StepBatch(model->shared)};
     });
 }
@@ -203,22 +221,22 @@ void rwkv_batch_free(rwkv_batch* batch) { delete batch; }
 rwkv_status rwkv_batch_add(rwkv_batch* batch, rwkv_session* session, const int32_t* tokens,
                            size_t n_tokens, rwkv_logits wanted, float* logits_out) {
     return guard([&] {
-        require(batch != nullptr, "batch: it is NULL.");
-        require(session != nullptr, "session: it is NULL.");
-        require(tokens != nullptr && n_tokens > 0,
-                "tokens: there are none, expected at least one.");
+        require_given(batch, "batch", "a batch");
+        require_given(session, "session", "a session");
+        require_tokens(tokens, n_tokens);
         require(
             wanted == RWKV_LOGITS_NONE || wanted == RWKV_LOGITS_LAST || wanted == RWKV_LOGITS_ALL,
-            "wanted: it is none of RWKV_LOGITS_NONE, RWKV_LOGITS_LAST, RWKV_LOGITS_ALL.");
+            "wanted: expected RWKV_LOGITS_NONE, RWKV_LOGITS_LAST or RWKV_LOGITS_ALL, got another "
+            "number");
         require(wanted == RWKV_LOGITS_NONE || logits_out != nullptr,
-                "logits_out: it is NULL, but logits are wanted.");
+                "logits_out: expected room for the logits that are wanted, got NULL");
         batch->batch.add(session->session, tokens, n_tokens, wanted, logits_out);
     });
 }
 
 rwkv_status rwkv_batch_run(rwkv_batch* batch) {
     return guard([&] {
-        require(batch != nullptr, "batch: it is NULL.");
+        require_given(batch, "batch", "a batch");
         batch->batch.run();
     });
 }

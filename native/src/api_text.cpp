@@ -1,5 +1,6 @@
 // Sections 6 and 7 of rwkv.h: check arguments, call, turn failures into a status; no logic.
 #include <string_view>
+#include <vector>
 
 #include "api_guard.h"
 #include "sampler.h"
@@ -9,6 +10,7 @@ using rwkv::Failure;
 using rwkv::format;
 using rwkv::guard;
 using rwkv::require;
+using rwkv::require_given;
 
 struct rwkv_tokenizer {
     rwkv::Tokenizer impl;
@@ -33,36 +35,36 @@ void require_capacity(size_t needed, size_t capacity, size_t* needed_out) {
 
 rwkv_status rwkv_tokenizer_open(const char* path, rwkv_tokenizer** tokenizer_out) {
     return guard([&] {
-        require(path, "rwkv_tokenizer_open: path, expected a file's name, got NULL");
-        require(tokenizer_out, "rwkv_tokenizer_open: tokenizer_out, expected an address, got NULL");
+        require_given(path, "path", "the path of a vocabulary file");
+        require_given(tokenizer_out, "tokenizer_out", "where to put the tokenizer");
         *tokenizer_out = new rwkv_tokenizer{rwkv::Tokenizer::open(path)};
     });
 }
 
 rwkv_status rwkv_tokenizer_create_bytes(rwkv_tokenizer** tokenizer_out) {
     return guard([&] {
-        require(tokenizer_out,
-                "rwkv_tokenizer_create_bytes: tokenizer_out, expected an address, got NULL");
+        require_given(tokenizer_out, "tokenizer_out", "where to put the tokenizer");
         *tokenizer_out = new rwkv_tokenizer{rwkv::Tokenizer::bytes()};
     });
 }
 
 void rwkv_tokenizer_free(rwkv_tokenizer* tokenizer) { delete tokenizer; }
 
-size_t rwkv_tokenizer_n_vocab(const rwkv_tokenizer* tokenizer) { return tokenizer->impl.n_vocab(); }
+size_t rwkv_tokenizer_n_vocab(const rwkv_tokenizer* tokenizer) {
+    return tokenizer == nullptr ? 0 : tokenizer->impl.n_vocab();
+}
 
 int32_t rwkv_tokenizer_has(const rwkv_tokenizer* tokenizer, int32_t token) {
-    return tokenizer->impl.has(token);
+    return tokenizer != nullptr && tokenizer->impl.has(token) ? 1 : 0;
 }
 
 rwkv_status rwkv_tokenizer_encode(const rwkv_tokenizer* tokenizer, const char* text, size_t n_bytes,
                                   int32_t* tokens_out, size_t capacity, size_t* n_tokens_out) {
     return guard([&] {
-        require(tokenizer, "rwkv_tokenizer_encode: tokenizer, expected one, got NULL");
-        require(text || n_bytes == 0, "rwkv_tokenizer_encode: text, expected bytes, got NULL");
-        require(tokens_out || capacity == 0,
-                "rwkv_tokenizer_encode: tokens_out, expected an array, got NULL");
-        require(n_tokens_out, "rwkv_tokenizer_encode: n_tokens_out, expected an address, got NULL");
+        require_given(tokenizer, "tokenizer", "a tokenizer");
+        require(text || n_bytes == 0, "text: expected bytes, got NULL");
+        require(tokens_out || capacity == 0, "tokens_out: expected an array, got NULL");
+        require_given(n_tokens_out, "n_tokens_out", "where to put a number");
         const std::string_view bytes(text, n_bytes);
         if (capacity < n_bytes) {
             require_capacity(tokenizer->impl.count(bytes), capacity, n_tokens_out);
@@ -75,19 +77,20 @@ rwkv_status rwkv_tokenizer_decode(const rwkv_tokenizer* tokenizer, const int32_t
                                   size_t n_tokens, char* text_out, size_t capacity,
                                   size_t* n_bytes_out) {
     return guard([&] {
-        require(tokenizer, "rwkv_tokenizer_decode: tokenizer, expected one, got NULL");
-        require(tokens || n_tokens == 0,
-                "rwkv_tokenizer_decode: tokens, expected an array, got NULL");
-        require(text_out || capacity == 0,
-                "rwkv_tokenizer_decode: text_out, expected a buffer, got NULL");
-        require(n_bytes_out, "rwkv_tokenizer_decode: n_bytes_out, expected an address, got NULL");
+        require_given(tokenizer, "tokenizer", "a tokenizer");
+        require(tokens || n_tokens == 0, "tokens: expected an array, got NULL");
+        require(text_out || capacity == 0, "text_out: expected a buffer, got NULL");
+        require_given(n_bytes_out, "n_bytes_out", "where to put a number");
+        // Each token is looked at once: what was counted is what is written, also if another thread
+        // changes them meanwhile.
+        std::vector<std::string_view> pieces(n_tokens);
         size_t n_bytes = 0;
-        for (size_t i = 0; i < n_tokens; ++i) n_bytes += tokenizer->impl.decode(tokens[i]).size();
-        require_capacity(n_bytes, capacity, n_bytes_out);
         for (size_t i = 0; i < n_tokens; ++i) {
-            const std::string_view token = tokenizer->impl.decode(tokens[i]);
-            text_out += token.copy(text_out, token.size());
+            pieces[i] = tokenizer->impl.decode(tokens[i]);
+            n_bytes += pieces[i].size();
         }
+        require_capacity(n_bytes, capacity, n_bytes_out);
+        for (const std::string_view piece : pieces) text_out += piece.copy(text_out, piece.size());
         *n_bytes_out = n_bytes;
     });
 }
@@ -109,11 +112,11 @@ rwkv_sampler_options rwkv_sampler_options_default(void) {
 rwkv_status rwkv_sampler_create(size_t n_vocab, const rwkv_sampler_options* options,
                                 rwkv_sampler** sampler_out) {
     return guard([&] {
-        require(sampler_out, "rwkv_sampler_create: sampler_out, expected an address, got NULL");
+        require_given(sampler_out, "sampler_out", "where to put the sampler");
         require(
             !options || options->struct_size == sizeof *options,
-            "rwkv_sampler_create: options, expected what rwkv_sampler_options_default() returns, "
-            "got another struct_size");
+            "options: struct_size, expected sizeof(rwkv_sampler_options), got another. Start from "
+            "rwkv_sampler_options_default()");
         *sampler_out = new rwkv_sampler{
             rwkv::Sampler(n_vocab, options ? *options : rwkv_sampler_options_default())};
     });
@@ -121,34 +124,36 @@ rwkv_status rwkv_sampler_create(size_t n_vocab, const rwkv_sampler_options* opti
 
 void rwkv_sampler_free(rwkv_sampler* sampler) { delete sampler; }
 
-void rwkv_sampler_reset(rwkv_sampler* sampler, uint64_t seed) { sampler->impl.reset(seed); }
+void rwkv_sampler_reset(rwkv_sampler* sampler, uint64_t seed) {
+    if (sampler != nullptr) sampler->impl.reset(seed);
+}
 
 rwkv_status rwkv_sampler_bias(rwkv_sampler* sampler, int32_t token, float bias) {
     return guard([&] {
-        require(sampler, "rwkv_sampler_bias: sampler, expected one, got NULL");
+        require_given(sampler, "sampler", "a sampler");
         sampler->impl.bias(token, bias);
     });
 }
 
 rwkv_status rwkv_sampler_weigh(rwkv_sampler* sampler, int32_t token, double weight) {
     return guard([&] {
-        require(sampler, "rwkv_sampler_weigh: sampler, expected one, got NULL");
+        require_given(sampler, "sampler", "a sampler");
         sampler->impl.weigh(token, weight);
     });
 }
 
 rwkv_status rwkv_sampler_sample(rwkv_sampler* sampler, const float* logits, int32_t* token_out) {
     return guard([&] {
-        require(sampler, "rwkv_sampler_sample: sampler, expected one, got NULL");
-        require(logits, "rwkv_sampler_sample: logits, expected an array, got NULL");
-        require(token_out, "rwkv_sampler_sample: token_out, expected an address, got NULL");
+        require_given(sampler, "sampler", "a sampler");
+        require_given(logits, "logits", "an array of n_vocab floats");
+        require_given(token_out, "token_out", "where to put the token");
         *token_out = sampler->impl.sample(logits);
     });
 }
 
 rwkv_status rwkv_sampler_accept(rwkv_sampler* sampler, int32_t token) {
     return guard([&] {
-        require(sampler, "rwkv_sampler_accept: sampler, expected one, got NULL");
+        require_given(sampler, "sampler", "a sampler");
         sampler->impl.accept(token);
     });
 }

@@ -10,40 +10,36 @@
 
 namespace rwkv {
 
-void forward_v4(const Model& model, const Batch& batch) {
+void forward_v4(const Model& model, Executor& executor, const Batch& batch) {
     const Config& c = model.config;
     const rwkv_kernels& k = model.kernels;
     const size_t n = batch.n_rows();
     const size_t C = c.n_embd;
     const auto& layers = std::get<std::vector<LayerV4>>(model.layers);
 
-    Scratch& scratch = model.scratch;
-    scratch.reset();
+    Scratch& scratch = executor.scratch;
+    scratch.begin();
     float* x = scratch.floats(n * C);
-    const RowPairs pairs(scratch, model.pool, C);
-    const rwkv_rows xr = scratch.rows(n, C);
-    const rwkv_rows xk = scratch.rows(n, C);
-    const rwkv_rows xv = scratch.rows(n, C);
-    float* r = scratch.floats(n * C);
-    float* key = scratch.floats(n * C);
-    float* value = scratch.floats(n * C);
-    const rwkv_rows y = scratch.rows(n, C);
+    const RowPairs pairs(scratch, model, C);
+    const TimeMixBuffers b(scratch, c, n);
     const ChannelMixBuffers ffn(scratch, c, n);
     const HeadBuffers head_buffers(scratch, c, batch);
     const ProductBuffers buffers(scratch, model, batch);
+    if (scratch.is_counting()) return;
 
-    model.pool.run([&](Team& team) {
+    executor.pool.run([&](Team& team) {
         Pass pass{model, batch, buffers, team};
         embed(pass, x);
         for (size_t i = 0; i < layers.size(); ++i) {
             const LayerV4& l = layers[i];
 
             norm_and_mix(pass, l.ln1, x, pairs, &State::att_shift, i,
-                         {{l.mix_r, xr, form_for(l.receptance)},
-                          {l.mix_k, xk, form_for(l.key)},
-                          {l.mix_v, xv, form_for(l.value)}});
-            products(pass,
-                     {{l.receptance, xr, r, k.sigmoid}, {l.key, xk, key}, {l.value, xv, value}});
+                         {{l.mix_r, b.xr, form_for(l.receptance)},
+                          {l.mix_k, b.xk, form_for(l.key)},
+                          {l.mix_v, b.xv, form_for(l.value)}});
+            products(
+                pass,
+                {{l.receptance, b.xr, b.r, k.sigmoid}, {l.key, b.xk, b.k}, {l.value, b.xv, b.v}});
             // Channels are independent: pieces of 64 of each sequence.
             constexpr size_t kPiece = 64;
             const size_t pieces = (C + kPiece - 1) / kPiece;
@@ -53,17 +49,17 @@ void forward_v4(const Model& model, const Batch& batch) {
                 const size_t width = C - channel < kPiece ? C - channel : kPiece;
                 const size_t at = s.first_row * C + channel;
                 float* aa = s.state->wkv(i) + channel;
-                k.wkv4(s.n_rows, C, width, l.time_first + channel, l.time_decay + channel, key + at,
-                       value + at, aa, aa + C, aa + 2 * C, y.x + at);
+                k.wkv4(s.n_rows, C, width, l.time_first + channel, l.time_decay + channel, b.k + at,
+                       b.v + at, aa, aa + C, aa + 2 * C, b.y.x + at);
                 for (size_t t = 0; t < s.n_rows; ++t) {
-                    float* row = y.x + at + t * C;
-                    k.mul(row, r + at + t * C, width, row);
+                    float* row = b.y.x + at + t * C;
+                    k.mul(row, b.r + at + t * C, width, row);
                     if (quantised(l.output)) {
-                        quantize_part(pass, y, s.first_row + t, channel, width);
+                        quantize_part(pass, b.y, s.first_row + t, channel, width);
                     }
                 }
             });
-            products(pass, {product_added(l.output, y, x)});
+            products(pass, {product_added(l.output, b.y, x)});
 
             channel_mix(pass, l.ffn, l.ln2, i, pairs, ffn, x);
         }

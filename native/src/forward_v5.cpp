@@ -10,7 +10,7 @@
 
 namespace rwkv {
 
-void forward_v5(const Model& model, const Batch& batch) {
+void forward_v5(const Model& model, Executor& executor, const Batch& batch) {
     const Config& c = model.config;
     const rwkv_kernels& k = model.kernels;
     const size_t n = batch.n_rows();
@@ -19,24 +19,17 @@ void forward_v5(const Model& model, const Batch& batch) {
     const bool gated = c.version == Version::v5_2;
     const auto& layers = std::get<std::vector<LayerV5>>(model.layers);
 
-    Scratch& scratch = model.scratch;
-    scratch.reset();
+    Scratch& scratch = executor.scratch;
+    scratch.begin();
     float* x = scratch.floats(n * C);
-    const RowPairs pairs(scratch, model.pool, C);
-    const rwkv_rows xr = scratch.rows(n, C);
-    const rwkv_rows xk = scratch.rows(n, C);
-    const rwkv_rows xv = scratch.rows(n, C);
-    const rwkv_rows xg = scratch.rows(n, C);
-    float* r = scratch.floats(n * C);
-    float* key = scratch.floats(n * C);
-    float* value = scratch.floats(n * C);
-    float* g = scratch.floats(n * C);
-    const rwkv_rows y = scratch.rows(n, C);
+    const RowPairs pairs(scratch, model, C);
+    const TimeMixBuffers b(scratch, c, n);
     const ChannelMixBuffers ffn(scratch, c, n);
     const HeadBuffers head_buffers(scratch, c, batch);
     const ProductBuffers buffers(scratch, model, batch);
+    if (scratch.is_counting()) return;
 
-    model.pool.run([&](Team& team) {
+    executor.pool.run([&](Team& team) {
         Pass pass{model, batch, buffers, team};
         embed(pass, x);
         for (size_t i = 0; i < layers.size(); ++i) {
@@ -44,33 +37,34 @@ void forward_v5(const Model& model, const Batch& batch) {
 
             if (gated) {
                 norm_and_mix(pass, l.ln1, x, pairs, &State::att_shift, i,
-                             {{l.mix_r, xr, form_for(l.receptance)},
-                              {l.mix_k, xk, form_for(l.key)},
-                              {l.mix_v, xv, form_for(l.value)},
-                              {l.mix_g, xg, form_for(l.gate)}});
-                products(pass, {{l.receptance, xr, r},
-                                {l.key, xk, key},
-                                {l.value, xv, value},
-                                {l.gate, xg, g, k.silu}});
+                             {{l.mix_r, b.xr, form_for(l.receptance)},
+                              {l.mix_k, b.xk, form_for(l.key)},
+                              {l.mix_v, b.xv, form_for(l.value)},
+                              {l.mix_g, b.xg, form_for(l.gate)}});
+                products(pass, {{l.receptance, b.xr, b.r},
+                                {l.key, b.xk, b.k},
+                                {l.value, b.xv, b.v},
+                                {l.gate, b.xg, b.g, k.silu}});
             } else {
                 norm_and_mix(pass, l.ln1, x, pairs, &State::att_shift, i,
-                             {{l.mix_r, xr, form_for(l.receptance)},
-                              {l.mix_k, xk, form_for(l.key)},
-                              {l.mix_v, xv, form_for(l.value)}});
-                products(pass, {{l.receptance, xr, r}, {l.key, xk, key}, {l.value, xv, value}});
+                             {{l.mix_r, b.xr, form_for(l.receptance)},
+                              {l.mix_k, b.xk, form_for(l.key)},
+                              {l.mix_v, b.xv, form_for(l.value)}});
+                products(pass,
+                         {{l.receptance, b.xr, b.r}, {l.key, b.xk, b.k}, {l.value, b.xv, b.v}});
             }
-            for_each_head(pass, y, l.output, [&](const Sequence& s, size_t head) {
+            for_each_head(pass, b.y, l.output, [&](const Sequence& s, size_t head) {
                 const size_t h = head * N;
                 const size_t at = s.first_row * C + h;
-                k.wkv5(s.n_rows, C, N, r + at, key + at, value + at, l.time_first + h,
-                       l.time_decay + h, 0, s.state->wkv(i) + h * N, y.x + at);
+                k.wkv5(s.n_rows, C, N, b.r + at, b.k + at, b.v + at, l.time_first + h,
+                       l.time_decay + h, 0, s.state->wkv(i) + h * N, b.y.x + at);
                 for (size_t row = at; row < at + s.n_rows * C; row += C) {
-                    k.layer_norm(y.x + row, l.ln_x.weight + h, l.ln_x.bias + h, c.ln_x_eps, N,
-                                 y.x + row);
-                    if (gated) k.mul(y.x + row, g + row, N, y.x + row);
+                    k.layer_norm(b.y.x + row, l.ln_x.weight + h, l.ln_x.bias + h, c.ln_x_eps, N,
+                                 b.y.x + row);
+                    if (gated) k.mul(b.y.x + row, b.g + row, N, b.y.x + row);
                 }
             });
-            products(pass, {product_added(l.output, y, x)});
+            products(pass, {product_added(l.output, b.y, x)});
 
             channel_mix(pass, l.ffn, l.ln2, i, pairs, ffn, x);
         }

@@ -14,7 +14,7 @@
 
 namespace rwkv {
 
-void forward_v6(const Model& model, const Batch& batch) {
+void forward_v6(const Model& model, Executor& executor, const Batch& batch) {
     const Config& c = model.config;
     const rwkv_kernels& k = model.kernels;
     const size_t n = batch.n_rows();
@@ -28,34 +28,30 @@ void forward_v6(const Model& model, const Batch& batch) {
         decay_rank = std::max(decay_rank, l.decay_w2.n_in);
     }
 
-    Scratch& scratch = model.scratch;
-    scratch.reset();
+    Scratch& scratch = executor.scratch;
+    scratch.begin();
     float* x = scratch.floats(n * C);
     const ShiftedRows xx(scratch, batch, C);
-    const RowPairs pairs(scratch, model.pool, C);
+    const RowPairs pairs(scratch, model, C);
     const rwkv_rows xxx = scratch.rows(n, C);
     float* maa_hidden = scratch.floats(n * 5 * maa_rank);
     rwkv_rows maa_parts[5];  // the fifths of maa_hidden, each to be quantised by itself
     float* maa[5];           // maa_c + d_c
-    rwkv_rows xs[5];
     for (size_t p = 0; p < 5; ++p) {
         maa_parts[p] = scratch.rows(n, maa_rank);
         maa[p] = scratch.floats(n * C);
-        xs[p] = scratch.rows(n, C);
     }
-    const rwkv_rows &xw = xs[0], &xk = xs[1], &xv = xs[2], &xr = xs[3], &xg = xs[4];
+    const rwkv_rows xw = scratch.rows(n, C);
     rwkv_rows decay_hidden = scratch.rows(n, decay_rank);
     float* w = scratch.floats(n * C);
-    float* r = scratch.floats(n * C);
-    float* key = scratch.floats(n * C);
-    float* value = scratch.floats(n * C);
-    float* g = scratch.floats(n * C);
-    const rwkv_rows y = scratch.rows(n, C);
+    const TimeMixBuffers b(scratch, c, n);
+    const rwkv_rows* const xs[5] = {&xw, &b.xk, &b.xv, &b.xr, &b.xg};
     const ChannelMixBuffers ffn(scratch, c, n);
     const HeadBuffers head_buffers(scratch, c, batch);
     const ProductBuffers buffers(scratch, model, batch);
+    if (scratch.is_counting()) return;
 
-    model.pool.run([&](Team& team) {
+    executor.pool.run([&](Team& team) {
         Pass pass{model, batch, buffers, team};
         embed(pass, x);
         for (size_t i = 0; i < layers.size(); ++i) {
@@ -89,32 +85,32 @@ void forward_v6(const Model& model, const Batch& batch) {
                     float* mix = maa[p] + row * C + column;
                     k.add(mix, l.maa[p] + column, width, mix);
                     k.lerp(xx.row(row) + column, xx.before(row) + column, mix, width,
-                           xs[p].x + row * C + column);
-                    if (quantised(*readers[p])) quantize_part(pass, xs[p], row, column, width);
+                           xs[p]->x + row * C + column);
+                    if (quantised(*readers[p])) quantize_part(pass, *xs[p], row, column, width);
                 }
             });
-            products(pass, {{l.receptance, xr, r},
-                            {l.key, xk, key},
-                            {l.value, xv, value},
-                            {l.gate, xg, g, k.silu},
+            products(pass, {{l.receptance, b.xr, b.r},
+                            {l.key, b.xk, b.k},
+                            {l.value, b.xv, b.v},
+                            {l.gate, b.xg, b.g, k.silu},
                             product_for(l.decay_w2, l.decay_w1, xw, decay, k.tanh)});
             products(pass, {{l.decay_w2, decay, w}});
-            for_each_head(pass, y, l.output, [&](const Sequence& s, size_t head) {
+            for_each_head(pass, b.y, l.output, [&](const Sequence& s, size_t head) {
                 const size_t h = head * N;
                 const size_t at = s.first_row * C + h;
                 for (size_t row = at; row < at + s.n_rows * C; row += C) {
                     k.add(w + row, l.time_decay + h, N, w + row);
                     k.decay_v6(w + row, N, w + row);
                 }
-                k.wkv5(s.n_rows, C, N, r + at, key + at, value + at, l.time_faaaa + h, w + at, C,
-                       s.state->wkv(i) + h * N, y.x + at);
+                k.wkv5(s.n_rows, C, N, b.r + at, b.k + at, b.v + at, l.time_faaaa + h, w + at, C,
+                       s.state->wkv(i) + h * N, b.y.x + at);
                 for (size_t row = at; row < at + s.n_rows * C; row += C) {
-                    k.layer_norm(y.x + row, l.ln_x.weight + h, l.ln_x.bias + h, c.ln_x_eps, N,
-                                 y.x + row);
-                    k.mul(y.x + row, g + row, N, y.x + row);
+                    k.layer_norm(b.y.x + row, l.ln_x.weight + h, l.ln_x.bias + h, c.ln_x_eps, N,
+                                 b.y.x + row);
+                    k.mul(b.y.x + row, b.g + row, N, b.y.x + row);
                 }
             });
-            products(pass, {product_added(l.output, y, x)});
+            products(pass, {product_added(l.output, b.y, x)});
 
             channel_mix(pass, l.ffn, l.ln2, i, pairs, ffn, x);
         }

@@ -69,7 +69,7 @@ rwkv_rows middle(const rwkv_rows& widest, const Matrix& second) {
 
 }  // namespace
 
-void forward_v7(const Model& model, const Batch& batch) {
+void forward_v7(const Model& model, Executor& executor, const Batch& batch) {
     const Config& c = model.config;
     const rwkv_kernels& k = model.kernels;
     const size_t n = batch.n_rows();
@@ -80,10 +80,10 @@ void forward_v7(const Model& model, const Batch& batch) {
         rank = std::max({rank, l.w2.n_in, l.a2.n_in, l.v2.n_in, l.g2.n_in});
     }
 
-    Scratch& scratch = model.scratch;
-    scratch.reset();
+    Scratch& scratch = executor.scratch;
+    scratch.begin();
     float* x = scratch.floats(n * C);
-    const RowPairs pairs(scratch, model.pool, C);
+    const RowPairs pairs(scratch, model, C);
     const rwkv_rows xr = scratch.rows(n, C);
     const rwkv_rows xw = scratch.rows(n, C);
     const rwkv_rows xk = scratch.rows(n, C);
@@ -95,15 +95,18 @@ void forward_v7(const Model& model, const Batch& batch) {
     const rwkv_rows v_widest = scratch.rows(n, rank);
     const rwkv_rows g_widest = scratch.rows(n, rank);
     const rwkv_rows y = scratch.rows(n, C);
-    float* const rest = scratch.floats(10 * n * C);
-    const auto buffer = [&](size_t i) { return rest + i * n * C; };
-    const rwkv_head_v7 b = {buffer(0), buffer(1), buffer(2), buffer(3), buffer(4), buffer(5),
-                            buffer(6), buffer(7), buffer(8), buffer(9), y.x};
+    rwkv_head_v7 b = {};
+    for (float** const buffer :
+         {&b.r, &b.w, &b.k, &b.v, &b.a, &b.g, &b.v_mix, &b.v_first, &b.minus_kappa, &b.a_kappa}) {
+        *buffer = scratch.floats(n * C);
+    }
+    b.y = y.x;
     const rwkv_rows ffn_k = scratch.rows(n, c.n_ffn);
     const HeadBuffers head_buffers(scratch, c, batch);
     const ProductBuffers buffers(scratch, model, batch);
+    if (scratch.is_counting()) return;
 
-    model.pool.run([&](Team& team) {
+    executor.pool.run([&](Team& team) {
         Pass pass{model, batch, buffers, team};
         embed(pass, x);
         for (size_t i = 0; i < layers.size(); ++i) {

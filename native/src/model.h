@@ -1,22 +1,18 @@
 // A model: its shape (Config), one struct of weights per RWKV version, packed for the kernels in
-// use. Immutable after it is opened, but for the thread pool and the scratch memory that steps take
-// turns to use.
+// use. Immutable after model_loader has filled it, but for what steps take turns to use.
 //
 // Shapes are given in comments: C = n_embd, H = n_head, N = head_size, F = n_ffn, V = n_vocab,
 // R = the rank of a low-rank matrix pair. A matrix (out, in) computes y = W x.
 #pragma once
 
+#include <atomic>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <variant>
 #include <vector>
 
 #include "kernels/kernels.h"
 #include "memory.h"
-#include "model_file.h"
-#include "scratch.h"
-#include "thread_pool.h"
 
 namespace rwkv {
 
@@ -114,18 +110,19 @@ struct Embedding {
     rwkv_type type = RWKV_TYPE_FP32;
 };
 
-struct ModelOptions {
-    size_t n_threads = 0;   // 0: RWKV_THREADS, else the cores this process may use
-    float ln_x_eps = 0.0f;  // 0: the official value
-};
+struct Executor;
 
 class Model {
   public:
-    // Fails with the FILE, TENSOR, MODEL and KERNELS statuses.
-    Model(const std::string& path, const ModelOptions& options);
+    Model(const rwkv_kernels& kernels, size_t n_threads);
+    ~Model();
+    Model(const Model&) = delete;
+    Model& operator=(const Model&) = delete;
+
+    const rwkv_kernels kernels;
+    const size_t n_threads;  // that work on a step
 
     Config config;
-    rwkv_kernels kernels;
     Embedding embedding;
     Norm ln0;
     std::variant<std::vector<LayerV4>, std::vector<LayerV5>, std::vector<LayerV6>,
@@ -139,22 +136,26 @@ class Model {
 
     size_t column_panel_bytes = 0;  // of the largest panel of a matrix by columns
 
+    // The memory of all vectors and matrices.
+    std::vector<std::unique_ptr<float[]>> vectors;
+    Memory matrices;
+
+    // What the file says of itself.
     std::string path;
     rwkv_type data_type = RWKV_TYPE_FP32;
     uint64_t n_parameters = 0;
     uint64_t file_bytes = 0;
-    uint64_t fingerprint = 0;  // tells this file's model from others: see fingerprint_of
-    uint64_t weight_bytes() const noexcept;
+    uint64_t fingerprint = 0;  // tells this file's model from others: see model_loader.cpp
 
-    // What steps share. A step holds `stepping` while it runs.
-    mutable std::mutex stepping;
-    mutable ThreadPool pool;
-    mutable Scratch scratch;
+    uint64_t weight_bytes() const noexcept { return matrices.size() + embedding.rows.size(); }
+
+    // What steps share, in this process: a child of fork() gets its own when it first asks, so
+    // that processes can share the weights that one of them has opened. Throws if there is no
+    // memory or no thread for it.
+    Executor& executor() const;
 
   private:
-    friend class ModelLoader;
-    std::vector<std::unique_ptr<float[]>> vectors_;
-    Memory matrices_;
+    mutable std::atomic<Executor*> executor_;
 };
 
 }  // namespace rwkv

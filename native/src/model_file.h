@@ -1,4 +1,4 @@
-// bytes -> validated table of named tensors: the reader of ggmf containers.
+// A model file as a validated table of named tensors, whatever its container.
 #pragma once
 
 #include <cstddef>
@@ -7,51 +7,82 @@
 #include <unordered_map>
 #include <vector>
 
+#include "input_file.h"
 #include "kernels/kernels.h"
-#include "mapped_file.h"
 
 namespace rwkv {
 
 struct Tensor {
     std::string name;
-    rwkv_type type;
+    rwkv_type type = RWKV_TYPE_FP32;
     std::vector<size_t> shape;  // PyTorch's order: slowest-varying dimension first
-    const uint8_t* data;        // in the mapped file; any alignment
-    size_t n_bytes;
+    size_t offset = 0;          // of its data in the file
+    size_t n_bytes = 0;
 
     size_t n_elements() const noexcept;
     std::string shape_text() const;  // "(768, 3072)"
 };
 
-// The layout is described in docs/formats.md. Everything that the header and the tensors' own
-// headers promise is checked against the size of the file before it is used.
+// What the file's reader found. Everything that the header and the tensors' own headers promise is
+// checked against the size of the file before it is used; what is read later than that may still
+// fail, if the file changes.
 class ModelFile {
   public:
-    // Fails with any of the FILE statuses, TENSOR_TYPE or TENSOR_SHAPE.
+    // A file's first bytes choose its reader. Fails with any of the FILE statuses, TENSOR_TYPE or
+    // TENSOR_SHAPE.
     explicit ModelFile(const std::string& path);
 
-    size_t n_vocab() const noexcept { return n_vocab_; }
-    size_t n_embd() const noexcept { return n_embd_; }
-    size_t n_layer() const noexcept { return n_layer_; }
-    rwkv_type data_type() const noexcept { return data_type_; }
+    const InputFile& input() const noexcept { return input_; }
+    const std::string& path() const noexcept { return input_.path(); }
+
+    size_t n_vocab = 0;
+    size_t n_embd = 0;
+    size_t n_layer = 0;
+    rwkv_type data_type = RWKV_TYPE_FP32;  // of most matrices
 
     const std::vector<Tensor>& tensors() const noexcept { return tensors_; }
     const Tensor* find(const std::string& name) const noexcept;  // nullptr if there is none
 
-    const std::string& path() const noexcept { return file_.path(); }
-    size_t size() const noexcept { return file_.size(); }
+    // For readers. Fails if the name is taken, or if there are more tensors than in any model.
+    void add(Tensor tensor);
+
+    // A tensor's n bytes from its byte `at` on.
+    void read(const Tensor& tensor, size_t at, size_t n, void* out) const {
+        input_.read(tensor.offset + at, n, out);
+    }
 
   private:
-    void read_header(class ByteReader& reader);
-    void read_tensor(class ByteReader& reader, int32_t version);
-
-    MappedFile file_;
-    size_t n_vocab_ = 0;
-    size_t n_embd_ = 0;
-    size_t n_layer_ = 0;
-    rwkv_type data_type_ = RWKV_TYPE_FP32;
+    InputFile input_;
     std::vector<Tensor> tensors_;
     std::unordered_map<std::string, size_t> by_name_;
 };
+
+// Takes values from a file in order, never past its end. For headers: small reads are collected.
+class FileReader {
+  public:
+    explicit FileReader(const InputFile& file) : file_(file) {}
+
+    size_t at() const noexcept { return at_; }
+    size_t left() const noexcept { return file_.size() - at_; }
+
+    // The next n bytes, valid until the next call; n <= kMostBytes. `what` is for the message.
+    static constexpr size_t kMostBytes = 4096;
+    const uint8_t* take(size_t n, const std::string& what);
+    int32_t take_i32(const std::string& what);
+
+    // Passes n bytes over, which must be there.
+    void skip(size_t n, const std::string& what);
+
+  private:
+    void require(size_t n, const std::string& what) const;
+
+    const InputFile& file_;
+    size_t at_ = 0;
+    std::vector<uint8_t> window_;  // the bytes from window_begin_ on
+    size_t window_begin_ = 0;
+};
+
+// The containers, each its reader. model_file.cpp has the list of how they begin.
+void read_ggmf(ModelFile& file);
 
 }  // namespace rwkv

@@ -13,11 +13,8 @@ namespace rwkv {
 namespace {
 
 // Arrays are padded to whole blocks, and a sum is made of the sums of its blocks: they are also how
-// draw() finds its way. Small, so that a sum of floats in 16 lanes is within 1e-6 relative.
-constexpr size_t kBlock = 256;
-
-// A token of a kHeavy-th of all weight is not left to a sample.
-constexpr double kHeavy = 64;
+// draw() finds its way.
+constexpr size_t kBlock = Weighted::kBlock;
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr double kLn2 = 0.6931471805599453;
@@ -33,9 +30,6 @@ double log2_positive(double x) {
     return e - 2.0 * t * series / kLn2;
 }
 
-// By what cut() orders tokens: x, or how near it is to a middle.
-float key(float x, const float* middle) { return middle == nullptr ? x : -std::fabs(x - *middle); }
-
 // SplitMix64 (Steele, Lea and Flood, 2014): a counter in steps of the golden ratio, scrambled.
 uint64_t next_random(uint64_t& counter) {
     uint64_t z = (counter += 0x9E3779B97F4A7C15u);
@@ -46,188 +40,48 @@ uint64_t next_random(uint64_t& counter) {
 
 }  // namespace
 
-// ---------------------------------------------------------------------------------------- cut ---
-
-// Adds the pairs with low <= key <= high to `found`, n of up to kBlock. Returns the weight of those
-// above. The key is x, or -|x - *middle| where a middle is given.
-double Sampler::add_between(const float* x, const float* w, size_t n, const float* middle,
-                            float low, float high, Candidates& found) {
-    const size_t room = found.n + kBlock + RWKV_LANES;
-    if (found.x.size() < room || found.w.size() < room) {
-        found.x.resize(2 * room);
-        found.w.resize(2 * room);
-    }
-    float sums[2];
-    found.n +=
-        kernels_.split(x, w, n, middle, low, high, &found.x[found.n], &found.w[found.n], sums);
-    found.weight += static_cast<double>(sums[1]);
-    return static_cast<double>(sums[0]);
-}
-
-// Copies the pairs with low <= key <= high to `within`; where low = high, so that their keys are
-// known, only weighs them and leaves `within` empty. Returns the weight of those above.
-double Sampler::split(const float* x, const float* w, size_t n, const float* middle, float low,
-                      float high, Candidates& within) {
-    double above = 0;
-    within.n = 0;
-    within.weight = 0;
-    for (size_t i = 0; i < n; i += kBlock) {
-        if (w == weights_.data() && block_sums_[i / kBlock] == 0) continue;
-        above += add_between(x + i, w + i, std::min(kBlock, n - i), middle, low, high, within);
-        if (low == high) within.n = 0;
-    }
-    for (; within.n % RWKV_LANES != 0; ++within.n) {
-        within.x[within.n] = -kInfinity;
-        within.w[within.n] = 0;
-    }
-    return above;
-}
-
-// Adds the tokens of a 64th of the weight or more to the sample, of which a sample of few tokens in
-// many would miss most, and count each of the others for `stride`.
-void Sampler::add_heavy(const float* x, const float* w, size_t n, const float* middle,
-                        double weight, size_t stride) {
-    heavy_.n = 0;
-    const auto least = static_cast<float>(weight / kHeavy);
-    for (size_t i = 0; i < n; i += kBlock) {
-        if (w == weights_.data() && block_sums_[i / kBlock] < static_cast<double>(least)) continue;
-        add_between(w + i, x + i, std::min(kBlock, n - i), nullptr, least, kInfinity, heavy_);
-    }
-    for (size_t i = 0; i < heavy_.n; ++i) {
-        sample_.emplace_back(key(heavy_.w[i], middle), heavy_.x[i] / static_cast<float>(stride));
-    }
-}
-
-// Sorts the sample, the largest key first. A rank is found by comparing with all others: for so few
-// that is sooner done than std::sort(), of whose branches a third are mispredicted.
-void Sampler::sort_sample() {
-    const size_t n = sample_.size();
-    ordinals_.resize(n);
-    sorted_.resize(n);
-    // Integers in the order of the floats; that -0 comes below +0 does no harm.
-    for (size_t i = 0; i < n; ++i) {
-        int32_t bits;
-        std::memcpy(&bits, &sample_[i].first, sizeof bits);
-        ordinals_[i] = bits < 0 ? bits ^ INT32_MAX : bits;
-    }
-    for (size_t i = 0; i < n; ++i) {
-        int32_t rank = 0;  // equal ones keep their order
-        for (size_t j = 0; j < i; ++j) rank += ordinals_[j] >= ordinals_[i];
-        for (size_t j = i + 1; j < n; ++j) rank += ordinals_[j] > ordinals_[i];
-        sorted_[static_cast<size_t>(rank)] = sample_[i];
-    }
-    sample_.swap(sorted_);
-}
-
-// The largest of the keys such that the tokens with it and above weigh `target` or more; the
-// smallest of those that weigh anything, or a bound just below it, if rounding leaves all short of
-// it. The weights of the n tokens are w, their sum is `weight` > 0.
-//
-// In place of sorting all tokens (Floyd and Rivest, 1975): sort a sample of them, read off between
-// which two numbers, low and high, the result probably lies, weigh those above and keep those
-// within. That is repeated until few are left, which are sorted.
-float Sampler::cut(const float* x, const float* w, size_t n, const float* middle, double weight,
-                   double target) {
-    constexpr size_t kSample = 128;
-    // The number of the sample's tokens above the result is within 6 of its mean two times of
-    // three, as that of heads of 128 coins is; within 16 in 199 of 200.
-    constexpr size_t kMargin = 16;
-
-    double above = 0;  // weight of the tokens with a larger key than those left: less than target
-    bool bisect = false;
-    for (size_t round = 0;; ++round) {
-        const size_t stride = (n + kSample - 1) / kSample;
-        const float heavy = stride > 1 ? static_cast<float>(weight / kHeavy) : kInfinity;
-        sample_.clear();
-        for (size_t i = stride / 2; i < n; i += stride) {
-            if (w[i] < heavy) sample_.emplace_back(key(x[i], middle), w[i]);
-        }
-        if (stride > 1) add_heavy(x, w, n, middle, weight, stride);
-        sort_sample();
-        if (stride <= 1) break;  // the sample is all of them
-
-        float low, high;
-        if (bisect) {
-            low = high = sample_[sample_.size() / 2].first;
-        } else {
-            // How many are above the result is told by those below: there are many of these, while
-            // a sample says little about a few heavy ones.
-            const double may_leave = above + weight - target;
-            double below = 0;
-            size_t place = sample_.size() - 1;
-            while (place > 0) {
-                below += static_cast<double>(sample_[place].second) * static_cast<double>(stride);
-                if (below > may_leave) break;
-                --place;
-            }
-            const size_t last = place + kMargin;
-            high = place < kMargin ? kInfinity : sample_[place - kMargin].first;
-            low = last < sample_.size() ? sample_[last].first : -kInfinity;
-        }
-
-        Candidates& kept = candidates_[round % 2];
-        const double larger = split(x, w, n, middle, low, high, kept);
-        if (above + larger >= target) {
-            split(x, w, n, middle, std::nextafter(high, kInfinity), kInfinity, kept);
-        } else if (above + larger + kept.weight < target && low > -kInfinity) {
-            above += larger + kept.weight;
-            split(x, w, n, middle, -kInfinity, std::nextafter(low, -kInfinity), kept);
-        } else if (low == high) {
-            return low;
-        } else {
-            above += larger;
-        }
-        // Rounding: all that weighs anything is at this bound or above.
-        if (kept.weight == 0) return low > -kInfinity ? low : high;
-        // A sample may mislead: a few heavy tokens, many equal numbers. Then halve, and try again.
-        bisect = !bisect && kept.n > n / 2;
-        x = kept.x.data();
-        w = kept.w.data();
-        n = kept.n;
-        weight = kept.weight;
-    }
-    float result = -kInfinity;
-    for (const auto& [number, number_weight] : sample_) {
-        result = number;
-        above += static_cast<double>(number_weight);
-        if (above >= target) break;
-    }
-    return result;
-}
-
 // ------------------------------------------------------------------------------- settings ---
 
+namespace {
+
+// Bounds of settings. They are far beyond any use, and such that every number that is computed from
+// a setting, from finite logits and from the counts of up to 2^53 tokens is finite: no step can make
+// a NaN, for which no comparison holds and no search ends where it should.
+constexpr double kMostVocab = 1 << 24;
+constexpr double kMostTemperature = 1e6;
+constexpr double kMostPenalty = 1e6;  // of each kind; repetition: as factor and as divisor
+constexpr double kMostWeight = 1e6;   // of an accepted token
+constexpr double kMostTau = 1e3;      // bits; a token of 2^24 equal ones has 24
+constexpr double kMostEta = 1e3;
+constexpr float kMostLogit = std::numeric_limits<float>::max();
+
+void expect(const char* name, double value, double least, double most) {
+    if (value >= least && value <= most) return;  // false for NaN
+    throw Failure(RWKV_STATUS_INVALID_ARGUMENT,
+                  format("%s: expected a number from %g to %g, got %g", name, least, most, value));
+}
+
+}  // namespace
+
+const rwkv_kernels& sampler_kernels() {
+    static const rwkv_kernels kernels = choose_kernels();
+    return kernels;
+}
+
 Sampler::Sampler(size_t n_vocab, const rwkv_sampler_options& options, const rwkv_kernels& kernels)
-    : n_vocab_(n_vocab), options_(options), kernels_(kernels) {
-    const auto expect = [](bool holds, const char* name, const char* range, double value) {
-        if (!holds) {
-            throw Failure(RWKV_STATUS_INVALID_ARGUMENT,
-                          format("%s: expected %s, got %g", name, range, value));
-        }
-    };
-    const auto fraction = [&expect](const char* name, double value) {
-        expect(value >= 0 && value <= 1, name, "a number from 0 to 1", value);
-    };
-    const auto finite = [&expect](const char* name, double value) {
-        expect(std::isfinite(value), name, "a finite number", value);
-    };
-    const auto non_negative = [&expect](const char* name, double value) {
-        expect(std::isfinite(value) && value >= 0, name, "a finite number, 0 or more", value);
-    };
-    expect(n_vocab > 0 && n_vocab <= INT32_MAX, "n_vocab", "1 to 2147483647",
-           static_cast<double>(n_vocab));
-    non_negative("temperature", options.temperature);
-    fraction("top_p", options.top_p);
-    expect(options.top_k >= 0, "top_k", "0 (all) or more", options.top_k);
-    fraction("min_p", options.min_p);
-    fraction("typical_p", options.typical_p);
-    expect(std::isfinite(options.repetition_penalty) && options.repetition_penalty > 0,
-           "repetition_penalty", "a finite number above 0", options.repetition_penalty);
-    finite("presence_penalty", options.presence_penalty);
-    finite("frequency_penalty", options.frequency_penalty);
-    fraction("penalty_decay", options.penalty_decay);
-    non_negative("mirostat_tau", options.mirostat_tau);
-    non_negative("mirostat_eta", options.mirostat_eta);
+    : n_vocab_(n_vocab), options_(options), kernels_(kernels), cut_(kernels) {
+    expect("n_vocab", static_cast<double>(n_vocab), 1, kMostVocab);
+    expect("temperature", options.temperature, 0, kMostTemperature);
+    expect("top_p", options.top_p, 0, 1);
+    expect("top_k", options.top_k, 0, INT32_MAX);
+    expect("min_p", options.min_p, 0, 1);
+    expect("typical_p", options.typical_p, 0, 1);
+    expect("repetition_penalty", options.repetition_penalty, 1 / kMostPenalty, kMostPenalty);
+    expect("presence_penalty", options.presence_penalty, -kMostPenalty, kMostPenalty);
+    expect("frequency_penalty", options.frequency_penalty, -kMostPenalty, kMostPenalty);
+    expect("penalty_decay", options.penalty_decay, 0, 1);
+    expect("mirostat_tau", options.mirostat_tau, 0, kMostTau);
+    expect("mirostat_eta", options.mirostat_eta, 0, kMostEta);
 
     seen_index_.assign(n_vocab, -1);
     block_sums_.resize((n_vocab + kBlock - 1) / kBlock);
@@ -247,7 +101,7 @@ void Sampler::reset(uint64_t seed) {
 void Sampler::check(int32_t token) const {
     if (token < 0 || static_cast<size_t>(token) >= n_vocab_) {
         throw Failure(RWKV_STATUS_TOKEN_OUT_OF_RANGE,
-                      format("token %d, expected 0 to %zu", token, n_vocab_ - 1));
+                      format("token: expected 0 to %zu, got %d", n_vocab_ - 1, token));
     }
 }
 
@@ -263,11 +117,7 @@ void Sampler::bias(int32_t token, float bias) {
 
 void Sampler::weigh(int32_t token, double weight) {
     check(token);
-    if (!std::isfinite(weight)) {
-        throw Failure(
-            RWKV_STATUS_INVALID_ARGUMENT,
-            format("weight of token %d: expected a finite number, got %g", token, weight));
-    }
+    expect("weight", weight, -kMostWeight, kMostWeight);
     occurrence_weights_[token] = weight;
 }
 
@@ -308,13 +158,27 @@ int32_t Sampler::sample(const float* logits) {
 
 void Sampler::adjust(const float* logits) {
     std::memcpy(logits_.data(), logits, n_vocab_ * sizeof *logits);
-    for (const auto& [token, bias] : biases_) logits_[static_cast<size_t>(token)] += bias;
+    // What is finite stays finite; NaN and +infinity, which are refused, stay what they are.
+    const auto change = [this](int32_t token, auto changed) {
+        float& logit = logits_[static_cast<size_t>(token)];
+        if (std::isfinite(logit)) logit = std::clamp(changed(logit), -kMostLogit, kMostLogit);
+    };
+    for (const auto& [token, bias] : biases_) {
+        if (bias == -kInfinity) continue;
+        change(token, [bias = bias](float logit) { return logit + bias; });
+    }
     const auto repetition = static_cast<float>(options_.repetition_penalty);
     for (const Seen& seen : seen_) {
-        float& logit = logits_[static_cast<size_t>(seen.token)];
-        logit = logit > 0 ? logit / repetition : logit * repetition;
-        logit -=
+        const auto penalty =
             static_cast<float>(options_.presence_penalty + seen.count * options_.frequency_penalty);
+        change(seen.token, [&](float logit) {
+            logit = logit > 0 ? logit / repetition : logit * repetition;
+            return std::clamp(logit, -kMostLogit, kMostLogit) - penalty;
+        });
+    }
+    for (const auto& [token, bias] : biases_) {
+        float& logit = logits_[static_cast<size_t>(token)];
+        if (bias == -kInfinity && logit < kInfinity) logit = bias;  // bans, but not what is refused
     }
 }
 
@@ -339,7 +203,7 @@ void Sampler::find_top() {
     if (top_ == -kInfinity) {
         refuse(
             "logits: expected a token that may be drawn, got -infinity for all. Try banning fewer "
-            "tokens.");
+            "tokens");
     }
 }
 
@@ -378,8 +242,9 @@ void Sampler::keep_top_p() {
     weighed_ = true;
     // With top_p = 0 the most probable token stays.
     const double target = std::max(total_ * options_.top_p, std::numeric_limits<double>::min());
-    low_ = std::max(low_,
-                    cut(logits_.data(), weights_.data(), weights_.size(), nullptr, total_, target));
+    low_ = std::max(low_, cut_.find({logits_.data(), weights_.data(), weights_.size(), nullptr,
+                                     block_sums_.data()},
+                                    total_, target));
 }
 
 // Calls do_block(logits) for each block in which a logit may be `low` or more.
@@ -397,26 +262,26 @@ float Sampler::kth_largest(size_t k) {
         std::fill(block_sums_.begin(), block_sums_.end(), static_cast<double>(kBlock));
         weighed_ = false;
         total_ = static_cast<double>(weights_.size());
-        const float result = cut(logits_.data(), weights_.data(), weights_.size(), nullptr, total_,
-                                 static_cast<double>(k));
+        const float result = cut_.find(
+            {logits_.data(), weights_.data(), weights_.size(), nullptr, block_sums_.data()}, total_,
+            static_cast<double>(k));
         return result < low_ ? -kInfinity : result;
     }
     // k blocks have a logit as large as the k-th largest of their tops: so the result is no less.
-    std::vector<float>& tops = candidates_[1].x;
-    tops.assign(block_tops_.begin(), block_tops_.end());
+    tops_.assign(block_tops_.begin(), block_tops_.end());
     const auto kth = static_cast<ptrdiff_t>(k) - 1;
-    std::nth_element(tops.begin(), tops.begin() + kth, tops.end(), std::greater<>());
-    const float bound = std::max(low_, tops[k - 1]);
+    std::nth_element(tops_.begin(), tops_.begin() + kth, tops_.end(), std::greater<>());
+    const float bound = std::max(low_, tops_[k - 1]);
     if (bound == top_) return top_;
-    Candidates& found = candidates_[0];
-    found.n = 0;
+    found_.n = 0;
     for_blocks_from(bound, [&](const float* logits) {
-        add_between(logits, logits, kBlock, nullptr, bound, kInfinity, found);
+        cut_.add_between(logits, logits, kBlock, nullptr, bound, kInfinity, found_);
     });
-    if (found.n < k) return -kInfinity;
-    const auto begin = found.x.begin();
-    std::nth_element(begin, begin + kth, begin + static_cast<ptrdiff_t>(found.n), std::greater<>());
-    return found.x[k - 1];
+    if (found_.n < k) return -kInfinity;
+    const auto begin = found_.x.begin();
+    std::nth_element(begin, begin + kth, begin + static_cast<ptrdiff_t>(found_.n),
+                     std::greater<>());
+    return found_.x[k - 1];
 }
 
 void Sampler::keep_top_k() {
@@ -465,7 +330,7 @@ void Sampler::keep_typical() {
     float* w = weights_.data();
     size_t n = weights_.size();
     if (few) {
-        split(x, w, n, nullptr, low_, kInfinity, left_);
+        cut_.split({x, w, n, nullptr, block_sums_.data()}, low_, kInfinity, left_);
         x = left_.x.data();
         w = left_.w.data();
         n = left_.n;
@@ -481,7 +346,8 @@ void Sampler::keep_typical() {
     }
     const auto middle = static_cast<float>(static_cast<double>(top_) + sum_of_products / total_);
     const double target = std::max(total_ * options_.typical_p, std::numeric_limits<double>::min());
-    const float distance = -cut(x, w, n, &middle, total_, target);
+    const float distance =
+        -cut_.find({x, w, n, &middle, few ? nullptr : block_sums_.data()}, total_, target);
 
     // The token at this distance stays, rounding or not.
     const float reach = distance + 1e-6f * (distance + std::fabs(middle));
@@ -528,6 +394,8 @@ void Sampler::learn_mirostat(size_t token) {
 }
 
 int32_t Sampler::draw() {
+    // Some token has the weight 1 or is within exp(-85) of it, whatever the settings.
+    if (!(total_ > 0)) throw Failure(RWKV_STATUS_INTERNAL, "sampler: no token has any weight");
     double target = next_uniform() * total_;
     size_t drawn = weights_.size() - 1;
     // The block in which the sum of weights exceeds the target, then the token.
@@ -542,7 +410,7 @@ int32_t Sampler::draw() {
         target -= weights_[i];
     }
     // Rounding may leave the target above the last weight, or in blocks after it: then the last
-    // token that can be drawn is.
+    // token that can be drawn is. There is one, since the weights' sum is above 0.
     while (weights_[drawn] == 0) --drawn;
     if (options_.mirostat_tau > 0) learn_mirostat(drawn);
     return static_cast<int32_t>(drawn);

@@ -4,13 +4,17 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
-#include <utility>
 #include <vector>
 
 #include "kernels/registry.h"
 #include "rwkv/rwkv.h"
+#include "weighted_cut.h"
 
 namespace rwkv {
+
+// The kernels of samplers, which belong to no model: those that RWKV_KERNELS allowed when the first
+// sampler was made. Fails like choose_kernels().
+const rwkv_kernels& sampler_kernels();
 
 // Used by one thread at a time. The same options, seed, logits and accepted tokens give the same
 // tokens on every platform and at every kernel level: all arithmetic is IEEE additions,
@@ -20,7 +24,7 @@ class Sampler {
   public:
     // Throws if an option is outside its range.
     Sampler(size_t n_vocab, const rwkv_sampler_options& options,
-            const rwkv_kernels& kernels = choose_kernels());
+            const rwkv_kernels& kernels = sampler_kernels());
 
     void reset(uint64_t seed);
     void bias(int32_t token, float bias);
@@ -34,14 +38,6 @@ class Sampler {
         double count;
     };
     void check(int32_t token) const;
-
-    // Some tokens: a number x of each, by which or by whose distance from a middle they are
-    // ordered, and a weight w. What split() makes of them is padded to a multiple of RWKV_LANES.
-    struct Candidates {
-        std::vector<float> x, w;
-        size_t n = 0;
-        double weight = 0;  // the sum of w that split() copied or weighed
-    };
 
     // The steps, in order. A step keeps tokens by raising low_ or lowering high_.
     void adjust(const float* logits);  // logits_ := logits with biases and penalties
@@ -63,16 +59,6 @@ class Sampler {
 
     float kth_largest(size_t k);
     float largest_up_to(float bound) const;
-    float cut(const float* x, const float* w, size_t n, const float* middle, double weight,
-              double target);
-    void add_heavy(const float* x, const float* w, size_t n, const float* middle, double weight,
-                   size_t stride);
-    void sort_sample();
-    double add_between(const float* x, const float* w, size_t n, const float* middle, float low,
-                       float high, Candidates& found);
-    double split(const float* x, const float* w, size_t n, const float* middle, float low,
-                 float high, Candidates& within);
-
     double next_uniform();  // in [0, 1)
 
     size_t n_vocab_;
@@ -102,13 +88,10 @@ class Sampler {
     double total_ = 0;
     bool weighed_ = false;  // weights_ are exp(logits_ - top_), of tokens that are left at least
 
-    // Scratch of cut().
-    std::vector<std::pair<float, float>> sample_;
-    std::vector<std::pair<float, float>> sorted_;
-    std::vector<int32_t> ordinals_;
-    Candidates candidates_[2];
-    Candidates heavy_;  // its x are weights, its w numbers
-    Candidates left_;   // by the filters before typical sampling
+    WeightedCut cut_;
+    Candidates left_;          // by the filters before typical sampling
+    Candidates found_;         // scratch of kth_largest()
+    std::vector<float> tops_;  // likewise
 };
 
 }  // namespace rwkv

@@ -1,37 +1,46 @@
-// Activation buffers: taken one after another during a pass, all given back at once before the
-// next.
+// Activation buffers: taken one after another at the beginning of a pass, all given back at once
+// before the next.
 #pragma once
 
 #include <algorithm>
 #include <cstddef>
-#include <vector>
+#include <stdexcept>
 
 #include "kernels/kernels.h"
 #include "memory.h"
 
 namespace rwkv {
 
+// A step must not run out of memory half-way, when it has changed states: so what its passes will
+// take is counted, and reserved, before the first of them begins.
 class Scratch {
   public:
-    // Gives back all buffers. If the last pass needed more than there was, the memory grows to fit.
-    void reset() {
-        if (!extra_.empty()) {
-            extra_.clear();
-            memory_ = Memory();
-            memory_ = Memory(used_);
-        }
-        used_ = 0;
+    // From now on buffers are only counted: take() returns a null pointer.
+    void count() noexcept { counting_ = true; }
+    bool is_counting() const noexcept { return counting_; }
+
+    // Ends counting, and makes room for n bytes. Throws std::bad_alloc.
+    void reserve(size_t n) {
+        counting_ = false;
+        if (n <= memory_.size()) return;
+        memory_ = Memory();  // first, so that both are never there at once
+        memory_ = Memory(n);
     }
+
+    // Gives back all buffers.
+    void begin() noexcept { used_ = 0; }
+
+    // Bytes that were taken since.
+    size_t used() const noexcept { return used_; }
 
     // Takes n values, aligned to 64 bytes, of any content.
     template <class T>
     T* take(size_t n) {
         const size_t begin = used_;
-        const size_t n_bytes = round_up(n * sizeof(T), 64);
-        used_ += n_bytes;
-        if (used_ <= memory_.size()) return reinterpret_cast<T*>(memory_.data() + begin);
-        extra_.emplace_back(n_bytes);
-        return reinterpret_cast<T*>(extra_.back().data());
+        used_ += round_up(n * sizeof(T), 64);
+        if (counting_) return nullptr;
+        if (used_ > memory_.size()) throw std::logic_error("scratch: more taken than reserved");
+        return reinterpret_cast<T*>(memory_.data() + begin);
     }
 
     float* floats(size_t n) { return take<float>(n); }
@@ -50,8 +59,8 @@ class Scratch {
 
   private:
     Memory memory_;
-    std::vector<Memory> extra_;
     size_t used_ = 0;
+    bool counting_ = false;
 };
 
 }  // namespace rwkv

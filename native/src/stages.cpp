@@ -114,9 +114,9 @@ void mix_span(const Pass& pass, const Mix& m, const float* xx, const float* befo
 ProductBuffers::ProductBuffers(Scratch& scratch, const Model& model, const Batch& batch)
     : size_(std::max<size_t>(RWKV_TILE, model.kernels.to_bf16 != nullptr ? batch.n_wide : 0) *
             kColumns),
-      values_(scratch.floats(model.pool.size() * size_)),
+      values_(scratch.floats(model.n_threads * size_)),
       panel_bytes_(batch.n_rows() > RWKV_TILE ? model.column_panel_bytes : 0),
-      panels_(scratch.take<uint8_t>(model.pool.size() * panel_bytes_)) {}
+      panels_(scratch.take<uint8_t>(model.n_threads * panel_bytes_)) {}
 
 void embed(Pass& pass, float* x) {
     const Model& model = pass.model;
@@ -167,7 +167,7 @@ void norm_and_mix(Pass& pass, const Norm& norm, const float* x, const RowPairs& 
     // as long as leaves two for each thread, up to a tile.
     constexpr size_t kRows = RowPairs::kRows;
     size_t grain = kRows;
-    while (grain > 1 && n < 2 * grain * pass.model.pool.size()) grain /= 2;
+    while (grain > 1 && n < 2 * grain * pass.model.n_threads) grain /= 2;
     pass.team.for_each(n, grain, [&](size_t begin, size_t end) {
         const float* before[kRows];
         for (size_t row = begin; row < end; ++row) {
@@ -231,7 +231,7 @@ void products(Pass& pass, size_t n_rows, size_t n_wide, std::initializer_list<Pr
     // Pieces small enough to share evenly and large enough that taking them costs nothing.
     // A piece fits the buffers; one of a matrix by columns is worked on panel by panel.
     constexpr size_t kMost = ProductBuffers::kColumns / RWKV_BLOCK;
-    const size_t grain = std::clamp<size_t>(n_units / (4 * pass.model.pool.size()), 1, kMost);
+    const size_t grain = std::clamp<size_t>(n_units / (4 * pass.model.n_threads), 1, kMost);
     pass.team.for_each(n_units, grain, [&](size_t begin, size_t end) {
         size_t first = 0;  // the first unit of p among all
         for (const Product& p : all) {
@@ -244,6 +244,17 @@ void products(Pass& pass, size_t n_rows, size_t n_wide, std::initializer_list<Pr
         }
     });
 }
+
+TimeMixBuffers::TimeMixBuffers(Scratch& scratch, const Config& c, size_t n)
+    : xr(scratch.rows(n, c.n_embd)),
+      xk(scratch.rows(n, c.n_embd)),
+      xv(scratch.rows(n, c.n_embd)),
+      xg(scratch.rows(n, c.n_embd)),
+      r(scratch.floats(n * c.n_embd)),
+      k(scratch.floats(n * c.n_embd)),
+      v(scratch.floats(n * c.n_embd)),
+      g(scratch.floats(n * c.n_embd)),
+      y(scratch.rows(n, c.n_embd)) {}
 
 ChannelMixBuffers::ChannelMixBuffers(Scratch& scratch, const Config& c, size_t n)
     : xk(scratch.rows(n, c.n_embd)),

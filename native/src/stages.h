@@ -7,6 +7,7 @@
 #include <initializer_list>
 
 #include "batch.h"
+#include "executor.h"
 #include "model.h"
 
 namespace rwkv {
@@ -96,8 +97,8 @@ class RowPairs {
   public:
     static constexpr size_t kRows = RWKV_TILE;
 
-    RowPairs(Scratch& scratch, const ThreadPool& pool, size_t n_cols)
-        : n_cols_(n_cols), rows_(scratch.floats(2 * kRows * pool.size() * n_cols)) {}
+    RowPairs(Scratch& scratch, const Model& model, size_t n_cols)
+        : n_cols_(n_cols), rows_(scratch.floats(2 * kRows * model.n_threads * n_cols)) {}
 
     float* row(const Team& team, size_t i) const noexcept {
         return rows_ + 2 * (team.thread() * kRows + i) * n_cols_;
@@ -202,6 +203,15 @@ void for_each_head(Pass& pass, const rwkv_rows& y, const Matrix& reader, Body&& 
     });
     if (quantised(reader) && !in_blocks) quantize_rows(pass, {&y});
 }
+
+// What the time mixes of versions 4 to 6 compute, each (n, C): the mixed rows that r, k, v and g
+// are products of, these products, and what the output matrix reads.
+struct TimeMixBuffers {
+    TimeMixBuffers(Scratch& scratch, const Config& c, size_t n);
+    rwkv_rows xr, xk, xv, xg;
+    float *r, *k, *v, *g;
+    rwkv_rows y;
+};
 
 // The channel mix of versions 4, 5 and 6 with its buffers:
 //     xx = norm(x)

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "status.h"
+
 namespace rwkv {
 
 namespace {
@@ -41,11 +43,22 @@ State::State(const State& other) : config_(other.config_), memory_(other.memory_
 }
 
 State& State::operator=(const State& other) {
+    other.require_whole();
     if (this != &other) std::memcpy(memory_.data(), other.memory_.data(), memory_.size());
+    end_change();
     return *this;
 }
 
+void State::require_whole() const {
+    if (!changing_.load(std::memory_order_relaxed)) return;
+    throw Failure(RWKV_STATUS_INVALID_ARGUMENT,
+                  "session: expected one that no step is computing, got one that is half-way "
+                  "through a step of another thread, or was when this process was forked. Use a "
+                  "session for each thread; after a fork, reset it or give it a state");
+}
+
 void State::reset(const Model& model) noexcept {
+    end_change();
     std::memset(memory_.data(), 0, memory_.size());
     const size_t C = config_.n_embd;
     if (config_.version == Version::v4) {
@@ -56,8 +69,14 @@ void State::reset(const Model& model) noexcept {
     }
 }
 
-void State::read(float* out) const noexcept { convert(config_, values(), out); }
+void State::read(float* out) const {
+    require_whole();
+    convert(config_, values(), out);
+}
 
-void State::write(const float* in) noexcept { convert(config_, in, values()); }
+void State::write(const float* in) noexcept {
+    end_change();
+    convert(config_, in, values());
+}
 
 }  // namespace rwkv

@@ -1,6 +1,7 @@
 // The recurrent state of one sequence.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 
 #include "memory.h"
@@ -18,8 +19,15 @@ class State {
     State& operator=(const State& other);  // both of one shape
 
     void reset(const Model& model) noexcept;  // fresh again; of the same model
-    void read(float* out) const noexcept;     // (config.state_size())
+    void read(float* out) const;              // (config.state_size())
     void write(const float* in) noexcept;
+
+    // While a step computes, the state is neither that before it nor that after it; and it stays
+    // so in a child that is forked meanwhile. Reading it, or stepping on, then fails with
+    // INVALID_ARGUMENT. To replace it as a whole is always right.
+    void begin_change() noexcept { changing_.store(true, std::memory_order_relaxed); }
+    void end_change() noexcept { changing_.store(false, std::memory_order_relaxed); }
+    void require_whole() const;
 
     float* ffn_shift(size_t layer) noexcept { return layer_begin(layer); }                   // (C)
     float* att_shift(size_t layer) noexcept { return layer_begin(layer) + config_.n_embd; }  // (C)
@@ -32,6 +40,7 @@ class State {
 
     Config config_;
     Memory memory_;
+    std::atomic<bool> changing_{false};
 };
 
 }  // namespace rwkv

@@ -1,15 +1,11 @@
 #include "thread_pool.h"
 
+#include <system_error>
+
+#include "status.h"
+
 #if defined(__x86_64__) || defined(__i386__)
 #include <immintrin.h>
-#endif
-#if defined(__linux__)
-#include <sched.h>
-
-#include <cstdio>
-#include <set>
-#include <string>
-#include <utility>
 #endif
 
 namespace rwkv {
@@ -33,74 +29,17 @@ void Signal::wake() noexcept {
     }
 }
 
-#if defined(__linux__)
-
-namespace {
-
-// A whole number from a file of sysfs or cgroupfs, or -1.
-long read_number(const std::string& path) noexcept {
-    long value = -1;
-    if (std::FILE* file = std::fopen(path.c_str(), "re")) {
-        if (std::fscanf(file, "%ld", &value) != 1) value = -1;
-        std::fclose(file);
-    }
-    return value;
-}
-
-// The cgroup's limit in whole cores, rounded up, or 0 if it sets none. Version 2, then version 1.
-size_t quota_cores() noexcept {
-    long quota = -1;
-    long period = -1;
-    if (std::FILE* file = std::fopen("/sys/fs/cgroup/cpu.max", "re")) {
-        if (std::fscanf(file, "%ld %ld", &quota, &period) != 2) quota = -1;  // "max 100000"
-        std::fclose(file);
-    } else {
-        quota = read_number("/sys/fs/cgroup/cpu/cpu.cfs_quota_us");
-        period = read_number("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
-    }
-    if (quota <= 0 || period <= 0) return 0;
-    return static_cast<size_t>((quota + period - 1) / period);
-}
-
-}  // namespace
-
-size_t usable_cores() noexcept {
-    try {
-        cpu_set_t allowed;
-        if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return 1;
-        std::set<std::pair<long, long>> cores;  // (package, core): hardware threads share theirs
-        size_t unknown = 0;
-        for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-            if (!CPU_ISSET(cpu, &allowed)) continue;
-            const std::string topology =
-                "/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/";
-            const long package = read_number(topology + "physical_package_id");
-            const long core = read_number(topology + "core_id");
-            if (core < 0) {
-                ++unknown;
-            } else {
-                cores.emplace(package, core);
-            }
-        }
-        size_t n = std::max<size_t>(1, cores.size() + unknown);
-        if (const size_t quota = quota_cores()) n = std::min(n, quota);
-        return n;
-    } catch (...) {
-        return 1;
-    }
-}
-
-#else
-
-size_t usable_cores() noexcept { return std::max(1u, std::thread::hardware_concurrency()); }
-
-#endif
-
 ThreadPool::ThreadPool(size_t n_threads)
     : n_threads_(std::max<size_t>(1, n_threads)), parts_(n_threads_) {
     try {
         for (size_t i = 1; i < n_threads_; ++i) threads_.emplace_back([this, i] { work(i); });
-    } catch (...) {  // the destructor of a half-built object does not run
+    } catch (const std::system_error& error) {  // the system has no more threads for us
+        const size_t started = threads_.size() + 1;
+        stop();  // the destructor of a half-built object does not run
+        throw Failure(RWKV_STATUS_OUT_OF_MEMORY,
+                      format("threads: expected %zu, got %zu: %s. Try fewer", n_threads_, started,
+                             error.what()));
+    } catch (...) {
         stop();
         throw;
     }
@@ -121,13 +60,14 @@ void ThreadPool::open_region(uint64_t region) noexcept {
     region_.set(region);
 }
 
-void ThreadPool::run(const std::function<void(Team&)>& body) {
-    body_ = &body;
+void ThreadPool::run_body(void (*call)(void* body, Team&), void* body) noexcept {
+    call_ = call;
+    body_ = body;
     open_region(0);
     inside_.set(kOpen);
     if (n_threads_ > 1) started_.set(started_.now() + 1);
     Team team(*this, 0);
-    body(team);
+    call(body, team);
     // All work is done. Close the door, and wait for those who are still inside, on their way out.
     uint64_t inside = inside_.now();
     while (!inside_.compare_exchange(inside, inside & ~kOpen)) {
@@ -147,7 +87,7 @@ void ThreadPool::work(size_t thread) {
         }
         if ((inside & kOpen) == 0) continue;
         Team team(*this, thread);
-        (*body_)(team);
+        call_(body_, team);
         inside = inside_.now();
         while (!inside_.compare_exchange(inside, inside - 1)) {
         }

@@ -12,16 +12,12 @@
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <mutex>
 #include <thread>
+#include <type_traits>
 #include <vector>
 
 namespace rwkv {
-
-// The number of physical cores that this process may use, at least 1: those in its affinity mask,
-// counted once for each core however many hardware threads it has, and at most its cgroup's quota.
-size_t usable_cores() noexcept;
 
 // A number that only grows, to wait for. Waiting threads spin for a short while, since most waits
 // last about a microsecond, then sleep.
@@ -102,9 +98,14 @@ class ThreadPool {
 
     size_t size() const noexcept { return n_threads_; }
 
-    // Runs `body` on all threads and returns when its work is done. One caller at a time. `body`
-    // must not throw.
-    void run(const std::function<void(Team&)>& body);
+    // Runs `body`, a function of a Team&, on all threads and returns when its work is done. One
+    // caller at a time. `body` must not throw. No memory is asked for.
+    template <class Body>
+    void run(Body&& body) noexcept {
+        using Plain = std::remove_reference_t<Body>;
+        run_body([](void* b, Team& team) { (*static_cast<Plain*>(b))(team); },
+                 const_cast<void*>(static_cast<const void*>(&body)));
+    }
 
   private:
     friend class Team;
@@ -119,6 +120,7 @@ class ThreadPool {
     // In `inside_`: a run is open to threads that come to help; below it, how many are inside.
     static constexpr uint64_t kOpen = uint64_t{1} << 32;
 
+    void run_body(void (*call)(void* body, Team&), void* body) noexcept;
     void work(size_t thread);
     void open_region(uint64_t region) noexcept;
     void stop() noexcept;
@@ -126,7 +128,8 @@ class ThreadPool {
     const size_t n_threads_;
     std::vector<Part> parts_;
     std::vector<std::thread> threads_;
-    const std::function<void(Team&)>* body_ = nullptr;
+    void (*call_)(void* body, Team&) = nullptr;
+    void* body_ = nullptr;
     std::atomic<bool> stopping_{false};
 
     Signal started_;  // counts runs

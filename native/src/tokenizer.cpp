@@ -1,13 +1,9 @@
 #include "tokenizer.h"
 
 #include <algorithm>
-#include <cerrno>
-#include <cstdio>
-#include <cstring>
-#include <filesystem>
-#include <memory>
 #include <utility>
 
+#include "input_file.h"
 #include "status.h"
 
 namespace rwkv {
@@ -24,31 +20,14 @@ constexpr uint64_t kMaxToken = (uint64_t{1} << 20) - 1;
 // ------------------------------------------------------------------- the vocabulary's text ---
 
 std::string read_file(const char* path) {
-    const auto fail = [path] {
-        throw Failure(RWKV_STATUS_FILE_UNREADABLE,
-                      format("%s: cannot be read, expected a vocabulary file, got \"%s\"", path,
-                             std::strerror(errno)));
-    };
-    // Opening a named pipe would wait for its writer.
-    std::error_code ignored;
-    if (std::filesystem::exists(path, ignored) &&
-        !std::filesystem::is_regular_file(path, ignored)) {
-        throw Failure(RWKV_STATUS_FILE_UNREADABLE,
-                      format("%s: not a regular file, expected a vocabulary file", path));
+    const InputFile file(path);
+    if (file.size() > kMaxFileBytes) {
+        throw Failure(RWKV_STATUS_VOCABULARY,
+                      format("%s: size of a vocabulary, expected at most %zu bytes, got %zu", path,
+                             kMaxFileBytes, file.size()));
     }
-    const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path, "rb"), std::fclose);
-    if (!file) fail();
-    std::string content;
-    char piece[1 << 16];
-    while (const size_t n = std::fread(piece, 1, sizeof piece, file.get())) {
-        content.append(piece, n);
-        if (content.size() > kMaxFileBytes) {
-            throw Failure(RWKV_STATUS_VOCABULARY,
-                          format("%s: too large for a vocabulary, expected at most %zu bytes", path,
-                                 kMaxFileBytes));
-        }
-    }
-    if (std::ferror(file.get())) fail();
+    std::string content(file.size(), '\0');
+    file.read(0, content.size(), content.data());
     return content;
 }
 
@@ -61,7 +40,7 @@ struct Line {
     [[noreturn]] void fail(const std::string& what) const {
         throw Failure(RWKV_STATUS_VOCABULARY,
                       format("%s: line %zu: %s. Try the file rwkv_vocab_v20230424.txt "
-                             "of the RWKV project.",
+                             "of the RWKV project",
                              path, number, what.c_str()));
     }
 };
@@ -219,7 +198,8 @@ Tokenizer Tokenizer::open(const char* path) {
         parse_line({path, number, text}, tokens);
     }
     if (tokens.empty()) {
-        throw Failure(RWKV_STATUS_VOCABULARY, format("%s: is empty, expected a vocabulary", path));
+        throw Failure(RWKV_STATUS_VOCABULARY,
+                      format("%s: expected a vocabulary, got an empty file", path));
     }
     try {
         return Tokenizer(tokens);
@@ -267,9 +247,9 @@ struct Tokenizer::Builder {
         uint32_t node = 0;
         for (const char c : token) node = child(node, static_cast<uint8_t>(c));
         if (nodes[node].token != kNoToken) {
-            throw Failure(
-                RWKV_STATUS_VOCABULARY,
-                format("tokens %d and %d, expected different bytes", nodes[node].token, id));
+            throw Failure(RWKV_STATUS_VOCABULARY,
+                          format("tokens %d and %d, expected different bytes, got the same",
+                                 nodes[node].token, id));
         }
         nodes[node].token = id;
     }
@@ -364,8 +344,8 @@ size_t Tokenizer::count(std::string_view text) const {
         if (match.token == kNoToken) {
             throw Failure(
                 RWKV_STATUS_INVALID_ARGUMENT,
-                format("text: byte %zu is 0x%02x, expected one that begins a token of the "
-                       "vocabulary. Try the vocabulary that the model was trained with.",
+                format("text: byte %zu, expected one that begins a token of the vocabulary, got "
+                       "0x%02x. Try the vocabulary that the model was trained with",
                        i, static_cast<uint8_t>(text[i])));
         }
         i = match.end;
@@ -394,8 +374,8 @@ bool Tokenizer::has(int32_t token) const noexcept {
 std::string_view Tokenizer::decode(int32_t token) const {
     if (!has(token)) {
         throw Failure(RWKV_STATUS_TOKEN_OUT_OF_RANGE,
-                      format("token %d, expected one of the vocabulary: 0 to %zu%s", token,
-                             n_vocab() - 1, "; ids may have gaps"));
+                      format("token: expected one of the vocabulary, 0 to %zu with gaps, got %d",
+                             n_vocab() - 1, token));
     }
     const auto id = static_cast<size_t>(token);
     return std::string_view(text_).substr(starts_[id], starts_[id + 1] - starts_[id]);

@@ -13,7 +13,6 @@
 //     matmul_probe        prints the levels that this machine supports, one a line
 #include <algorithm>
 #include <cstdio>
-#include <cstring>
 #include <string>
 #include <vector>
 
@@ -25,9 +24,9 @@
 namespace {
 
 std::vector<float> read_floats(const char* path) {
-    const rwkv::MappedFile file(path);
+    const rwkv::InputFile file(path);
     std::vector<float> x(file.size() / sizeof(float));
-    if (!x.empty()) std::memcpy(x.data(), file.data(), x.size() * sizeof(float));
+    file.read(0, x.size() * sizeof(float), x.data());
     return x;
 }
 
@@ -49,7 +48,9 @@ bool probe(const char* model, const char* name, const char* x_path, const char* 
     const size_t n_in = tensor->shape[1];
     const size_t n_panels = (n_out + RWKV_PANEL - 1) / RWKV_PANEL;
     const rwkv::Memory packed(m.packed_size(tensor->type, n_out, n_in));
-    m.pack(tensor->type, tensor->data, n_out, n_in, 0, n_panels, packed.data());
+    std::vector<uint8_t> bytes(tensor->n_bytes);
+    file.read(*tensor, 0, bytes.size(), bytes.data());
+    m.pack(tensor->type, bytes.data(), n_out, n_in, 0, n_panels, packed.data());
 
     std::vector<float> x = read_floats(x_path);
     const size_t n_rows = x.size() / n_in;

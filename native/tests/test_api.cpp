@@ -63,7 +63,7 @@ void test_errors_change_nothing() {
     EXPECT_OK(rwkv_batch_run(batch.get()));  // nothing came into it
     EXPECT_OK(add(tokens.data(), 1, RWKV_LOGITS_LAST, logits.data()));
     EXPECT_STATUS(add(tokens.data(), 1, RWKV_LOGITS_NONE, nullptr), RWKV_STATUS_INVALID_ARGUMENT,
-                  "already");
+                  "got one twice");
     rwkv_batch_clear(batch.get());
     EXPECT_OK(rwkv_batch_run(batch.get()));
     CHECK(same_bits(logits, untouched));

@@ -164,7 +164,7 @@ void test_state_of_another_model() {
     const Batch batch = batch_of(model7);
     const int32_t token = 1;
     EXPECT_STATUS(rwkv_batch_add(batch.get(), of_twin7.get(), &token, 1, RWKV_LOGITS_NONE, nullptr),
-                  RWKV_STATUS_INVALID_ARGUMENT, "another model");
+                  RWKV_STATUS_INVALID_ARGUMENT, "got one of another");
     EXPECT_OK(rwkv_batch_run(batch.get()));
     CHECK(same_bits(state_of(twin7, of_twin7), fresh));
 }

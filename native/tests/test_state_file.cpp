@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <functional>
 #include <iterator>
@@ -34,6 +35,17 @@ Floats feed(const Session& session, const Model& model, const std::vector<int32_
 
 std::string path_of(const char* name) {
     return std::string(RWKV_BINARY_DIR) + "/" + name + "-" + std::to_string(::getpid()) + ".state";
+}
+
+std::string in_folder(const std::string& name) { return std::string(RWKV_BINARY_DIR) + "/" + name; }
+
+// How many temporary files lie in the folder of path_of().
+size_t partial_files() {
+    size_t n = 0;
+    for (const auto& entry : std::filesystem::directory_iterator(RWKV_BINARY_DIR)) {
+        n += entry.path().extension() == ".partial";
+    }
+    return n;
 }
 
 bool exists(const std::string& path) {
@@ -154,12 +166,12 @@ void test_refused() {
     };
     refused([](Bytes& b) { b[0] = 'x'; }, true, RWKV_STATUS_STATE_FORMAT, "not a state file");
     refused([](Bytes& b) { b.clear(); }, false, RWKV_STATUS_STATE_FORMAT, "not a state file");
-    refused([](Bytes& b) { b[8] = 2; }, true, RWKV_STATUS_STATE_VERSION, "version 2, expected 1");
-    refused([](Bytes& b) { b[12] = 7; }, true, RWKV_STATUS_STATE_FORMAT, "type 7");
+    refused([](Bytes& b) { b[8] = 2; }, true, RWKV_STATUS_STATE_VERSION, "expected 1, got 2");
+    refused([](Bytes& b) { b[12] = 7; }, true, RWKV_STATUS_STATE_FORMAT, "got 7");
     refused([](Bytes& b) { b[16] ^= 1; }, true, RWKV_STATUS_STATE_MISMATCH, "another model");
     refused([](Bytes& b) { b[24] = '9'; }, true, RWKV_STATUS_STATE_MISMATCH, "RWKV-9");
     refused([](Bytes& b) { b[48] ^= 1; }, true, RWKV_STATUS_STATE_TRUNCATED, "truncated");
-    refused([](Bytes& b) { b[55] = 0xff; }, true, RWKV_STATUS_STATE_FORMAT, "impossible size");
+    refused([](Bytes& b) { b[55] = 0xff; }, true, RWKV_STATUS_STATE_FORMAT, "a possible one");
     refused([](Bytes& b) { b.push_back(0); }, false, RWKV_STATUS_STATE_FORMAT, "corrupt");
     refused([](Bytes& b) { b[kHeaderBytes + 9] ^= 1; }, false, RWKV_STATUS_STATE_FORMAT,
             "checksum");
@@ -221,9 +233,23 @@ void test_save_refused() {
     CHECK(rwkv_state_save(session.get(), folder.c_str(), RWKV_STATE_FP32) ==
           RWKV_STATUS_FILE_UNWRITABLE);
     CHECK(::rmdir(folder.c_str()) == 0);
-    for (int i = 0; i < 100; ++i) {
-        CHECK(!exists(folder + "." + std::to_string(::getpid()) + "-" + std::to_string(i) +
-                      ".partial"));
+    CHECK(partial_files() == 0);
+    // A name as long as a file system takes: the temporary one is none the longer.
+    const std::string longest = in_folder(std::string(255, 'n'));
+    EXPECT_OK(rwkv_state_save(session.get(), longest.c_str(), RWKV_STATE_FP32));
+    CHECK(::unlink(longest.c_str()) == 0);
+    const std::string too_long = in_folder(std::string(256, 'n'));
+    CHECK(rwkv_state_save(session.get(), too_long.c_str(), RWKV_STATE_FP32) ==
+          RWKV_STATUS_FILE_UNWRITABLE);
+    CHECK(std::strstr(rwkv_error_message(), "Try a shorter name") != nullptr);
+    CHECK(partial_files() == 0);
+    // In the current folder, and at the end of a path of more than one.
+    for (const char* name : {"here.state", "./here.state"}) {
+        EXPECT_OK(rwkv_state_save(session.get(), name, RWKV_STATE_FP32));
+        CHECK(::unlink(name) == 0);
+    }
+    for (const char* name : {"", "/", "no/"}) {
+        CHECK(rwkv_state_save(session.get(), name, RWKV_STATE_FP32) == RWKV_STATUS_FILE_UNWRITABLE);
     }
     CHECK(rwkv_state_save(nullptr, path.c_str(), RWKV_STATE_FP32) == RWKV_STATUS_INVALID_ARGUMENT);
     CHECK(rwkv_state_save(session.get(), nullptr, RWKV_STATE_FP32) == RWKV_STATUS_INVALID_ARGUMENT);

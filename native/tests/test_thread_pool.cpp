@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "check.h"
+#include "cpu_cores.h"
 #include "thread_pool.h"
 
 using rwkv::Team;

@@ -366,6 +366,9 @@ static inline const uint8_t* rwkv_columns_at(const rwkv_matrix* w, size_t panel)
  */
 
 void rwkv_kernels_reference(rwkv_kernels* k);
+#if defined(RWKV_TEST_LEVELS)
+void rwkv_kernels_reference_wide(rwkv_kernels* k);
+#endif
 void rwkv_kernels_avx2(rwkv_kernels* k);
 void rwkv_kernels_avx512(rwkv_kernels* k);
 void rwkv_kernels_avx512_vnni(rwkv_kernels* k);

@@ -16,10 +16,14 @@ struct Level {
     const char* name;
     uint32_t needs;  // CpuFeature bits
     void (*override_table)(rwkv_kernels*);
+    bool aside = false;  // no rung of the ladder: used if it is asked for, on top of those below it
 };
 
 constexpr Level kLevels[] = {
     {"reference", 0, rwkv_kernels_reference},
+#if defined(RWKV_TEST_LEVELS)
+    {"reference_wide", 0, rwkv_kernels_reference_wide, true},
+#endif
 #if defined(RWKV_X86)
     {"avx2", kAvx2 | kFma | kF16c, rwkv_kernels_avx2},
     {"avx512", kAvx2 | kFma | kF16c | kAvx512, rwkv_kernels_avx512},
@@ -60,7 +64,7 @@ std::string names_of(bool only_supported) {
 rwkv_kernels climb(const Level& top) {
     rwkv_kernels kernels = {};
     for (const Level& level : kLevels) {
-        if (supported(level)) {
+        if (supported(level) && (!level.aside || &level == &top)) {
             level.override_table(&kernels);
             kernels.name = level.name;
         }

@@ -1,0 +1,51 @@
+// A mutex whose waiters get it in the order in which they came.
+#pragma once
+
+#include <condition_variable>
+#include <mutex>
+
+namespace rwkv {
+
+// std::mutex lets whoever runs take it: a thread that unlocks and locks again keeps out those that
+// have to be woken first, so that one user of a model could starve another. Here unlock() hands it
+// to the next in line. Waiters lie on their threads' stacks: nothing is allocated.
+class FairMutex {
+  public:
+    void lock() {
+        std::unique_lock<std::mutex> guard(mutex_);
+        if (!locked_) {
+            locked_ = true;
+            return;
+        }
+        Waiter self;
+        *(first_ == nullptr ? &first_ : &last_->next) = &self;
+        last_ = &self;
+        self.wake.wait(guard, [&] { return self.has_turn; });
+    }
+
+    void unlock() {
+        const std::lock_guard<std::mutex> guard(mutex_);
+        if (first_ == nullptr) {
+            locked_ = false;
+            return;
+        }
+        // It stays locked. The waiter cannot leave before this guard is gone.
+        Waiter& next = *first_;
+        first_ = next.next;
+        next.has_turn = true;
+        next.wake.notify_one();
+    }
+
+  private:
+    struct Waiter {
+        std::condition_variable wake;
+        bool has_turn = false;
+        Waiter* next = nullptr;
+    };
+    std::mutex mutex_;
+    bool locked_ = false;
+    Waiter* first_ = nullptr;
+    Waiter* last_ = nullptr;
+};
+
+}  // namespace rwkv
