@@ -2,6 +2,7 @@
 #pragma once
 
 #include <condition_variable>
+#include <cstddef>
 #include <mutex>
 
 namespace rwkv {
@@ -36,13 +37,21 @@ class FairMutex {
         next.wake.notify_one();
     }
 
+    // How many wait for it now.
+    size_t n_waiting() const {
+        const std::lock_guard<std::mutex> guard(mutex_);
+        size_t n = 0;
+        for (const Waiter* w = first_; w != nullptr; w = w->next) ++n;
+        return n;
+    }
+
   private:
     struct Waiter {
         std::condition_variable wake;
         bool has_turn = false;
         Waiter* next = nullptr;
     };
-    std::mutex mutex_;
+    mutable std::mutex mutex_;
     bool locked_ = false;
     Waiter* first_ = nullptr;
     Waiter* last_ = nullptr;

@@ -10,7 +10,8 @@
 //     sum  float32 (rows, n_in / 32)   ... the sums of their codes ...
 //     q    int8    (rows, n_in)        ... and the codes; these three for quantised matrices only
 //
-//     matmul_probe        prints the levels that this machine supports, one a line
+//     matmul_probe              prints the levels that this machine supports, one a line
+//     matmul_probe LEVEL...     fails unless it supports these (not four of them)
 #include <algorithm>
 #include <cstdio>
 #include <string>
@@ -85,17 +86,24 @@ bool probe(const char* model, const char* name, const char* x_path, const char* 
 }  // namespace
 
 int main(int argc, char** argv) {
+    if (argc == 5) {
+        try {
+            return probe(argv[1], argv[2], argv[3], argv[4]) ? 0 : 1;
+        } catch (const rwkv::Failure& failure) {
+            std::fprintf(stderr, "%s\n", failure.what());
+            return 1;
+        }
+    }
     if (argc == 1) {
         for (const char* const* name = rwkv::kernel_names(); *name != nullptr; ++name) {
             if (rwkv::kernels_supported(*name)) std::puts(*name);
         }
-        return 0;
     }
-    if (argc != 5) return 2;
-    try {
-        return probe(argv[1], argv[2], argv[3], argv[4]) ? 0 : 1;
-    } catch (const rwkv::Failure& failure) {
-        std::fprintf(stderr, "%s\n", failure.what());
-        return 1;
+    int n_missing = 0;
+    for (int i = 1; i < argc; ++i) {
+        if (rwkv::kernels_supported(argv[i])) continue;
+        std::fprintf(stderr, "%s: expected a level of this machine\n", argv[i]);
+        ++n_missing;
     }
+    return n_missing == 0 ? 0 : 1;
 }

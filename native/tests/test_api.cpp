@@ -117,6 +117,9 @@ void test_null_arguments() {
                   "missing.bin");
     CHECK(model_out == model_before && session_out == session.get() && batch_out == batch.get());
     CHECK(rwkv_kernels_supported(nullptr) == 0);
+    const rwkv_model_info none = rwkv_model_info_of(nullptr);
+    CHECK(none.n_vocab == 0 && none.state_size == 0 && *none.version == '\0');
+    CHECK(*none.data_type == '\0' && *none.kernels == '\0');
 }
 
 void test_status_sentences() {

@@ -305,8 +305,7 @@ void test_columns(const rwkv_kernels& k, rwkv_type type) {
     const rwkv_matrix_kernels& m = k.matrix[type];
     const std::string level = k.name;
     const bool quantised = type != RWKV_TYPE_FP32 && type != RWKV_TYPE_FP16;
-    const bool has_columns =
-        quantised && level.find("reference") != 0 && level.find("neon") != 0;
+    const bool has_columns = quantised && level.find("reference") != 0 && level.find("neon") != 0;
     CHECK((m.matmul_columns != nullptr) == has_columns);
     CHECK((m.pack_columns != nullptr) == has_columns);
     CHECK((m.unpack_columns != nullptr) == has_columns);

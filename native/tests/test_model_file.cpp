@@ -1,5 +1,6 @@
 // Every way a model file can lie, each with its status and the words of its sentence; then random
 // damage, which must open or fail cleanly.
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -80,6 +81,13 @@ tiny::Sizes small_sizes() {
 
 // ---- what is no model file at all
 
+// The most memory that this process has had.
+size_t resident_bytes() {
+    struct rusage usage = {};
+    CHECK(::getrusage(RUSAGE_SELF, &usage) == 0);
+    return static_cast<size_t>(usage.ru_maxrss) * 1024;
+}
+
 void test_not_a_model_file() {
     const std::string folder = RWKV_BINARY_DIR;
     const std::string missing = folder + "/there/is/none.bin";
@@ -102,12 +110,33 @@ void test_not_a_model_file() {
         expect(file.path(), RWKV_STATUS_FILE_UNREADABLE, {"Permission denied"}, "unreadable");
     }
 
-    expect_bytes("", RWKV_STATUS_FILE_FORMAT, {"not a model file"});
     expect_bytes("fm", RWKV_STATUS_FILE_FORMAT, {"not a model file"});
-    expect_bytes("PK\x03\x04 archive/data.pkl", RWKV_STATUS_FILE_FORMAT,
-                 {"not a model file", "rwkv-convert"});
-    expect_bytes("<!DOCTYPE html><html>404</html>", RWKV_STATUS_FILE_FORMAT, {"not a model file"});
-    expect_bytes("GGUF\x03", RWKV_STATUS_FILE_FORMAT, {"not a model file"});
+    // What it may be, and what to do about it.
+    const struct {
+        std::string bytes;
+        const char* got;
+        const char* remedy;
+    } impostors[] = {
+        {"", "an empty file", "Try to download it again"},
+        {"PK\x03\x04 archive/data.pkl", "a checkpoint (.pth)", "rwkv-convert IN OUT.bin"},
+        {"<!DOCTYPE html><html>404</html>", "a web page", "the file itself"},
+        {"\xef\xbb\xbf \n<HTML>", "a web page", "the file itself"},
+        {"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a Git LFS pointer",
+         "git lfs pull"},
+        {"GGUF\x03", "a GGUF file", "Try"},
+        {"tjgg", "a ggml file of another program", "Try the checkpoint"},
+        {std::string("\x40\0\0\0\0\0\0\0{\"emb.weight\"", 21), "a checkpoint (.safetensors)",
+         "rwkv-convert IN OUT.bin"},
+        {"\x80\x02}", "a pickle", "rwkv-convert IN OUT.bin"},
+        {"\x1f\x8b\x08", "a compressed archive", "unpack"},
+        {"rwkvstat", "a state that was saved", "Load it into one"},
+        {std::string(100, '\0'), "zeros", "Try to download it again"},
+        {"Hi there, model", "the bytes 48 69 20 74 68 65 72 65", "rwkv-convert"},
+    };
+    for (const auto& each : impostors) {
+        expect_bytes(each.bytes, RWKV_STATUS_FILE_FORMAT,
+                     {"not a model file, expected", each.got, each.remedy});
+    }
     expect_bytes("fmgg", RWKV_STATUS_FILE_TRUNCATED, {"header"});
 }
 
@@ -383,6 +412,17 @@ tiny::Sizes with_time_state(tiny::Sizes sizes = {}) {
     return sizes;
 }
 
+// A file of nothing but headers is refused before its table has grown beyond what a model needs.
+void test_too_many_tensors() {
+    tiny::Model model = tiny::random_model("4", RWKV_TYPE_FP32, small_sizes());
+    for (int i = 0; i < 100'001; ++i) add(model, "t", {1}, 4).name += std::to_string(i);
+    const size_t before = resident_bytes();
+    const tiny::File file(model.bytes());
+    expect(file.path(), RWKV_STATUS_FILE_FORMAT, {"expected at most 100000 tensors, got more"},
+           "too many tensors");
+    CHECK(resident_bytes() < before + (size_t{64} << 20));
+}
+
 void test_missing_tensors() {
     for (const std::string version : tiny::kVersions) {
         const tiny::Model honest = tiny::random_model(version, RWKV_TYPE_Q4_0, with_time_state());
@@ -585,6 +625,7 @@ int main() {
     test_lies();
     test_types();
     test_odd_but_good();
+    test_too_many_tensors();
     test_missing_tensors();
     test_misshaped_tensors();
     test_truncated_anywhere();

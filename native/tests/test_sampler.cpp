@@ -505,6 +505,128 @@ void test_refusals() {
     check_refused([](rwkv_sampler_options& o) { o.penalty_decay = 1.01; }, "penalty_decay");
     check_refused([](rwkv_sampler_options& o) { o.mirostat_tau = -1; }, "mirostat_tau");
     check_refused([](rwkv_sampler_options& o) { o.mirostat_eta = INFINITY; }, "mirostat_eta");
+    // Finite, but so large that what is computed from them would not be.
+    check_refused([](rwkv_sampler_options& o) { o.temperature = 1e308; }, "temperature");
+    check_refused([](rwkv_sampler_options& o) { o.repetition_penalty = 1e-308; },
+                  "repetition_penalty");
+    check_refused([](rwkv_sampler_options& o) { o.repetition_penalty = 1e308; },
+                  "repetition_penalty");
+    check_refused([](rwkv_sampler_options& o) { o.presence_penalty = -1e308; }, "presence_penalty");
+    check_refused([](rwkv_sampler_options& o) { o.frequency_penalty = 1e308; },
+                  "frequency_penalty");
+    check_refused([](rwkv_sampler_options& o) { o.mirostat_tau = 1e308; }, "mirostat_tau");
+    check_refused([](rwkv_sampler_options& o) { o.mirostat_eta = 1e308; }, "mirostat_eta");
+    for (const size_t n_vocab : {size_t{0}, (size_t{1} << 24) + 1, SIZE_MAX}) {
+        try {
+            Sampler sampler(n_vocab, options_with([](rwkv_sampler_options&) {}));
+            CHECK(false);
+        } catch (const Failure& failure) {
+            CHECK(std::string(failure.what()).rfind("n_vocab: expected", 0) == 0);
+        }
+    }
+}
+
+// Settings at their bounds, all together and one by one, with logits that are as far apart as
+// floats are: whatever comes is a token that may be drawn.
+void test_bounds_of_settings() {
+    constexpr float kMost = std::numeric_limits<float>::max();
+    std::vector<std::vector<float>> all_logits = {
+        std::vector<float>(1000, 0.0f), std::vector<float>(1000, kMost),
+        std::vector<float>(1000, -kMost), random_logits(1000, 3, 5),
+        std::vector<float>(1000, -kInfinity)};
+    all_logits[0][7] = 60;
+    all_logits[1][7] = -kMost;
+    all_logits[4][7] = all_logits[4][500] = -kMost;
+    all_logits.push_back(random_logits(1000, 3, 6));
+    for (size_t i = 0; i < 1000; ++i) all_logits[5][i] *= i % 2 == 0 ? 1e37f : 1e-38f;
+    const Change extremes[] = {
+        [](rwkv_sampler_options& o) { o.temperature = 1e6; },
+        [](rwkv_sampler_options& o) { o.temperature = 5e-324; },
+        [](rwkv_sampler_options& o) { o.temperature = 0; },
+        [](rwkv_sampler_options& o) { o.top_p = 5e-324; },
+        [](rwkv_sampler_options& o) { o.top_p = 1, o.typical_p = 5e-324; },
+        [](rwkv_sampler_options& o) { o.top_p = 1, o.min_p = 5e-324; },
+        [](rwkv_sampler_options& o) { o.min_p = 1, o.typical_p = 0; },
+        [](rwkv_sampler_options& o) { o.repetition_penalty = 1e6; },
+        [](rwkv_sampler_options& o) { o.repetition_penalty = 1e-6; },
+        [](rwkv_sampler_options& o) { o.presence_penalty = o.frequency_penalty = 1e6; },
+        [](rwkv_sampler_options& o) { o.presence_penalty = o.frequency_penalty = -1e6; },
+        [](rwkv_sampler_options& o) { o.mirostat_tau = 1e3, o.mirostat_eta = 1e3; },
+        [](rwkv_sampler_options& o) { o.mirostat_tau = 5e-324, o.mirostat_eta = 1e3; },
+        [](rwkv_sampler_options& o) { o.mirostat_tau = 5, o.mirostat_eta = 1e3; },
+    };
+    constexpr size_t kExtremes = sizeof extremes / sizeof *extremes;
+    for (size_t a = 0; a < kExtremes; ++a) {
+        for (size_t b = 0; b < kExtremes; ++b) {
+            Sampler sampler(1000, options_with([&](rwkv_sampler_options& o) {
+                                o.penalty_decay = 1;
+                                o.seed = a * kExtremes + b;
+                                extremes[a](o);
+                                extremes[b](o);
+                            }));
+            sampler.bias(1, kMost);
+            sampler.bias(2, -kMost);
+            sampler.bias(3, -kInfinity);
+            sampler.weigh(7, 1e6);
+            sampler.weigh(8, -1e6);
+            for (int i = 0; i < 30; ++i) {
+                const std::vector<float>& logits = all_logits[static_cast<size_t>(i) % 6];
+                const int32_t token = sampler.sample(logits.data());
+                CHECK(token >= 0 && token < 1000 && token != 3);
+                CHECK(logits[static_cast<size_t>(token)] > -kInfinity);
+                sampler.accept(token);
+                sampler.accept(7 + i % 2);
+            }
+        }
+    }
+}
+
+// After reset(seed) a sampler draws what a new one with this seed draws: the random numbers, the
+// tokens accepted and mirostat's mu begin anew.
+void test_reset() {
+    const std::vector<float> logits = random_logits(500, 2, 12);
+    for (const bool mirostat : {false, true}) {
+        const auto options = options_with([&](rwkv_sampler_options& o) {
+            o.mirostat_tau = mirostat ? 3 : 0;
+            o.mirostat_eta = 0.5;
+            o.frequency_penalty = 0.5;
+            o.seed = 5;
+        });
+        const auto draw = [&](Sampler& sampler) {
+            std::vector<int32_t> tokens;
+            for (int i = 0; i < 60; ++i) {
+                tokens.push_back(sampler.sample(logits.data()));
+                sampler.accept(tokens.back());
+            }
+            return tokens;
+        };
+        Sampler sampler(500, options);
+        const std::vector<int32_t> first = draw(sampler);
+        CHECK(draw(sampler) != first);
+        sampler.reset(5);
+        CHECK(draw(sampler) == first);
+    }
+}
+
+// RWKV_KERNELS is read once, with the first sampler: changed later it changes nothing.
+void test_environment_is_read_once() {
+    const char* name = rwkv::sampler_kernels().name;
+    CHECK(setenv("RWKV_KERNELS", "no such level", 1) == 0);
+    Sampler sampler(10, options_with([](rwkv_sampler_options&) {}));
+    CHECK(rwkv::sampler_kernels().name == name);
+    CHECK(unsetenv("RWKV_KERNELS") == 0);
+}
+
+void test_null() {
+    rwkv_sampler_reset(nullptr, 1);
+    rwkv_sampler_free(nullptr);
+    int32_t token = 0;
+    const float logits[] = {0};
+    CHECK(rwkv_sampler_sample(nullptr, logits, &token) == RWKV_STATUS_INVALID_ARGUMENT);
+    CHECK(rwkv_sampler_accept(nullptr, 0) == RWKV_STATUS_INVALID_ARGUMENT);
+    CHECK(rwkv_sampler_bias(nullptr, 0, 1) == RWKV_STATUS_INVALID_ARGUMENT);
+    CHECK(rwkv_sampler_weigh(nullptr, 0, 1) == RWKV_STATUS_INVALID_ARGUMENT);
+    CHECK(std::string(rwkv_error_message()) == "sampler: expected a sampler, got NULL");
 }
 
 void test_c_api() {
@@ -558,6 +680,10 @@ int main() {
     test_mirostat();
     test_almost_all();
     test_refusals();
+    test_bounds_of_settings();
+    test_reset();
+    test_environment_is_read_once();
+    test_null();
     test_c_api();
     return 0;
 }

@@ -391,6 +391,30 @@ void test_mixed_types(const std::vector<std::string>& versions) {
     }
 }
 
+// Low-rank matrices of another rank in each layer, the largest not in the first: buffers hold them.
+void test_ranks_differ() {
+    for (const char* version : {"6", "7"}) {
+        tiny::Sizes small;
+        tiny::Sizes large;
+        large.rank = 96;
+        tiny::Model model = tiny::random_model(version, RWKV_TYPE_Q4_0, small);
+        const tiny::Model other = tiny::random_model(version, RWKV_TYPE_Q4_0, large);
+        for (tiny::Tensor& t : model.tensors) {
+            if (t.name.rfind("blocks.1.", 0) != 0) continue;
+            for (const tiny::Tensor& o : other.tensors) {
+                if (o.name == t.name) t = o;
+            }
+        }
+        const tiny::File file(model);
+        test_levels_agree(file, true, std::string("ranks differ, version ") + version);
+        for (const std::string& level : supported_levels()) {
+            choose_level(level.c_str());
+            test_short_sequence(file, at_level("ranks differ", level));
+        }
+        CHECK(unsetenv("RWKV_KERNELS") == 0);
+    }
+}
+
 void test_free_in_any_order() {
     const tiny::File file(tiny::random_model("6", RWKV_TYPE_Q5_0));
     Model model = open(file, 2);
@@ -463,6 +487,7 @@ int main(int argc, char** argv) {
     CHECK(unsetenv("RWKV_KERNELS") == 0 && unsetenv("RWKV_THREADS") == 0);
     test_free_in_any_order();
     test_concurrent_sessions();
+    test_ranks_differ();
     test_odd_sizes(versions);
     test_small_heads(versions);
     test_columns(versions);

@@ -12,7 +12,6 @@
 #include <vector>
 
 #include "check.h"
-#include "cpu_cores.h"
 #include "thread_pool.h"
 
 using rwkv::Team;
@@ -216,8 +215,6 @@ void test_idle_pool_burns_nothing() {
 }  // namespace
 
 int main() {
-    CHECK(rwkv::usable_cores() >= 1);
-    CHECK(rwkv::usable_cores() <= std::max(1u, std::thread::hardware_concurrency()));
     test_every_piece_once();
     test_all_threads_take_pieces();
     test_stages_wait_for_each_other();

@@ -1,5 +1,7 @@
 // Parsing vocabularies, encoding and decoding, through the C++ class and through the C API.
 #include <cstdio>
+#include <filesystem>
+#include <fstream>
 #include <random>
 #include <string>
 #include <vector>
@@ -135,6 +137,25 @@ void test_unreadable() {
             CHECK(failure.status() == RWKV_STATUS_FILE_UNREADABLE);
         }
     }
+}
+
+// A file that is too large to be one is refused before it is read, and so is one that would never
+// end.
+void test_size() {
+    const std::string path = "test_tokenizer_large.txt";
+    std::ofstream(path) << "1 'a' 1\n";
+    std::filesystem::resize_file(path, (size_t{1} << 26) + 1);  // sparse: it takes no disk
+    for (const std::string& large : {path, std::string("/dev/zero")}) {
+        try {
+            Tokenizer::open(large.c_str());
+            CHECK(false);
+        } catch (const Failure& failure) {
+            const std::string what = failure.what();
+            CHECK(what.find("at most 67108864 bytes, got 67108865") != std::string::npos ||
+                  what.find("expected a regular file") != std::string::npos);
+        }
+    }
+    std::filesystem::remove(path);
 }
 
 void test_greedy() {
@@ -289,6 +310,11 @@ void test_c_api(const char* path) {
     CHECK(rwkv_tokenizer_encode(t, nullptr, 1, tokens, 1, &n) == RWKV_STATUS_INVALID_ARGUMENT);
     rwkv_tokenizer_free(t);
     rwkv_tokenizer_free(nullptr);
+    CHECK(rwkv_tokenizer_n_vocab(nullptr) == 0 && rwkv_tokenizer_has(nullptr, 1) == 0);
+    CHECK(rwkv_tokenizer_encode(nullptr, "a", 1, tokens, 1, &n) == RWKV_STATUS_INVALID_ARGUMENT);
+    CHECK(rwkv_tokenizer_decode(nullptr, tokens, 1, bytes, 1, &n) == RWKV_STATUS_INVALID_ARGUMENT);
+    CHECK(rwkv_tokenizer_open(nullptr, &t) == RWKV_STATUS_INVALID_ARGUMENT);
+    CHECK(rwkv_tokenizer_create_bytes(nullptr) == RWKV_STATUS_INVALID_ARGUMENT);
     CHECK(rwkv_tokenizer_create_bytes(&t) == RWKV_STATUS_OK);
     rwkv_tokenizer_free(t);
 }
@@ -299,6 +325,7 @@ int main() {
     test_literals();
     test_refusals();
     test_unreadable();
+    test_size();
     test_greedy();
     test_random_vocabularies();
     test_bytes();

@@ -26,16 +26,30 @@
  *     7. Sampler     logits -> token
  *
  * Threads
- *     A model may be used from any thread at any time; steps on one model queue up, so that two
- *     sessions do not run twice the threads. A session, batch or sampler is used by one thread at
- *     a time. A tokenizer is immutable. Error messages are kept per thread.
+ *     A model may be used from any thread at any time; steps on one model queue up, first come,
+ *     first served, so that two sessions do not run twice the threads. A session, batch or sampler
+ *     is used by one thread at a time. A tokenizer is immutable. Error messages are kept per
+ *     thread. Arrays are read before a function waits or returns, never later.
+ *
+ * Processes
+ *     After fork() the child may use whatever its parent has opened, also while the parent goes
+ *     on: a model makes threads of its own when the child first steps, and its weights stay shared.
+ *     A session that a step of another thread was computing at that moment is half-way: it fails
+ *     with RWKV_STATUS_INVALID_ARGUMENT until it is reset or given a state. What the child frees
+ *     stays with the parent.
  *
  * Ownership
  *     Every object is made by a function that ends in `_open` or `_create` and is given back with
  *     its `_free`, which accepts NULL. A session keeps its model alive: they may be freed in any
- *     order. Functions that fail leave their out-parameters and objects as they were.
+ *     order. Functions that fail leave their out-parameters and objects as they were, also if they
+ *     fail for want of memory: they can be called again.
  *
- * Environment (read when a model is opened)
+ * NULL
+ *     Functions that return a status refuse NULL where a thing is needed, with INVALID_ARGUMENT.
+ *     Of the others, those that free, reset or clear do nothing, and those that tell a number tell
+ *     0.
+ *
+ * Environment (read when a model is opened; by samplers, which belong to none, with the first)
  *     RWKV_KERNELS   the highest instruction-set level to use: reference, avx2, ...
  *     RWKV_THREADS   how many threads to use where the options say 0
  */
@@ -124,7 +138,8 @@ typedef struct rwkv_model rwkv_model;
 
 typedef struct rwkv_model_options {
     size_t struct_size; /* sizeof(rwkv_model_options); set by rwkv_model_options_default */
-    size_t n_threads;   /* 0: RWKV_THREADS, else the physical cores that this process may use */
+    size_t n_threads;   /* 1 to 1024; 0: RWKV_THREADS, else the physical cores that this process may
+                           use by its affinity and the quotas of its cgroups */
     float ln_x_eps;     /* eps of the group norm after WKV; 0: the official 64e-5. rwkv.cpp computes
                            v5 with 1e-5. Version 4 has no such norm: setting it there is an error. */
 } rwkv_model_options;
@@ -161,7 +176,7 @@ typedef struct rwkv_model_info {
     int32_t has_time_state; /* 1 if the file holds an initial state, see section 4; else 0 */
 } rwkv_model_info;
 
-/* Returns what `model` is; `model` must not be NULL. */
+/* Returns what `model` is. */
 RWKV_API rwkv_model_info rwkv_model_info_of(const rwkv_model* model);
 
 /* Returns the names of the levels this build has, lowest first, ending with NULL. */
@@ -181,23 +196,24 @@ RWKV_API void rwkv_session_free(rwkv_session* session);
 
 /* Feeds `n_tokens` tokens, in order, and writes the logits after the last of them to `logits_out`,
  * float (n_vocab), or nowhere if it is NULL (which saves the work of the head).
- * All tokens are checked before any is fed: after an error the session is as it was.
+ * All tokens are checked, and all memory is there, before any is fed: after an error the session is
+ * as it was.
  * `n_tokens` may be any number from 1 on: long prompts are computed many tokens at a time.
  * Returns INVALID_ARGUMENT, TOKEN_OUT_OF_RANGE, OUT_OF_MEMORY. */
 RWKV_API rwkv_status rwkv_session_feed(rwkv_session* session, const int32_t* tokens,
                                        size_t n_tokens, float* logits_out);
 
 /* Returns the number of tokens in a piece, the same for every model. Long prompts are computed
- * piece by piece, in rwkv_session_feed and in batches alike: a caller who feeds them so, each call
- * a piece and the last what is left, gets the same numbers, and can do something else in between.
- */
+ * piece by piece, in rwkv_session_feed and in batches alike: a caller who feeds them so, each
+ * call a piece and the last what is left, gets the same numbers, and can do something else in
+ * between. */
 RWKV_API size_t rwkv_session_piece_size(void);
 
 /* Returns to the fresh state. */
 RWKV_API void rwkv_session_reset(rwkv_session* session);
 
-/* Makes a second session that goes on from where `session` is, in time proportional to the state.
- */
+/* Makes a second session that goes on from where `session` is, in time proportional to the
+ * state. */
 RWKV_API rwkv_status rwkv_session_fork(const rwkv_session* session, rwkv_session** session_out);
 
 /* -------------------------------------------------------------------------------- 4. state --- */
@@ -251,14 +267,15 @@ RWKV_API rwkv_status rwkv_batch_create(rwkv_model* model, rwkv_batch** batch_out
 
 RWKV_API void rwkv_batch_free(rwkv_batch* batch);
 
-/* Adds `n_tokens` (>= 1) tokens of `session`, which must be of the batch's model and not be in the
- * batch already. The tokens are copied; `session` and `logits_out` must stay valid until
- * rwkv_batch_run or rwkv_batch_clear. Returns INVALID_ARGUMENT, TOKEN_OUT_OF_RANGE, OUT_OF_MEMORY.
- */
+/* Adds `n_tokens` (>= 1) tokens of `session`, which must be of the batch's model and not be in
+ * the batch already. The tokens are copied; `session` and `logits_out` must stay valid until
+ * rwkv_batch_run or rwkv_batch_clear. Returns INVALID_ARGUMENT, TOKEN_OUT_OF_RANGE,
+ * OUT_OF_MEMORY. */
 RWKV_API rwkv_status rwkv_batch_add(rwkv_batch* batch, rwkv_session* session, const int32_t* tokens,
                                     size_t n_tokens, rwkv_logits wanted, float* logits_out);
 
-/* Computes the batch and clears it. An empty batch is fine. */
+/* Computes the batch and clears it. An empty batch is fine. If it fails, no session has changed and
+ * the batch is as it was: it can be run again. Returns INVALID_ARGUMENT, OUT_OF_MEMORY. */
 RWKV_API rwkv_status rwkv_batch_run(rwkv_batch* batch);
 
 /* Forgets what was added. */
@@ -333,15 +350,15 @@ typedef struct rwkv_sampler rwkv_sampler;
  * mirostat_eta * (mirostat_tau - surprise of the token drawn). */
 typedef struct rwkv_sampler_options {
     size_t struct_size;
-    double temperature;        /* >= 0; default 1 */
+    double temperature;        /* 0 .. 1e6; default 1 */
     double top_p;              /* 0 .. 1; default 0.85; 1: off */
     double min_p;              /* 0 .. 1; default 0, off */
     double typical_p;          /* 0 .. 1; default 1, off */
-    double mirostat_tau;       /* bits, >= 0; default 0, off */
-    double mirostat_eta;       /* >= 0; default 0.1 */
-    double repetition_penalty; /* > 0; default 1, off */
-    double presence_penalty;   /* default 0 */
-    double frequency_penalty;  /* default 0 */
+    double mirostat_tau;       /* bits, 0 .. 1000; default 0, off */
+    double mirostat_eta;       /* 0 .. 1000; default 0.1 */
+    double repetition_penalty; /* 1e-6 .. 1e6; default 1, off */
+    double presence_penalty;   /* -1e6 .. 1e6; default 0 */
+    double frequency_penalty;  /* -1e6 .. 1e6; default 0 */
     double penalty_decay;      /* 0 .. 1; default 0.996 */
     uint64_t seed;             /* the same seed and logits give the same tokens on every platform */
     int32_t top_k;             /* >= 0; default 0, off */
@@ -349,8 +366,8 @@ typedef struct rwkv_sampler_options {
 
 RWKV_API rwkv_sampler_options rwkv_sampler_options_default(void);
 
-/* `options` may be NULL. Returns INVALID_ARGUMENT (naming the option), OUT_OF_MEMORY,
- * KERNELS_UNKNOWN, KERNELS_UNSUPPORTED. */
+/* `n_vocab` is 1 .. 2^24. `options` may be NULL. Returns INVALID_ARGUMENT (naming the option),
+ * OUT_OF_MEMORY, KERNELS_UNKNOWN, KERNELS_UNSUPPORTED. */
 RWKV_API rwkv_status rwkv_sampler_create(size_t n_vocab, const rwkv_sampler_options* options,
                                          rwkv_sampler** sampler_out);
 
@@ -364,8 +381,8 @@ RWKV_API void rwkv_sampler_reset(rwkv_sampler* sampler, uint64_t seed);
  * Returns TOKEN_OUT_OF_RANGE, INVALID_ARGUMENT if `bias` is NaN or +INFINITY. */
 RWKV_API rwkv_status rwkv_sampler_bias(rwkv_sampler* sampler, int32_t token, float bias);
 
-/* Sets what accepting `token` adds to its count from now on; 1 until set. The official package lets
- * spaces, tabs and digits count 0. Returns TOKEN_OUT_OF_RANGE, INVALID_ARGUMENT. */
+/* Sets what accepting `token` adds to its count from now on, -1e6 .. 1e6; 1 until set. The official
+ * package lets spaces, tabs and digits count 0. Returns TOKEN_OUT_OF_RANGE, INVALID_ARGUMENT. */
 RWKV_API rwkv_status rwkv_sampler_weigh(rwkv_sampler* sampler, int32_t token, double weight);
 
 /* Draws a token from `logits`, float (n_vocab), which are not changed. Does not accept it.
