@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from rwkv_convert.checkpoint import open_checkpoint
+from rwkv_convert.containers import open_checkpoint
 from rwkv_convert.tensor_table import Role, identify
 
 PANEL = 16

@@ -14,10 +14,7 @@ from twin import ggmf, synth
 
 def run(capsys, *arguments):
     """Exit code, stdout and stderr of the command, run in this process."""
-    try:
-        code = main([str(argument) for argument in arguments])
-    except SystemExit as error:  # argparse
-        code = error.code
+    code = main([str(argument) for argument in arguments])
     output = capsys.readouterr()
     return code, output.out, output.err
 
@@ -254,5 +251,8 @@ def test_good_files_still_convert(capsys, tmp_path):
 def test_output_that_exists_is_refused(capsys, make_pth, tmp_path):
     (tmp_path / "a.bin").write_text("precious")
     code, _, errors = run(capsys, make_pth(), tmp_path / "a.bin")
-    assert code == 1 and "a.bin: exists. Try another name, or --force (" in errors
+    assert (
+        code == 1
+        and "a.bin: exists, expected a new name. Try another name, or --force to" in errors
+    )
     assert (tmp_path / "a.bin").read_text() == "precious"

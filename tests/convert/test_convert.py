@@ -17,7 +17,7 @@ from convert.checkpoint_writers import (
     write_safetensors,
 )
 from convert.make_golden import DTYPES, GOLDEN, digests
-from rwkv_convert.convert import PIECE
+from rwkv_convert.conversion import PIECE
 from rwkv_convert.tensor_table import TABLES, Change
 from twin import block_types, ggmf, synth
 
@@ -272,10 +272,15 @@ def test_info_of_source_and_result_agree(tmp_path, make_pth, version):
     ("options", "message"),
     [
         ({"dtype": "q4_K"}, "dtype: expected one of fp32"),
-        ({"head_dtype": ""}, "dtype: expected one of fp32"),
+        ({"head_dtype": ""}, "^head_dtype: expected one of fp32"),
         ({"layout": "gguf"}, "layout: expected one of default, rwkv.cpp, got 'gguf'"),
-        ({"layout": "rwkv.cpp", "emb_dtype": "fp16"}, "makes its own choice .* got emb_dtype too"),
+        (
+            {"layout": "rwkv.cpp", "emb_dtype": "fp16"},
+            "chooses every type by itself, got emb_dtype= too",
+        ),
         ({"threads": 0}, "threads: expected at least 1, got 0"),
+        ({"threads": 1.5}, "threads: expected at least 1, got 1.5"),
+        ({"dtype": 4}, "dtype: expected one of fp32, .* got 4"),
     ],
 )
 def test_impossible_options_are_refused(tmp_path, make_pth, options, message):

@@ -16,7 +16,7 @@ from convert.checkpoint_writers import (
     write_pth,
     write_safetensors,
 )
-from rwkv_convert.checkpoint import open_checkpoint
+from rwkv_convert.containers import open_checkpoint
 from twin import ggmf, synth
 
 CHECKPOINT = synth.checkpoint("7", n_layer=1, n_embd=32, head_size=32, n_vocab=8, rank=4)

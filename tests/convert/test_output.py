@@ -4,13 +4,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 import rwkv_convert
-from rwkv_convert import OutputError, write_ggmf
+from rwkv_convert import OutputError, conversion, output_file
+from rwkv_convert.piece_reader import PieceReader
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="POSIX signals and limits")
 
@@ -45,7 +47,7 @@ def test_output_has_the_permissions_of_a_new_file(make_pth, out):
 
 def test_existing_output_is_kept_without_force(make_pth, out):
     (out / "a.bin").write_text("precious")
-    with pytest.raises(OutputError, match=r"a\.bin: exists\. Try another name, or --force"):
+    with pytest.raises(OutputError, match=r"a\.bin: exists, .* Try another name, or force=True"):
         convert(make_pth(), out / "a.bin")
     assert (out / "a.bin").read_text() == "precious"
 
@@ -86,8 +88,9 @@ def test_output_that_is_the_input_is_refused(make_pth):
     ("name", "message"),
     [
         ("", "expected the name of a file to write, got a folder"),
-        ("missing/a.bin", "the folder .*missing does not exist"),
-        ("x" * 300 + ".bin", "cannot be written: File name too long"),
+        ("in.pth/a.bin", "expected a folder .*in.pth to write into, got none"),
+        ("missing/a.bin", "expected a folder .*missing to write into, got none"),
+        ("x" * 300 + ".bin", r"cannot be written: File name too long\. Try a shorter name"),
         ("a\0b.bin", "cannot be written"),
     ],
 )
@@ -119,7 +122,7 @@ def test_failing_disk_leaves_nothing(make_pth, out, monkeypatch):
     def fail(handle):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(write_ggmf.os, "fsync", fail)
+    monkeypatch.setattr(output_file.os, "fsync", fail)
     with pytest.raises(OutputError, match=r"a\.bin: cannot be written: Input/output error"):
         convert(make_pth(), out / "a.bin")
     assert names(out) == []
@@ -134,19 +137,132 @@ def test_failing_progress_leaves_nothing(make_pth, out):
     assert names(out) == []
 
 
-def test_input_that_shrinks_meanwhile_leaves_nothing(make_pth, out, monkeypatch):
+def shrink(path):
+    os.truncate(path, 5000)
+
+
+def grow(path):
+    with path.open("ab") as file:
+        file.write(b"more")
+
+
+def overwrite(path):
+    with path.open("rb+") as file:
+        file.seek(5000)
+        file.write(bytes(1000))
+
+
+def replace(path):
+    (path.parent / "other").write_bytes(path.read_bytes())
+    os.replace(path.parent / "other", path)
+
+
+@pytest.mark.parametrize("change", [shrink, grow, overwrite, replace])
+def test_input_that_changes_before_its_numbers_are_read_leaves_nothing(
+    make_pth, out, monkeypatch, change
+):
     source = make_pth()
-    original = write_ggmf.write_headers
+    original = conversion.write_headers
 
-    def shrink(file, plan):
-        original(file, plan)
-        os.truncate(source, 5000)
+    def write_headers(write_at, plan):
+        original(write_at, plan)
+        change(source)
 
-    # The package's attribute `convert` is the function.
-    monkeypatch.setattr(sys.modules["rwkv_convert.convert"], "write_headers", shrink)
-    with pytest.raises(rwkv_convert.CheckpointError, match="truncated"):
+    monkeypatch.setattr(conversion, "write_headers", write_headers)
+    with pytest.raises(rwkv_convert.CheckpointError, match=r"pth: changed while it was read, .*"):
         convert(source, out / "a.bin")
     assert names(out) == []
+
+
+@pytest.mark.parametrize("change", [shrink, grow, overwrite])
+def test_input_that_changes_while_it_is_read_leaves_nothing(make_pth, out, monkeypatch, change):
+    source = make_pth()
+    original = PieceReader.read
+    changes = iter([change])
+
+    def read(self, view, buffer):
+        result = original(self, view, buffer)
+        for change in changes:
+            change(source)
+        return result
+
+    monkeypatch.setattr(PieceReader, "read", read)
+    with pytest.raises(rwkv_convert.CheckpointError, match=r"pth: changed while it was read, .*"):
+        convert(source, out / "a.bin", threads=1)
+    assert names(out) == []
+
+
+def test_input_that_vanishes_is_named_as_the_input(make_pth, out, monkeypatch):
+    source = make_pth()
+    original = conversion.write_headers
+
+    def write_headers(write_at, plan):
+        original(write_at, plan)
+        source.unlink()
+
+    monkeypatch.setattr(conversion, "write_headers", write_headers)
+    with pytest.raises(
+        rwkv_convert.CheckpointError, match=r"7-fp32\.pth: cannot be opened: No such"
+    ):
+        convert(source, out / "a.bin")
+    assert names(out) == []
+
+
+@pytest.mark.parametrize("name", ["模" * 80 + ".bin", "x" * 255, "x", "." + "x" * 254])
+def test_every_name_that_the_system_allows_can_be_written(make_pth, out, name):
+    convert(make_pth(), out / name)
+    assert names(out) == [name]
+
+
+@pytest.mark.parametrize("name", ["模" * 80 + ".bin", "x" * 255])
+def test_a_long_name_that_fails_leaves_nothing(make_pth, out, name):
+    source = make_pth()
+    source.write_bytes(source.read_bytes()[:-1000])
+    with pytest.raises(rwkv_convert.CheckpointError):
+        convert(source, out / name)
+    assert names(out) == []
+
+
+@POSIX
+def test_symbolic_link_stays_and_its_file_is_replaced(make_pth, out, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "old.bin").write_text("old")
+    (out / "a.bin").symlink_to(tmp_path / "elsewhere" / "old.bin")
+    with pytest.raises(OutputError, match="exists"):
+        convert(make_pth(), out / "a.bin")
+    convert(make_pth(), out / "a.bin", force=True)
+    assert (out / "a.bin").is_symlink() and names(tmp_path / "elsewhere") == ["old.bin"]
+    assert rwkv_convert.info(tmp_path / "elsewhere" / "old.bin").version == "7"
+
+
+def test_progress_that_cannot_be_shown_is_not_taken_for_a_full_disk(make_pth, out):
+    def progress(done, total):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    with pytest.raises(BrokenPipeError):
+        convert(make_pth(), out / "a.bin", progress=progress)
+    assert names(out) == []
+
+
+@pytest.mark.parametrize("allowed", [0, 1])
+def test_system_without_threads_to_spare(make_pth, out, monkeypatch, allowed):
+    """Fewer threads than asked for do the work; without any, it is refused."""
+    start = threading.Thread.start
+    allowance = iter(range(allowed))
+
+    def limited(self):
+        if next(allowance, None) is None:
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    if allowed:
+        convert(make_pth(), out / "a.bin", threads=8)
+        assert names(out) == ["a.bin"]
+    else:
+        with pytest.raises(OutputError, match="threads: expected at least one to be started"):
+            convert(make_pth(), out / "a.bin", threads=8)
+        assert names(out) == []
 
 
 @POSIX
@@ -167,13 +283,13 @@ def test_full_disk_leaves_nothing(make_pth, out):
 
 SLOW = """
 import sys, time
-from rwkv_convert import checkpoint, cli
-read = checkpoint.PieceReader.read
+from rwkv_convert import __main__, piece_reader
+read = piece_reader.PieceReader.read
 def slow(self, view, buffer):
     time.sleep(0.05)
     return read(self, view, buffer)
-checkpoint.PieceReader.read = slow
-sys.exit(cli.main(sys.argv[1:]))
+piece_reader.PieceReader.read = slow
+__main__.main()
 """
 
 
@@ -195,7 +311,7 @@ def interrupted(source, destination, number):
 def test_ctrl_c_leaves_nothing(make_pth, out):
     code, errors = interrupted(make_pth(), out / "a.bin", signal.SIGINT)
     assert code == 130 and names(out) == []
-    assert errors == "rwkv-convert: interrupted, nothing was written\n"
+    assert errors == "rwkv-convert: interrupted, no unfinished file remains\n"
 
 
 @POSIX
@@ -208,4 +324,4 @@ def test_sigterm_leaves_nothing(make_pth, out):
 def test_sigkill_leaves_only_the_temporary_name(make_pth, out):
     interrupted(make_pth(), out / "a.bin", signal.SIGKILL)
     (left,) = names(out)
-    assert left.startswith(".a.bin.") and left.endswith(".part")
+    assert left.startswith(".rwkv-") and left.endswith(".part")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rwkv_convert import CheckpointError
-from rwkv_convert.checkpoint import open_checkpoint
+from rwkv_convert.containers import open_checkpoint
 from twin import block_types, ggmf, synth
 
 
@@ -100,5 +100,7 @@ def test_ggmf_with_a_tensor_twice_is_refused(tmp_path):
     ggmf.write(tmp_path / "a.bin", {"emb.weight": one, "blocks.0.x": one, "blocks.0.y": one})
     data = (tmp_path / "a.bin").read_bytes()
     (tmp_path / "a.bin").write_bytes(data.replace(b"blocks.0.y", b"blocks.0.x"))
-    with pytest.raises(CheckpointError, match=r"tensor 'blocks\.0\.x' occurs twice"):
+    with pytest.raises(
+        CheckpointError, match=r"tensor 'blocks\.0\.x': expected each name once, got it twice"
+    ):
         open_checkpoint(tmp_path / "a.bin")

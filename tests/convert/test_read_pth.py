@@ -22,8 +22,10 @@ from convert.checkpoint_writers import (
 )
 from convert.hostile_pickles import hostile_pickles
 from rwkv_convert import CheckpointError, UnsafePickleError
-from rwkv_convert.checkpoint import PieceReader, TensorView, open_checkpoint
+from rwkv_convert.checkpoint import TensorView
+from rwkv_convert.containers import open_checkpoint
 from rwkv_convert.element_types import BF16, FP32
+from rwkv_convert.piece_reader import PieceReader
 
 WRITERS = {"zip": write_pth, "legacy": write_legacy_pth}
 
@@ -89,7 +91,7 @@ def test_read_pth_views_share_a_storage(tmp_path, layout):
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_read_strided_views_of_any_kind(tmp_path_factory, monkeypatch, bytes_per_read, data):
     """Against numpy's own as_strided."""
-    monkeypatch.setattr("rwkv_convert.checkpoint.BYTES_PER_READ", bytes_per_read)
+    monkeypatch.setattr("rwkv_convert.piece_reader.BYTES_PER_READ", bytes_per_read)
     path = tmp_path_factory.getbasetemp() / "numbers"
     numbers = np.arange(4000, dtype="<u2")
     if not path.exists():
@@ -110,8 +112,8 @@ def test_read_strided_views_of_any_kind(tmp_path_factory, monkeypatch, bytes_per
 
 
 def test_read_strided_view_with_gaps_larger_than_the_limit(tmp_path, monkeypatch):
-    monkeypatch.setattr("rwkv_convert.checkpoint.MAX_GAP_BYTES", 40)
-    monkeypatch.setattr("rwkv_convert.checkpoint.MAX_SPAN_BYTES", 40)
+    monkeypatch.setattr("rwkv_convert.piece_reader.MAX_GAP_BYTES", 40)
+    monkeypatch.setattr("rwkv_convert.piece_reader.MAX_SPAN_BYTES", 40)
     numbers = np.arange(1000, dtype="<f4")
     (tmp_path / "numbers").write_bytes(numbers.tobytes())
     view = TensorView(FP32, 0, (3, 40), (1, 25))
@@ -285,7 +287,7 @@ BAD = {
     ),
     "deflated": (
         lambda p: write_pth(p, views(ARRAYS, "fp32"), compression=zipfile.ZIP_DEFLATED),
-        "compressed or encrypted, expected a stored member",
+        "expected a stored member, got a compressed or encrypted one",
     ),
     "another zip": (lambda p: _set_member(p, "word/document.xml", b"<x/>"), "no checkpoint"),
     "zip cut at the end": (bad_zip(lambda d: d[:-30]), "truncated"),
@@ -298,7 +300,7 @@ BAD = {
     "zip whose storage is short": (_short_storage, "needs 6 elements, its storage '0' holds 5"),
     "zip with a member twice": (
         bad_zip(_replace(b"archive/data/1", b"archive/data/0")),
-        "occurs twice",
+        "expected each member once",
     ),
     "legacy cut in the numbers": (bad_legacy(lambda d: d[:-3]), "truncated"),
     "legacy cut in the pickle": (bad_legacy(lambda d: d[:60]), "damaged pickle"),

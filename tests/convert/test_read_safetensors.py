@@ -6,7 +6,7 @@ import pytest
 from convert.checkpoint_writers import write_safetensors, write_safetensors_raw
 from convert.test_read_pth import ARRAYS, assert_same, read_all
 from rwkv_convert import CheckpointError
-from rwkv_convert.checkpoint import open_checkpoint
+from rwkv_convert.containers import open_checkpoint
 
 
 @pytest.mark.parametrize("type", ["fp32", "fp16", "bf16"])
@@ -28,7 +28,7 @@ BAD = {
     "tensor twice": (
         b'{"a": {"dtype":"F32","shape":[],"data_offsets":[0,4]}, "a": 1}',
         4,
-        "'a' occurs twice",
+        "'a': expected each name once, got it twice",
     ),
     "entry of text": ({"a": "x"}, 0, "expected an object with dtype"),
     "unknown dtype": ({"a": entry(dtype="F4")}, 8, "dtype, expected one of F32, .* got 'F4'"),

@@ -10,6 +10,7 @@ from convert.checkpoint_writers import encode
 from rwkv_convert import ModelError
 from rwkv_convert.checkpoint import Checkpoint, TensorView
 from rwkv_convert.element_types import FP32, OUTPUT_TYPES
+from rwkv_convert.input_file import FileStamp
 from rwkv_convert.tensor_table import ROLE_TYPES, TABLES, Change, Role, TypeChoice, identify
 from twin import synth
 
@@ -17,7 +18,9 @@ from twin import synth
 def table_of_contents(checkpoint, container="safetensors"):
     """A Checkpoint without its file."""
     tensors = {n: TensorView.contiguous(FP32, 0, a.shape) for n, a in checkpoint.items()}
-    return Checkpoint(Path("in.pth"), container, 0, tensors)
+    return Checkpoint(
+        Path("in.pth"), FileStamp(0, 0, 0, 0), container, tensors, is_model_file=container == "ggmf"
+    )
 
 
 def test_every_role_has_types():

@@ -138,8 +138,16 @@ def test_what_else_the_file_holds_is_left_out_with_a_warning(tmp_path, make_pth)
     ("version", "sizes", "message"),
     [
         ("4", {}, r"tuned-fp32\.pth: .*version 5 or later, got one for RWKV-4, which has no heads"),
-        ("7", {"n_layer": 3}, r"tuned-fp32\.pth: an initial state of 3 layers, expected 2 as in"),
-        ("7", {"n_layer": 1}, r"tuned-fp32\.pth: an initial state of 1 layers, expected 2 as in"),
+        (
+            "7",
+            {"n_layer": 3},
+            r"tuned-fp32\.pth: an initial state, expected 2 layers as in the model, got 3",
+        ),
+        (
+            "7",
+            {"n_layer": 1},
+            r"tuned-fp32\.pth: an initial state, expected 2 layers as in the model, got 1",
+        ),
         (
             "5.1",
             {"n_embd": 256},
@@ -263,9 +271,12 @@ def test_read_transposed_views(tmp_path):
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [
-        ([(2, 64, 64), (4, 64, 64)], rf"'{NAME(1)}' has shape \(4, 64, 64\), expected \(2, 64, 64"),
-        ([(8192,)], r"has shape \(8192,\), expected \(heads, size, size\)"),
-        ([(2, 64, 32)], r"has shape \(2, 64, 32\), expected \(heads, size, size\)"),
+        (
+            [(2, 64, 64), (4, 64, 64)],
+            rf"'{NAME(1)}': shape, expected \(2, 64, 64\), got \(4, 64, 64\)",
+        ),
+        ([(8192,)], r"shape, expected \(heads, size, size\), got \(8192,\)"),
+        ([(2, 64, 32)], r"shape, expected \(heads, size, size\), got \(2, 64, 32\)"),
     ],
 )
 def test_read_refuses_odd_shapes(tmp_path, shapes, message):
@@ -284,7 +295,9 @@ def test_read_refuses_a_small_file_that_asks_for_much_memory(tmp_path):
 
 
 def test_a_state_is_no_checkpoint(tmp_path, tuned):
-    with pytest.raises(ModelError, match=r"expected a model, got an initial state.*--time-state"):
+    with pytest.raises(
+        ModelError, match=r"expected a model, got an initial state.*Try it as time_state=,"
+    ):
         rwkv_convert.convert(tuned(), tmp_path / "out.bin")
-    with pytest.raises(ModelError, match="--time-state"):
+    with pytest.raises(ModelError, match="Try it as time_state="):
         rwkv_convert.info(tuned())

@@ -72,7 +72,7 @@ def test_read_other_types_beside_the_weights(tmp_path):
         "fp32": torch.ones(3),
     }
     torch.save(state, tmp_path / "a.pth")
-    from rwkv_convert.checkpoint import open_checkpoint
+    from rwkv_convert.containers import open_checkpoint
 
     types = {n: v.type.name for n, v in open_checkpoint(tmp_path / "a.pth").tensors.items()}
     assert types == {

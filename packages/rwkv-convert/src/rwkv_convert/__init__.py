@@ -8,19 +8,25 @@
 Every failure is a `ConvertError`.
 """
 
-from importlib.metadata import version as _version
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-from .convert import Layout, Progress, Summary, convert
-from .errors import (
-    CheckpointError,
-    ConvertError,
-    ModelError,
-    OptionError,
-    OutputError,
-    UnsafePickleError,
-)
-from .model_info import ModelInfo, TypeUse, info
-from .time_state import read_time_state
+# What is used is imported when it is used: numpy takes a tenth of a second, in which the command
+# would not be ready for Ctrl-C.
+if TYPE_CHECKING:
+    from .conversion import Layout, Progress, Summary, convert
+    from .errors import (
+        CheckpointError,
+        ConvertError,
+        ModelError,
+        OptionError,
+        OutputError,
+        UnsafePickleError,
+    )
+    from .initial_state import read_time_state
+    from .model_info import ModelInfo, TypeUse, info
+
+    __version__: str
 
 __all__ = [
     "CheckpointError",
@@ -39,4 +45,25 @@ __all__ = [
     "read_time_state",
 ]
 
-__version__ = _version("rwkv-convert")
+_MODULES = {
+    "conversion": ("Layout", "Progress", "Summary", "convert"),
+    "errors": tuple(name for name in __all__ if name.endswith("Error")),
+    "initial_state": ("read_time_state",),
+    "model_info": ("ModelInfo", "TypeUse", "info"),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        value: object = import_module("importlib.metadata").version("rwkv-convert")
+    elif name in _HOMES:
+        value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__, "__version__"])

@@ -1,25 +1,21 @@
-"""The command `rwkv-convert`."""
+"""What the command `rwkv-convert` does: its arguments, and what it tells."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
-import io
 import json
-import signal
 import sys
-from types import FrameType
+from collections.abc import Iterator
 from typing import NoReturn
 
-from tqdm import tqdm
-
 from . import __version__
-from .convert import LAYOUTS, Summary, convert
+from .conversion import LAYOUTS, Progress, Summary, convert
 from .element_types import OUTPUT_TYPES, parse_output_type
-from .errors import ConvertError, OptionError
+from .ending import NAME, UsageError, answer, in_options, mention, run, say
+from .errors import OptionError
 from .model_info import ModelInfo, TypeUse, info
-
-EXIT_OK, EXIT_REFUSED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_TERMINATED = 0, 1, 2, 130, 143
 
 _DESCRIPTION = """\
 Convert an RWKV checkpoint (.pth, .safetensors, or a ggmf .bin of type fp32 or fp16) to a ggmf model
@@ -33,45 +29,58 @@ examples:
   rwkv-convert --info model.bin"""
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Runs the command; returns its exit code: 0, 1 refused, 2 usage, 130 after Ctrl-C."""
+def main(arguments: list[str]) -> int:
+    """Does what the command is asked for; returns its exit code, see `ending`."""
+    return run(lambda: command(arguments))
+
+
+def command(arguments: list[str]) -> None:
+    """Does what the command is asked for.
+
+    Raises:
+        UsageError: the arguments make no sense.
+        ConvertError: the conversion failed.
+    """
     parser = _parser()
     options = parser.parse_args(arguments)
+    if options.help or options.version:
+        text = parser.format_help().rstrip() if options.help else f"{NAME} {__version__}"
+        answer(text.splitlines())
+        return
     if options.info is not None and options.src is not None:
         parser.error("--info takes one file and converts nothing")
     if options.info is None and options.dst is None:
         parser.error("expected the file to read and the file to write")
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a path may hold what stdout cannot
-        sys.stdout.reconfigure(errors="backslashreplace")
-    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         if options.info is not None:
             found = info(options.info)
-            print(_as_json(found) if options.json else _describe(found))
+            answer(_as_json(found) if options.json else _describe(found))
         else:
             _convert(options)
     except OptionError as error:
-        parser.error(str(error))
-    except ConvertError as error:
-        _say(f"error: {error}")
-        return EXIT_REFUSED
-    except KeyboardInterrupt:
-        _say("interrupted, nothing was written")
-        return EXIT_INTERRUPTED
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    return EXIT_OK
+        option = "--" + error.option.replace("_", "-")
+        parser.error(f"argument {option}: {in_options(error.problem)}")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Leaves it to `ending` to say what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(self.format_usage(), message)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="rwkv-convert",
+    parser = _Parser(
+        prog=NAME,
+        add_help=False,
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     types = ", ".join(OUTPUT_TYPES)
     add = parser.add_argument
+    add("-h", "--help", action="store_true", help="show this and do nothing else")
+    add("--version", action="store_true", help="show the version and do nothing else")
     add("src", nargs="?", metavar="IN", help="the checkpoint to read")
     add("dst", nargs="?", metavar="OUT", help="the model file to write")
     add("--dtype", default="fp16", type=_type, help=f"{types} (default: fp16)")
@@ -100,7 +109,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--info", metavar="FILE", help="describe a checkpoint or model file and convert nothing")
     add("--json", action="store_true", help="print the description or summary as JSON")
     add("--quiet", action="store_true", help="no progress bar and no summary")
-    add("--version", action="version", version=f"rwkv-convert {__version__}")
     return parser
 
 
@@ -108,28 +116,11 @@ def _type(text: str) -> str:
     try:
         return parse_output_type(text).name
     except OptionError as error:
-        raise argparse.ArgumentTypeError(str(error).removeprefix("dtype: ")) from None
-
-
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    """Ends as an exception, so that the unfinished file is removed."""
-    sys.exit(EXIT_TERMINATED)
+        raise argparse.ArgumentTypeError(error.problem) from None
 
 
 def _convert(options: argparse.Namespace) -> None:
-    # With disable=None tqdm stays silent where stderr is no terminal.
-    with tqdm(
-        desc="converting",
-        unit="B",
-        unit_scale=True,
-        leave=False,
-        disable=True if options.quiet else None,
-    ) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with _progress_bar(quiet=options.quiet) as progress:
         summary = convert(
             options.src,
             options.dst,
@@ -144,18 +135,39 @@ def _convert(options: argparse.Namespace) -> None:
             threads=options.threads,
         )
     for warning in summary.warnings:
-        _say(f"warning: {warning}")
+        say(f"warning: {warning}")
     if options.json:
-        print(_as_json(summary))
+        answer(_as_json(summary))
     elif not options.quiet:
-        print(_summarize(summary))
+        mention(_summarize(summary))
 
 
-def _as_json(value: ModelInfo | Summary) -> str:
-    return json.dumps(dataclasses.asdict(value), indent=2)
+@contextlib.contextmanager
+def _progress_bar(*, quiet: bool) -> Iterator[Progress | None]:
+    """Shows progress where stderr is a terminal."""
+    if quiet or sys.stderr is None or not sys.stderr.isatty():
+        yield None
+        return
+    try:
+        from tqdm import tqdm
+    except ValueError as error:  # one of its environment variables, TQDM_..., has an odd value
+        say(f"warning: no progress bar: TQDM_ in the environment: {error}")
+        yield None
+        return
+    with tqdm(desc="converting", unit="B", unit_scale=True, leave=False) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield progress
 
 
-def _describe(model: ModelInfo) -> str:
+def _as_json(value: ModelInfo | Summary) -> list[str]:
+    return json.dumps(dataclasses.asdict(value), indent=2).splitlines()
+
+
+def _describe(model: ModelInfo) -> list[str]:
     heads = f"{model.n_head} heads of {model.head_size}" if model.n_head else "no heads"
     lines = [
         f"{model.path}: RWKV-{model.version}, {model.container}",
@@ -170,10 +182,10 @@ def _describe(model: ModelInfo) -> str:
         lines.append("  begins with its own initial state")
     if model.unused:
         lines.append(f"  unused      {', '.join(map(ascii, model.unused))}")
-    return "\n".join(lines)
+    return lines
 
 
-def _summarize(summary: Summary) -> str:
+def _summarize(summary: Summary) -> list[str]:
     source = summary.source
     lines = [
         f"{summary.path}: RWKV-{source.version}, {source.n_layer} layers, "
@@ -184,7 +196,7 @@ def _summarize(summary: Summary) -> str:
     ]
     if summary.time_state is not None:
         lines.append(f"  begins with the initial state of {summary.time_state}")
-    return "\n".join(lines)
+    return lines
 
 
 def _type_lines(types: dict[str, TypeUse]) -> list[str]:
@@ -198,11 +210,3 @@ def _type_lines(types: dict[str, TypeUse]) -> list[str]:
 
 def _size(count: int) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
-
-
-def _say(text: str) -> None:
-    print(f"rwkv-convert: {text}", file=sys.stderr)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -82,16 +82,20 @@ OTHER_TYPES = {
 _ALIASES = {"float32": "fp32", "f32": "fp32", "float16": "fp16", "f16": "fp16"}
 
 
-def parse_output_type(text: str) -> ElementType:
+def parse_output_type(text: str, option: str = "dtype") -> ElementType:
     """The type that a user named: `q4_0`, `Q4_0`, `fp16`, `FP16`, `float16`, `f16` ...
+
+    Args:
+        text: the name.
+        option: the argument that it was given for.
 
     Raises:
         OptionError: there is no such type, or model files cannot hold it.
     """
-    name = text.strip().lower()
+    name = text.strip().lower() if isinstance(text, str) else ""
     found = OUTPUT_TYPES.get(_ALIASES.get(name, name))
     if found is None:
-        raise OptionError(f"dtype: expected one of {', '.join(OUTPUT_TYPES)}, got {quote(text)}")
+        raise OptionError(option, f"expected one of {', '.join(OUTPUT_TYPES)}, got {quote(text)}")
     return found
 
 

@@ -1,15 +1,39 @@
 """What can go wrong, as a hierarchy rooted at `ConvertError`.
 
-Every message is one sentence: where, what, expected, got, what to do.
+Every message has one form: where: what, expected, got. What to do about it stands apart, because
+the command has other words for it than Python.
 """
+
+from __future__ import annotations
 
 
 class ConvertError(Exception):
-    """Anything that this package refuses; `str(error)` is one sentence for the user."""
+    """Anything that this package refuses; `str(error)` is one sentence for the user.
+
+    Attributes:
+        message: the facts: where, what, expected, got.
+        remedy: what to do about it, a sentence such as "Try to download it again"; "" where there
+            is nothing to advise. It names options as Python's arguments, `force=True`.
+    """
+
+    def __init__(self, message: str, *, remedy: str = ""):
+        super().__init__(f"{message}. {remedy}" if remedy else message)
+        self.message = message
+        self.remedy = remedy
 
 
 class OptionError(ConvertError, ValueError):
-    """The caller asked for something that does not exist or contradicts itself."""
+    """The caller asked for something that does not exist or contradicts itself.
+
+    Attributes:
+        option: the argument at fault.
+        problem: what is wrong with it.
+    """
+
+    def __init__(self, option: str, problem: str):
+        super().__init__(f"{option}: {problem}")
+        self.option = option
+        self.problem = problem
 
 
 class CheckpointError(ConvertError):
@@ -26,6 +50,15 @@ class ModelError(ConvertError):
 
 class OutputError(ConvertError):
     """The output cannot be written: it exists, its folder is not writable, the disk is full."""
+
+
+DOWNLOAD_AGAIN = "Try to download it again"
+"""The remedy for a file that is shorter than it says."""
+
+
+def reason(error: Exception) -> str:
+    """The system's words for an error, without Python's decoration."""
+    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
 
 
 def quote(text: object, limit: int = 100) -> str:

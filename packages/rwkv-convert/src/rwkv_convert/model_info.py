@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
-from .checkpoint import Checkpoint, open_checkpoint
+from .checkpoint import Checkpoint
+from .containers import open_checkpoint
 from .element_types import ElementType
 from .tensor_table import Model, identify
 from .time_state import is_time_state
@@ -75,7 +75,7 @@ def info(path: str | os.PathLike[str]) -> ModelInfo:
         CheckpointError: it cannot be read.
         ModelError: it is no RWKV model.
     """
-    checkpoint = open_checkpoint(Path(path))
+    checkpoint = open_checkpoint(path)
     return describe(checkpoint, identify(checkpoint))
 
 
@@ -93,7 +93,7 @@ def describe(checkpoint: Checkpoint, model: Model) -> ModelInfo:
         head_size=model.n_embd // model.n_head if model.n_head else None,
         n_vocab=model.n_vocab,
         parameters=sum(view.count for view in tensors),
-        file_bytes=checkpoint.file_bytes,
+        file_bytes=checkpoint.stamp.size,
         types=count_types((view.type, view.count) for view in tensors),
         has_time_state=any(map(is_time_state, checkpoint.tensors)),
         unused=(*model.unused, *checkpoint.other_entries),

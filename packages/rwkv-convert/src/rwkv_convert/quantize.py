@@ -46,7 +46,7 @@ class BlockQuantizer:
     def __init__(self, type: ElementType) -> None:
         """Prepares buffers for a type; it must be one of the quantised ones."""
         if not type.is_quantized:
-            raise OptionError(f"quantize: expected a quantised type, got {type}")
+            raise OptionError("type", f"expected a quantised type, got {type}")
         self.type = type
         self._x = np.empty(QK * MAX_BLOCKS, np.float32)
         self._y = np.empty(QK * MAX_BLOCKS, np.float32)
@@ -192,7 +192,7 @@ def quantize(values: Floats, type: ElementType) -> Bytes:
     quantizer = BlockQuantizer(type)
     columns = values.shape[-1]
     if columns % QK:
-        raise OptionError(f"quantize: row length, expected a multiple of {QK}, got {columns}")
+        raise OptionError("values", f"row length, expected a multiple of {QK}, got {columns}")
     flat = np.ascontiguousarray(values, dtype=np.float32).reshape(-1)
     out = np.empty(type.bytes_of(flat.size), np.uint8)
     quantizer.quantize(flat, out)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import struct
-from pathlib import Path
-from typing import BinaryIO
 
-from .checkpoint import Checkpoint, TensorView, read_exactly
+from .checkpoint import MAX_TENSORS, Checkpoint, TensorView, layer_of
 from .element_types import OUTPUT_TYPES, QK
-from .errors import CheckpointError, listing, quote
+from .errors import DOWNLOAD_AGAIN, CheckpointError, listing, quote
+from .input_file import InputFile
 
 GGMF_MAGIC = struct.pack("<i", 0x67676D66)
 GGMF_VERSION = 101
@@ -34,28 +33,22 @@ UNSUPPORTED_TYPES = {
 
 MAX_DIMENSIONS = 3
 MAX_NAME_BYTES = 1024
-MAX_TENSORS = 100_000
 
 
-def read_ggmf(path: Path, file: BinaryIO, file_bytes: int) -> Checkpoint:
+def read_ggmf(file: InputFile) -> Checkpoint:
     """Reads the headers of a ggmf file and checks that every tensor lies inside it.
 
     Raises:
         CheckpointError: a damaged file, or one of a type or version that we do not read.
     """
+    path = file.path
     at = 0
 
     def read(size: int, what: str) -> bytes:
         nonlocal at
-        if at + size > file_bytes:
-            raise CheckpointError(
-                f"{path}: truncated, expected {size} bytes for {what} at offset {at}, "
-                f"got {file_bytes - at}. Try to download it again"
-            )
-        data = bytearray(size)
-        read_exactly(file, at, memoryview(data), path)
+        data = file.read(at, size, what)
         at += size
-        return bytes(data)
+        return data
 
     _, version, n_vocab, n_embed, n_layer, data_type = HEADER.unpack(
         read(HEADER.size, "the file header")
@@ -68,7 +61,7 @@ def read_ggmf(path: Path, file: BinaryIO, file_bytes: int) -> Checkpoint:
         raise CheckpointError(f"{path}: data type of the file, {_type_problem(data_type)}")
 
     tensors: dict[str, TensorView] = {}
-    while at < file_bytes:
+    while at < file.size:
         where = f"{path}: tensor {len(tensors)} at offset {at}"
         if len(tensors) == MAX_TENSORS:
             raise CheckpointError(f"{path}: expected at most {MAX_TENSORS} tensors, got more")
@@ -88,14 +81,15 @@ def read_ggmf(path: Path, file: BinaryIO, file_bytes: int) -> Checkpoint:
             raise CheckpointError(f"{where}: expected a name in UTF-8, got other bytes") from None
         where = f"{path}: tensor {quote(name)}"
         if name in tensors:
-            raise CheckpointError(f"{where} occurs twice")
+            raise CheckpointError(f"{where}: expected each name once, got it twice")
         if number not in TYPES:
             raise CheckpointError(f"{where}: data type, {_type_problem(number)}")
         type = TYPES[number]
         if version == 100 and type.is_quantized:
             raise CheckpointError(
-                f"{where}: {type} blocks of ggmf version 100 had another layout. "
-                f"Try to convert the checkpoint again"
+                f"{where}: {type} blocks of ggmf version 100 had another layout, "
+                f"expected version {GGMF_VERSION}",
+                remedy="Try to convert the checkpoint again",
             )
         if min(shape) < 1:
             raise CheckpointError(f"{where}: expected dimensions of at least 1, got {shape}")
@@ -104,10 +98,10 @@ def read_ggmf(path: Path, file: BinaryIO, file_bytes: int) -> Checkpoint:
                 f"{where}: rows of {type} values, expected a multiple of {QK}, got {shape[-1]}"
             )
         size = type.bytes_of(math.prod(shape))
-        if at + size > file_bytes:
+        if at + size > file.size:
             raise CheckpointError(
-                f"{where}: truncated, expected {size} bytes at offset {at}, "
-                f"got {file_bytes - at}. Try to download it again"
+                f"{where}: truncated, expected {size} bytes at offset {at}, got {file.size - at}",
+                remedy=DOWNLOAD_AGAIN,
             )
         tensors[name] = TensorView.contiguous(type, at, shape)
         at += size
@@ -125,15 +119,7 @@ def read_ggmf(path: Path, file: BinaryIO, file_bytes: int) -> Checkpoint:
     layers = 1 + max((layer_of(name) for name in tensors), default=-1)
     if layers != n_layer:
         raise CheckpointError(f"{path}: expected the header's {n_layer} layers, got {layers}")
-    return Checkpoint(path, "ggmf", file_bytes, tensors)
-
-
-def layer_of(name: str) -> int:
-    """The N of `blocks.N.rest`, -1 for other names."""
-    parts = name.split(".", 2)
-    if len(parts) == 3 and parts[0] == "blocks" and parts[1].isascii() and parts[1].isdigit():
-        return int(parts[1]) if len(parts[1]) < 10 else -1
-    return -1
+    return Checkpoint(path, file.stamp, "ggmf", tensors, is_model_file=True)
 
 
 def _type_problem(number: int) -> str:

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
-from typing import Any, BinaryIO
+import re
+from typing import Any
 
-from .checkpoint import Checkpoint, TensorView, read_exactly
+from .checkpoint import MAX_TENSORS, Checkpoint, TensorView
 from .element_types import BF16, FP16, FP32, OTHER_TYPES, ElementType
-from .errors import CheckpointError, quote
+from .errors import DOWNLOAD_AGAIN, CheckpointError, quote
+from .input_file import InputFile
 
-MAX_HEADER_BYTES = 8 << 20
-"""Fifty times what a model of 100 layers needs; the format's own limit is 100 MB."""
+MAX_HEADER_BYTES = 2 << 20
+"""Five times what a model of 100 layers needs; the format's own limit is 100 MB. A byte of JSON may
+cost 20 of memory."""
 
 TYPES: dict[str, ElementType] = {
     "F32": FP32,
@@ -38,39 +40,43 @@ TYPES: dict[str, ElementType] = {
 }
 
 
-def looks_like_safetensors(head: bytes) -> bool:
-    """Whether a file that begins so can be a safetensors file: a length, then JSON's `{`."""
-    return len(head) > 8 and head[8:9] == b"{"
+SAFETENSORS_HEAD = re.compile(rb".{8}\{", re.DOTALL)
+"""How a safetensors file begins: a length, then JSON."""
 
 
-def read_safetensors(path: Path, file: BinaryIO, file_bytes: int) -> Checkpoint:
+def read_safetensors(file: InputFile) -> Checkpoint:
     """Reads the header and checks that the tensors fill the data without holes or overlaps.
 
     Raises:
         CheckpointError: a damaged file, or one with a data type that we do not know.
     """
-    prefix = bytearray(8)
-    read_exactly(file, 0, memoryview(prefix), path)
-    header_bytes = int.from_bytes(prefix, "little")
-    if header_bytes > min(MAX_HEADER_BYTES, file_bytes - 8):
+    path = file.path
+    header_bytes = int.from_bytes(file.read(0, 8), "little")
+    limit = min(MAX_HEADER_BYTES, file.size - 8)
+    if header_bytes > limit:
         raise CheckpointError(
-            f"{path}: safetensors header, expected at most "
-            f"{min(MAX_HEADER_BYTES, file_bytes - 8)} bytes, got a length of {header_bytes}. "
-            "Try to download it again"
+            f"{path}: safetensors header, expected at most {limit} bytes, "
+            f"got a length of {header_bytes}",
+            remedy=DOWNLOAD_AGAIN,
         )
-    text = bytearray(header_bytes)
-    read_exactly(file, 8, memoryview(text), path)
+    text = file.read(8, header_bytes)
     try:
         header = json.loads(text.decode(), object_pairs_hook=_no_duplicates)
     except _DuplicateKeyError as error:
-        raise CheckpointError(f"{path}: tensor {quote(str(error))} occurs twice") from None
+        raise CheckpointError(
+            f"{path}: tensor {quote(str(error))}: expected each name once, got it twice"
+        ) from None
     except (ValueError, RecursionError):  # ValueError: no JSON, no UTF-8, an endless number
         raise CheckpointError(
-            f"{path}: safetensors header, expected JSON, got something else. "
-            "Try to download it again"
+            f"{path}: safetensors header, expected JSON, got something else",
+            remedy=DOWNLOAD_AGAIN,
         ) from None
     if not isinstance(header, dict):
-        raise CheckpointError(f"{path}: safetensors header, expected a JSON object")
+        raise CheckpointError(
+            f"{path}: safetensors header, expected a JSON object, got something else"
+        )
+    if len(header) > MAX_TENSORS:
+        raise CheckpointError(f"{path}: expected at most {MAX_TENSORS} tensors, got {len(header)}")
 
     data = 8 + header_bytes
     tensors: dict[str, TensorView] = {}
@@ -83,13 +89,14 @@ def read_safetensors(path: Path, file: BinaryIO, file_bytes: int) -> Checkpoint:
         size = type.bytes_of(math.prod(shape))
         if end - begin != size:
             raise CheckpointError(
-                f"{where}: {quote(shape)} of {type} takes {quote(size)} bytes, "
-                f"got data offsets {quote([begin, end])}"
+                f"{where}: {quote(shape)} of {type} takes {quote(size)} bytes, expected data "
+                f"offsets so far apart, got {quote([begin, end])}"
             )
-        if data + end > file_bytes:
+        if data + end > file.size:
             raise CheckpointError(
                 f"{where}: truncated, expected data up to byte {data + end}, "
-                f"got a file of {file_bytes} bytes. Try to download it again"
+                f"got a file of {file.size} bytes",
+                remedy=DOWNLOAD_AGAIN,
             )
         tensors[name] = TensorView.contiguous(type, data + begin, shape)
         spans.append((begin, end, name))
@@ -102,11 +109,11 @@ def read_safetensors(path: Path, file: BinaryIO, file_bytes: int) -> Checkpoint:
                 f"got {begin}: safetensors files have no holes and no overlaps"
             )
         filled = end
-    if data + filled != file_bytes:
+    if data + filled != file.size:
         raise CheckpointError(
-            f"{path}: expected {data + filled} bytes, got {file_bytes}. Try to download it again"
+            f"{path}: expected {data + filled} bytes, got {file.size}", remedy=DOWNLOAD_AGAIN
         )
-    return Checkpoint(path, "safetensors", file_bytes, tensors)
+    return Checkpoint(path, file.stamp, "safetensors", tensors)
 
 
 class _DuplicateKeyError(Exception):
@@ -125,7 +132,9 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _entry(entry: Any, where: str) -> tuple[ElementType, tuple[int, ...], int, int]:
     """Type, shape and data offsets of one tensor, checked one by one."""
     if not isinstance(entry, dict):
-        raise CheckpointError(f"{where}: expected an object with dtype, shape and data_offsets")
+        raise CheckpointError(
+            f"{where}: expected an object with dtype, shape and data_offsets, got {quote(entry)}"
+        )
     dtype = entry.get("dtype")
     if not isinstance(dtype, str) or dtype not in TYPES:
         raise CheckpointError(

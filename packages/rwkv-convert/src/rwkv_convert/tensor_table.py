@@ -21,11 +21,13 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
-from .checkpoint import Checkpoint, TensorView
+from .checkpoint import Checkpoint, TensorView, layer_of
 from .element_types import FP16, FP32, OUTPUT_TYPES, ElementType
 from .errors import ModelError, listing, quote
-from .read_ggmf import layer_of
 from .time_state import find_time_state
+
+MAX_LAYERS = 1000
+"""The largest official models have 61."""
 
 
 class Role(Enum):
@@ -427,10 +429,9 @@ def identify(checkpoint: Checkpoint, time_state: Checkpoint | None = None) -> Mo
             f"{path}: shape of tensor 'emb.weight', expected 2 dimensions, got {emb.shape}"
         )
     n_layer = 1 + max(layer_of(name) for name in checkpoint.tensors)
-    if n_layer > len(checkpoint.tensors):
-        raise ModelError(
-            f"{path}: expected at most {len(checkpoint.tensors)} layers, got number {n_layer - 1}"
-        )
+    most = min(len(checkpoint.tensors), MAX_LAYERS)
+    if n_layer > most:
+        raise ModelError(f"{path}: expected at most {most} layers, got number {n_layer - 1}")
     paths = dict.fromkeys(checkpoint.tensors, path)
     names = dict(checkpoint.tensors)
     if time_state is not None:
@@ -516,8 +517,9 @@ def _time_state_for(version: str, n_layer: int, source: Checkpoint) -> dict[str,
     found = find_time_state(source)
     if len(found) != n_layer:
         raise ModelError(
-            f"{source.path}: an initial state of {len(found)} layers, expected {n_layer} as in the "
-            "model. Try the one that was tuned with this model"
+            f"{source.path}: an initial state, expected {n_layer} layers as in the model, "
+            f"got {len(found)}",
+            remedy="Try the one that was tuned with this model",
         )
     return found
 
@@ -532,8 +534,8 @@ def _detect(checkpoint: Checkpoint) -> str:
             return version
     if in_layers == {"att.time_state"}:
         raise ModelError(
-            f"{checkpoint.path}: expected a model, got an initial state from state tuning. Try it "
-            "with --time-state, beside the model that it was tuned with"
+            f"{checkpoint.path}: expected a model, got an initial state from state tuning",
+            remedy="Try it as time_state=, beside the model that it was tuned with",
         )
     raise ModelError(
         f"{checkpoint.path}: no RWKV version that we know: "

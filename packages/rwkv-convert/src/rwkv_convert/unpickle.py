@@ -15,8 +15,9 @@ from typing import Any, Final
 
 from .errors import CheckpointError, UnsafePickleError, quote
 
-MAX_OPCODES: Final = 2_000_000
-"""Enough for 30 000 tensors of about 60 opcodes; a model of 100 layers has 3 500 tensors."""
+MAX_OPCODES: Final = 500_000
+"""Enough for 8 000 tensors of about 60 opcodes; a model of 100 layers has 3 500 tensors. An opcode
+of one byte may cost 100 bytes of memory."""
 MAX_STACK: Final = 50_000
 """Pickles of dicts hold up to 2 000 items on the stack."""
 MAX_MARKS: Final = 64
@@ -239,8 +240,8 @@ class Unpickler:
         else:
             raise UnsafePickleError(
                 f"{self._where}: pickle names the global {quote(found)}, which is refused, a "
-                "checkpoint of tensors needs none; nothing was executed. "
-                "Try to save the model's state_dict alone"
+                "checkpoint of tensors needs none; nothing was executed",
+                remedy="Try to save the model's state_dict alone",
             )
 
     def _stack_global(self) -> None:

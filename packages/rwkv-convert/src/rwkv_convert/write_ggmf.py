@@ -1,18 +1,13 @@
-"""ggmf `.bin` files: where everything goes in one, and writing it so that no half file remains."""
+"""ggmf `.bin` files: where everything goes in one."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import secrets
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO
 
 from .element_types import ElementType
-from .errors import OutputError
+from .output_file import Writer
 from .read_ggmf import GGMF_MAGIC, GGMF_VERSION, HEADER, TENSOR_HEADER
 from .tensor_table import FileTensor, Model
 
@@ -85,80 +80,8 @@ def plan_file(
     return FilePlan(header, tuple(placed), at)
 
 
-def write_headers(file: BinaryIO, plan: FilePlan) -> None:
+def write_headers(write_at: Writer, plan: FilePlan) -> None:
     """Writes all that is no data."""
-    write_at(file, 0, plan.header)
+    write_at(0, plan.header)
     for placed in plan.tensors:
-        write_at(file, placed.offset - len(placed.header), placed.header)
-
-
-def write_at(file: BinaryIO, offset: int, data: bytes | memoryview) -> None:
-    """Writes all of `data` at a byte offset of an unbuffered file."""
-    file.seek(offset)
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]
-
-
-def check_destination(path: Path, *, force: bool) -> None:
-    """Refuses early what would fail late.
-
-    Raises:
-        OutputError: the path exists (and `force` is not set), or cannot be a file.
-    """
-    try:
-        if path.is_dir():
-            raise OutputError(f"{path}: expected the name of a file to write, got a folder")
-        if path.exists() and not path.is_file():
-            raise OutputError(f"{path}: expected the name of a file to write, got a device or pipe")
-        if (path.exists() or path.is_symlink()) and not force:
-            raise OutputError(
-                f"{path}: exists. Try another name, or --force (in Python force=True) to replace"
-            )
-        if not path.parent.is_dir():
-            raise OutputError(f"{path}: the folder {path.parent} does not exist")
-    except (OSError, ValueError) as error:
-        raise OutputError(f"{path}: cannot be written: {reason(error)}") from error
-
-
-@contextlib.contextmanager
-def temporary_output(path: Path, *, force: bool) -> Iterator[Path]:
-    """A file beside `path` that takes its name when the block succeeds, and vanishes when it fails.
-
-    Raises:
-        OutputError: it cannot be created, or `path` came into being meanwhile.
-    """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        try:
-            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        except (OSError, ValueError) as error:
-            raise OutputError(f"{path}: cannot be written: {reason(error)}") from error
-        yield temporary
-        try:
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-            check_destination(path, force=force)
-            os.replace(temporary, path)
-        except OSError as error:
-            raise OutputError(f"{path}: cannot be written: {reason(error)}") from error
-    except BaseException:
-        with contextlib.suppress(OSError, ValueError):  # ValueError: a zero byte in the name
-            temporary.unlink()
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename durable where the system can (not on Windows, not on every file system)."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def reason(error: Exception) -> str:
-    """The system's words for an error, without Python's decoration."""
-    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+        write_at(placed.offset - len(placed.header), placed.header)

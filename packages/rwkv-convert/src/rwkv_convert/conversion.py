@@ -21,7 +21,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .checkpoint import Checkpoint, PieceReader, TensorView, open_checkpoint
+from .checkpoint import Checkpoint, TensorView
+from .containers import open_checkpoint
 from .element_types import (
     FP16,
     FP32,
@@ -33,20 +34,14 @@ from .element_types import (
     to_fp32,
 )
 from .errors import ModelError, OptionError, OutputError, listing, quote
+from .input_file import FileStamp
 from .model_info import ModelInfo, TypeUse, count_types, describe
+from .output_file import OutputFile, check_destination, temporary_output
+from .piece_reader import PieceReader
 from .quantize import MAX_BLOCKS, BlockQuantizer
 from .tensor_table import ROLE_TYPES, Change, FileTensor, TypeChoice, identify
 from .time_state import is_time_state
-from .write_ggmf import (
-    FilePlan,
-    PlacedTensor,
-    check_destination,
-    plan_file,
-    reason,
-    temporary_output,
-    write_at,
-    write_headers,
-)
+from .write_ggmf import FilePlan, PlacedTensor, plan_file, write_headers
 
 Layout = Literal["default", "rwkv.cpp"]
 LAYOUTS: tuple[Layout, ...] = ("default", "rwkv.cpp")
@@ -135,24 +130,27 @@ def convert(
     """
     started = time.monotonic()
     options = {"head_dtype": head_dtype, "emb_dtype": emb_dtype, "lowrank_dtype": lowrank_dtype}
-    overrides = {key: parse_output_type(text) for key, text in options.items() if text is not None}
+    overrides = {
+        key: parse_output_type(text, key) for key, text in options.items() if text is not None
+    }
     if layout not in LAYOUTS:
-        raise OptionError(f"layout: expected one of {', '.join(LAYOUTS)}, got {quote(layout)}")
+        raise OptionError("layout", f"expected one of {', '.join(LAYOUTS)}, got {quote(layout)}")
     if layout == "rwkv.cpp" and overrides:
-        raise OptionError(
-            f"layout: rwkv.cpp makes its own choice of every type, got {', '.join(overrides)} too"
-        )
-    if threads is not None and threads < 1:
-        raise OptionError(f"threads: expected at least 1, got {threads}")
+        named = ", ".join(f"{key}=" for key in overrides)
+        raise OptionError("layout", f"rwkv.cpp chooses every type by itself, got {named} too")
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        raise OptionError("threads", f"expected at least 1, got {quote(threads)}")
     choice = TypeChoice(parse_output_type(dtype), overrides, rwkv_cpp=layout == "rwkv.cpp")
 
-    destination = Path(dst)
-    check_destination(destination, force=force)
+    destination = check_destination(dst, force=force)
     checkpoint = open_checkpoint(src)
     state = None if time_state is None else open_checkpoint(time_state)
-    for source in filter(None, (checkpoint, state)):
+    sources = [source for source in (checkpoint, state) if source is not None]
+    for source in sources:
         if destination.exists() and destination.samefile(source.path):
-            raise OutputError(f"{destination}: is the input. Try another name")
+            raise OutputError(
+                f"{Path(dst)}: is the input, expected another file", remedy="Try another name"
+            )
     model = identify(checkpoint, state)
     _check_types(model.tensors)
 
@@ -172,11 +170,9 @@ def convert(
         lambda tensor: _choose_type(tensor, choice, checkpoint, warnings),
         lambda tensor: _through_fp16(tensor, choice, checkpoint),
     )
-    with temporary_output(destination, force=force) as temporary:
-        try:
-            found = _Job(plan, temporary, progress).run(min(threads or _processors(), MAX_THREADS))
-        except OSError as error:
-            raise OutputError(f"{destination}: cannot be written: {reason(error)}") from error
+    with temporary_output(destination, force=force) as output:
+        job = _Job(plan, output, {source.path: source.stamp for source in sources}, progress)
+        found = job.run(min(threads or _processors(), MAX_THREADS))
     for placed in plan.tensors:
         warnings.extend(
             f"{placed.tensor.path}: tensor {quote(placed.tensor.name)} {problem}"
@@ -184,7 +180,7 @@ def convert(
         )
     return Summary(
         source=describe(checkpoint, model),
-        path=str(destination),
+        path=str(Path(dst)),
         file_bytes=plan.file_bytes,
         types=count_types((placed.type, math.prod(placed.tensor.shape)) for placed in plan.tensors),
         time_state=next((str(t.path) for t in model.tensors if is_time_state(t.name)), None),
@@ -200,7 +196,8 @@ def _check_types(tensors: tuple[FileTensor, ...]) -> None:
             if part.type.is_quantized:
                 raise ModelError(
                     f"{where}, expected fp32 or fp16, got {part.type}: quantising twice loses more "
-                    "than once. Try the checkpoint, or a file of type fp16"
+                    "than once",
+                    remedy="Try the checkpoint, or a file of type fp16",
                 )
             if part.type not in SOURCE_TYPES:
                 raise ModelError(f"{where}, expected bf16, fp16 or fp32, got {part.type}")
@@ -249,9 +246,16 @@ class _Piece:
 class _Job:
     """Writes the data of a planned file with several threads."""
 
-    def __init__(self, plan: FilePlan, output: Path, progress: Progress | None) -> None:
+    def __init__(
+        self,
+        plan: FilePlan,
+        output: OutputFile,
+        sources: dict[Path, FileStamp],
+        progress: Progress | None,
+    ) -> None:
         self._plan = plan
         self._output = output
+        self._sources = sources
         self._progress = progress
         self._lock = threading.Lock()
         self._stop = False
@@ -266,15 +270,14 @@ class _Job:
         """Does it all; returns what was odd about tensors, by name.
 
         Raises:
-            CheckpointError: the input ended or failed.
-            OSError: the output failed.
+            CheckpointError: the input ended, failed, or was changed meanwhile.
+            OutputError: the output failed, or no thread can be started.
         """
-        with self._output.open("rb+", buffering=0) as file:
-            write_headers(file, self._plan)
+        with self._output.open() as write_at:
+            write_headers(write_at, self._plan)
         with ThreadPoolExecutor(threads, thread_name_prefix="rwkv-convert") as pool:
             try:
-                workers = [pool.submit(self._work) for _ in range(threads)]
-                pending: set[Future[None]] = set(workers)
+                pending = self._start(pool, threads)
                 while pending:
                     done, pending = wait(pending, PROGRESS_SECONDS, FIRST_EXCEPTION)
                     for worker in done:
@@ -284,6 +287,18 @@ class _Job:
             finally:  # also on Ctrl-C: the threads end after the piece at hand
                 self._stop = True
         return self._problems
+
+    def _start(self, pool: ThreadPoolExecutor, threads: int) -> set[Future[None]]:
+        """Puts threads to work, as many as the system allows."""
+        workers: set[Future[None]] = set()
+        for _ in range(threads):
+            try:
+                workers.add(pool.submit(self._work))
+            except RuntimeError:  # the system's limit
+                break
+        if not workers:
+            raise OutputError("threads: expected at least one to be started, got none")
+        return workers
 
     def _cut(self) -> Iterator[_Piece]:
         for placed in self._plan.tensors:
@@ -299,25 +314,26 @@ class _Job:
         """What each thread does: piece after piece."""
         encoder = _Encoder()
         source_buffer = np.empty(PIECE * FP32.size, np.uint8)
-        with (
-            ExitStack() as stack,
-            self._output.open("rb+", buffering=0) as output,
-        ):
-            paths = {placed.tensor.path for placed in self._plan.tensors}
-            readers = {path: stack.enter_context(PieceReader(path)) for path in paths}
+        with ExitStack() as stack, self._output.open() as write_at:
+            readers = {
+                path: stack.enter_context(PieceReader(path, stamp))
+                for path, stamp in self._sources.items()
+            }
             while True:
                 with self._lock:
                     piece = None if self._stop else next(self._pieces, None)
                 if piece is None:
-                    return
+                    break
                 raw = readers[piece.placed.tensor.path].read(piece.view, source_buffer)
                 encoded, problems = encoder.encode(raw, piece.view.type, piece.placed)
-                write_at(output, piece.offset, encoded.data)
+                write_at(piece.offset, encoded.data)
                 with self._lock:
                     self._done_bytes += len(raw)
                     if problems:
                         name = piece.placed.tensor.name
                         self._problems.setdefault(name, set()).update(problems)
+            for reader in readers.values():
+                reader.check_unchanged()
 
 
 class _Encoder:
