@@ -78,8 +78,11 @@ STREAMS = {
 }
 
 
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize("script", STREAMS)
+@pytest.mark.parametrize(
+    ("script", "unbuffered"),
+    [(script, "") for script in STREAMS]
+    + [(script, "1") for script in STREAMS if "full" in script],
+)
 def test_streams(source, tmp_path, script, unbuffered):
     # In a pipeline that ends with `true`, the reader must have gone before anything is written.
     late = script.replace("$RUN", "{ sleep 0.2; $RUN").replace("| true", "; } | true")
@@ -96,6 +99,13 @@ def test_streams(source, tmp_path, script, unbuffered):
     assert [path.name for path in tmp_path.iterdir()] == ["a.bin"] * written
     if written:
         assert shell("$RUN --info a.bin", source, tmp_path)[0] == 0
+
+
+def test_closed_descriptors_are_not_those_of_files(source, tmp_path):
+    """Or else what a library says would end up in the model."""
+    code = "import os, rwkv_convert.ending as e; e.run(lambda: print(os.fstat(0), os.fstat(2)))"
+    script = f"{sys.executable} -c '{code}' <&- 2>&-"
+    assert shell(script, source, tmp_path)[0] == 0
 
 
 def test_python_dash_m_is_the_command(source, tmp_path):
@@ -143,7 +153,7 @@ for at in range(first, stop, step):
 def test_signals_at_any_moment(source, tmp_path):
     """No half file, no traceback; whole files are whole."""
     done = subprocess.run(
-        [sys.executable, "-c", SWEEP, source, tmp_path, "1", "41", "20000"],
+        [sys.executable, "-c", SWEEP, source, tmp_path, "1", "97", "20000"],
         capture_output=True,
         text=True,
         timeout=200,
@@ -166,6 +176,30 @@ def test_signals_at_any_moment(source, tmp_path):
         assert errors == interrupted if code == 130 else errors in ("", interrupted)
         stopped += not left
     assert stopped > 20
+
+
+IMPATIENT = """
+import os, pathlib, signal
+from rwkv_convert import __main__, piece_reader
+def read(self, view, buffer):
+    os.kill(os.getpid(), signal.SIGINT)
+unlink = pathlib.Path.unlink
+def unlink_slowly(self):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.raise_signal(number)
+    unlink(self)
+piece_reader.PieceReader.read = read
+pathlib.Path.unlink = unlink_slowly
+__main__.main()
+"""
+
+
+def test_signals_while_a_signal_is_followed(source, tmp_path):
+    """Ctrl-C again and again: the unfinished file is removed all the same."""
+    command = [sys.executable, "-c", IMPATIENT, source, tmp_path / "a.bin"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 130 and list(tmp_path.iterdir()) == []
+    assert done.stderr == "rwkv-convert: interrupted, no unfinished file remains\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
