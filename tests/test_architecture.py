@@ -34,19 +34,29 @@ def python_imports(folder: Path) -> Arrows:
     return found
 
 
+def native_includes(folder: Path) -> Arrows:
+    """Which files include which others of the project; a name's header and source are one part."""
+    found: Arrows = {}
+    for path in folder.rglob("*.*"):
+        names = re.findall(r'^#include "(?:\w+/)?(\w+)\.h"', path.read_text("utf-8"), re.M)
+        found.setdefault(path.stem, set()).update(set(names) - {path.stem, "rwkv"})
+    return found
+
+
 # The words that introduce a block of arrows in the document, the folder, and what reads the arrows
 # of the code in it.
 PARTS: dict[str, tuple[str, Callable[[Path], Arrows]]] = {
+    "Inside `native/src`": ("native/src", native_includes),
     "Inside `rwkv_convert`": ("packages/rwkv-convert/src/rwkv_convert", python_imports),
 }
 
 
 def documented(text: str, introduction: str) -> Arrows:
-    """The block of arrows that follows a paragraph which begins with the introduction."""
-    match = re.search(rf"^{re.escape(introduction)}.*?\n\n((?:    .*\n)+)", text, re.M | re.S)
+    """The arrows that follow a paragraph which begins with the introduction, up to a table."""
+    match = re.search(rf"^{re.escape(introduction)}.*?\n\n(.*?)(?=^\||\Z)", text, re.M | re.S)
     assert match is not None, f"docs/architecture.md: no arrows after {introduction!r}"
     arrows: Arrows = {}
-    for line in match[1].splitlines():
+    for line in re.findall(r"^    (.* -> .*)$", match[1], re.M):
         # An arrow may lead on: a -> b -> c.
         *froms, last = (group.strip() for group in line.split("->"))
         groups = [[name.strip() for name in group.split(",")] for group in (*froms, last)]

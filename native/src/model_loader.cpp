@@ -9,11 +9,11 @@
 #include <vector>
 
 #include "block_types.h"
+#include "containers.h"
 #include "cpu_cores.h"
 #include "executor.h"
 #include "hash64.h"
 #include "kernels/registry.h"
-#include "model_file.h"
 #include "status.h"
 
 namespace rwkv {
@@ -554,8 +554,8 @@ std::shared_ptr<const Model> load_model(const std::string& path, const ModelOpti
     const rwkv_kernels kernels = choose_kernels();
     const auto model = std::make_shared<Model>(kernels, thread_count(options.n_threads));
     model->path = path;
-    const ModelFile file(path);
-    ModelLoader(*model, file).load(options.ln_x_eps);
+    const std::unique_ptr<ModelFile> file = read_model_file(path);
+    ModelLoader(*model, *file).load(options.ln_x_eps);
     return model;
 }
 

@@ -1,9 +1,8 @@
-// ggmf, the container of rwkv.cpp: a header of six numbers, then tensors one after another. The
-// layout is described in docs/formats.md.
-#include <cstring>
+// A header of six numbers, then tensors one after another: docs/formats.md describes the layout.
+#include "read_ggmf.h"
 
 #include "block_types.h"
-#include "model_file.h"
+#include "file_reader.h"
 #include "status.h"
 
 namespace rwkv {

@@ -17,9 +17,9 @@
 #include <string>
 #include <vector>
 
+#include "containers.h"
 #include "kernels/registry.h"
 #include "memory.h"
-#include "model_file.h"
 #include "status.h"
 
 namespace {
@@ -37,7 +37,8 @@ bool write(std::FILE* file, const std::vector<T>& values) {
 }
 
 bool probe(const char* model, const char* name, const char* x_path, const char* out_path) {
-    const rwkv::ModelFile file(model);
+    const auto opened = rwkv::read_model_file(model);
+    const rwkv::ModelFile& file = *opened;
     const rwkv::Tensor* tensor = file.find(name);
     if (tensor == nullptr || tensor->shape.size() != 2) {
         std::fprintf(stderr, "%s: no matrix '%s'\n", model, name);
