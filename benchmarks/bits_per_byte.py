@@ -4,9 +4,9 @@
 
 The shipped checkpoint reads `examples/heldout_a.txt` once, from a fresh state carried through the
 file. Tokens are bytes; byte t + 1 is scored with the logits after byte t, so the first byte is not
-scored. The text is fed token by token, and in large pieces, which is other code in the engine. The
-reference level is slow: it reads only the beginning of the text, token by token, and the other
-levels are compared with it there.
+scored. The text is fed token by token, and in large pieces, which is other code in the engine; then
+the fp32 model reads it too, and what both expect is compared. The reference level is slow: it reads
+only the beginning of the text, token by token, and the other levels are compared with it there.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -40,11 +39,14 @@ PIECE = 1024
 
 @dataclass
 class Score:
-    """Bits per byte of one type at one level, fed `piece` tokens at a time.
+    """One type at one level, fed `piece` tokens at a time.
 
     Attributes:
-        bits_per_byte: over `n_bytes` bytes.
-        beginning: over the first bytes alone, which the reference level reads too.
+        n_bytes: bytes that were scored.
+        bits_per_byte: over all of them.
+        beginning: over those alone that the reference level reads too.
+        kl: mean Kullback-Leibler divergence from the fp32 file, nats; None if not compared.
+        same_token: the share of places where both put the same byte first; None likewise.
     """
 
     dtype: str
@@ -53,7 +55,9 @@ class Score:
     n_bytes: int
     bits_per_byte: float
     beginning: float
-    seconds: float
+    file_bytes: int
+    kl: float | None = None
+    same_token: float | None = None
 
 
 def bits(logits: NDArray[np.float32], targets: NDArray[np.int32]) -> NDArray[np.float64]:
@@ -64,8 +68,22 @@ def bits(logits: NDArray[np.float32], targets: NDArray[np.int32]) -> NDArray[np.
     return np.asarray(nats / np.log(2))
 
 
+def differences(
+    logits: NDArray[np.float32], reference: NDArray[np.float32]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Of each row, (n, n_vocab): the divergence KL(reference, logits) in nats; the same largest."""
+
+    def log_softmax(values: NDArray[np.float32]) -> NDArray[np.float64]:
+        x = values.astype(np.float64)
+        x -= x.max(axis=1, keepdims=True)
+        return np.asarray(x - np.log(np.exp(x).sum(axis=1, keepdims=True)))
+
+    ours, right = log_softmax(logits), log_softmax(reference)
+    return (np.exp(right) * (right - ours)).sum(axis=1), logits.argmax(1) == reference.argmax(1)
+
+
 def score(
-    path: str, dtype: str, level: str, piece: int, n_bytes: int | None, n_beginning: int
+    path: str, fp32: str, dtype: str, level: str, piece: int, n_bytes: int | None, n_beginning: int
 ) -> Score:
     """Reads the text; runs in a process of its own, because the level is chosen by environment."""
     os.environ["RWKV_KERNELS"] = level
@@ -75,14 +93,28 @@ def score(
         n_bytes = n_beginning
     tokens = np.frombuffer(TEXT.read_bytes()[:n_bytes], np.uint8).astype(np.int32)
     engine = Engine(path, 1)
-    start = time.perf_counter()
-    found = np.concatenate(
-        [bits(engine.feed_all(inputs), targets) for inputs, targets in _pieces(tokens, piece)]
-    )
-    seconds = time.perf_counter() - start
+    beside = Engine(fp32, 1) if piece == PIECE else None
+    found, kl, same = [], [], []
+    for inputs, targets in _pieces(tokens, piece):
+        logits = engine.feed_all(inputs)
+        found.append(bits(logits, targets))
+        if beside is not None:
+            divergence, equal = differences(logits, beside.feed_all(inputs))
+            kl.append(divergence)
+            same.append(equal)
     engine.close()
-    beginning = float(found[: n_beginning - 1].mean())
-    return Score(dtype, level, piece, len(found), float(found.mean()), beginning, seconds)
+    all_bits = np.concatenate(found)
+    return Score(
+        dtype,
+        level,
+        piece,
+        len(all_bits),
+        float(all_bits.mean()),
+        float(all_bits[: n_beginning - 1].mean()),
+        os.stat(path).st_size,
+        float(np.concatenate(kl).mean()) if kl else None,
+        float(np.concatenate(same).mean()) if same else None,
+    )
 
 
 def _pieces(
@@ -93,30 +125,95 @@ def _pieces(
         yield tokens[begin:end], tokens[begin + 1 : end + 1]
 
 
-def tables(scores: list[Score], n_beginning: int) -> list[report.Table]:
-    """A row for each type and level."""
+@dataclass(frozen=True)
+class Cost:
+    """What one type costs at one level.
+
+    Attributes:
+        token_by_token, in_pieces: bits per byte, by the way of feeding.
+        from_reference: the larger of both ways' differences from the reference level over the
+            beginning, as a share; None if that was not measured.
+        kl, same_token: those of Score.
+    """
+
+    type: str
+    level: str
+    file_bytes: int
+    token_by_token: float
+    in_pieces: float
+    from_reference: float | None
+    kl: float | None
+    same_token: float | None
+
+
+def costs(scores: list[Score]) -> list[Cost]:
+    """Both ways of feeding together, for each type and level but the reference's."""
     value = {(s.dtype, s.level, s.piece): s for s in scores}
-    rows = []
+    found = []
     for dtype, level in dict.fromkeys((s.dtype, s.level) for s in scores):
         if level == "reference":
             continue
-        ways = [value[dtype, level, 1], value[dtype, level, PIECE]]
+        single, pieces = value[dtype, level, 1], value[dtype, level, PIECE]
         reference = value.get((dtype, "reference", 1))
-        away = "-"
+        away = None
         if reference is not None:
-            ratios = [way.beginning / reference.beginning for way in ways]
-            away = f"{100 * max(abs(ratio - 1) for ratio in ratios):.3f} %"
-        rows.append([dtype, level, *(f"{way.bits_per_byte:.4f}" for way in ways), away])
-    n_bytes = max(s.n_bytes for s in scores)
+            away = max(abs(s.beginning / reference.beginning - 1) for s in (single, pieces))
+        found.append(
+            Cost(
+                dtype,
+                level,
+                single.file_bytes,
+                single.bits_per_byte,
+                pieces.bits_per_byte,
+                away,
+                pieces.kl,
+                pieces.same_token,
+            )
+        )
+    return found
+
+
+def tables(found: list[Cost], n_bytes: int, n_beginning: int) -> list[report.Table]:
+    """A row for each type and level."""
     return [
         report.Table(
             f"Bits per byte of {n_bytes} bytes; the difference from the reference level is that "
-            f"over the first {n_beginning - 1} bytes, the larger of both ways of feeding",
-            ["type", "level", "token by token", f"{PIECE} tokens at a time", "from reference"],
-            rows,
-            n_labels=2,
+            f"over the first {n_beginning} bytes, the larger of both ways of feeding",
+            ["type, level", "token by token", f"{PIECE} tokens at a time", "from reference"],
+            [
+                [
+                    f"{c.type}, {c.level}",
+                    f"{c.token_by_token:.4f}",
+                    f"{c.in_pieces:.4f}",
+                    "-" if c.from_reference is None else f"{100 * c.from_reference:.3f} %",
+                ]
+                for c in found
+            ],
         )
     ]
+
+
+def highest(found: list[Cost]) -> list[Cost]:
+    """Each type at the highest level, the largest file first."""
+    return sorted({c.type: c for c in found}.values(), key=lambda c: -c.file_bytes)
+
+
+def digest(found: list[Cost]) -> report.Table:
+    """A row for each type: what it costs beside fp32."""
+    return report.Table(
+        "",
+        ["type", "file, MB", "bits per byte", "KL divergence, nats", "same most probable token"],
+        [
+            [
+                c.type,
+                f"{c.file_bytes / 1e6:.1f}",
+                f"{c.in_pieces:.4f}",
+                "-" if c.kl is None else f"{c.kl:.5f}",
+                "-" if c.same_token is None else f"{100 * c.same_token:.1f} %",
+            ]
+            for c in highest(found)
+        ],
+    )
 
 
 def main() -> None:
@@ -151,24 +248,36 @@ def main() -> None:
         tqdm(total=len(runs), disable=None, desc="reading", unit="run") as bar,
     ):
         paths = {}
-        for dtype in types:
+        for dtype in dict.fromkeys(["fp32", *types]):
             paths[dtype] = Path(folder) / f"{dtype}.bin"
             rwkv_convert.convert(CHECKPOINT, paths[dtype], dtype=dtype)
         futures = [
-            pool.submit(score, str(paths[dtype]), dtype, level, piece, args.bytes, args.beginning)
+            pool.submit(
+                score,
+                str(paths[dtype]),
+                str(paths["fp32"]),
+                dtype,
+                level,
+                piece,
+                args.bytes,
+                args.beginning,
+            )
             for dtype, level, piece in runs
         ]
         for future in futures:
             future.add_done_callback(lambda _: bar.update())
         scores = [future.result() for future in futures]
+    found = costs(scores)
+    n_bytes, n_beginning = max(s.n_bytes for s in scores), args.beginning - 1
     report.publish(
         args,
-        "bits-per-byte",
-        machine.sentence(about),
-        tables(scores, args.beginning),
+        [*tables(found, n_bytes, n_beginning), digest(found)],
         {"machine": about, "scores": [asdict(s) for s in scores]},
         args.output.with_suffix(".json"),
     )
+    if args.docs:
+        kept = {"machine": about, "n_bytes": n_bytes, "n_beginning": n_beginning}
+        report.keep("quality", {**kept, "costs": [asdict(c) for c in found]})
 
 
 if __name__ == "__main__":

@@ -8,9 +8,11 @@ import os
 import platform
 import statistics
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .figures import Multiplying, Reading
 from .paths import BUILD, REPO
 from .work import Rates
 
@@ -66,28 +68,25 @@ class Limits:
             kept[kind].append(rate)
         return Rates(read=read, **multiply)
 
-    def as_json(self) -> dict[str, Any]:
-        """Bytes per second (median, least and most measured); multiply-adds per second (median)."""
-        return {
-            "read": [
-                {
-                    "bytes": n,
-                    "threads": t,
-                    "bytes_per_s": statistics.median(rates),
-                    "least": min(rates),
-                    "most": max(rates),
-                }
-                for (n, t), rates in sorted(self._read.items())
-            ],
-            "multiply": [
-                {
-                    "level": level,
-                    "threads": t,
-                    **{kind: statistics.median(rates) for kind, rates in kinds.items()},
-                }
-                for (level, t), kinds in sorted(self._multiply.items())
-            ],
-        }
+    def reading(self) -> list[Reading]:
+        """How fast memory was read."""
+        return [
+            Reading(n, t, statistics.median(rates), min(rates), max(rates))
+            for (n, t), rates in sorted(self._read.items())
+        ]
+
+    def multiplying(self) -> list[Multiplying]:
+        """How fast the levels multiplied."""
+        return [
+            Multiplying(
+                level,
+                t,
+                int8=statistics.median(rates["int8"]),
+                bf16=statistics.median(rates["bf16"]),
+                fp32=statistics.median(rates["fp32"]),
+            )
+            for (level, t), rates in sorted(self._multiply.items())
+        ]
 
 
 def levels() -> list[str]:
@@ -123,10 +122,12 @@ def cpu_flags() -> set[str]:
 
 
 def _commit() -> str:
-    done = subprocess.run(
-        ["git", "-C", str(REPO), "describe", "--always", "--dirty"], capture_output=True, text=True
-    )
-    return done.stdout.strip() or "unknown"
+    """The commit, with "-dirty" if what is measured differs from it: documents do not count."""
+    git = ["git", "-C", str(REPO)]
+    done = subprocess.run([*git, "describe", "--always"], capture_output=True, text=True)
+    changed = [*git, "diff", "--quiet", "HEAD", "--", "native", "packages", "benchmarks"]
+    dirty = "-dirty" if subprocess.run(changed, capture_output=True).returncode == 1 else ""
+    return done.stdout.strip() + dirty or "unknown"
 
 
 def describe() -> dict[str, Any]:
@@ -149,12 +150,12 @@ def describe() -> dict[str, Any]:
     }
 
 
-def sentence(machine: dict[str, Any]) -> str:
-    """The description in one line, for the head of a table."""
+def sentence(machine: Mapping[str, Any]) -> str:
+    """The machine and the software in one line."""
     caches = ", ".join(f"{name} {size}" for name, size in machine["caches"].items())
     return (
-        f"{machine['cpu']} (family/model {machine['cpu_family_model']}), "
-        f"{machine['physical_cores']} cores, {caches}, {machine['memory_gib']} GiB; "
-        f"{machine['compiler']}; {machine['date']}, commit {machine['commit']}, "
-        f"load average {machine['load_average']} at the start"
+        f"{machine['date']}, commit {machine['commit']}: {machine['cpu']} (family/model "
+        f"{machine['cpu_family_model']}), {machine['physical_cores']} cores, {caches}, "
+        f"{machine['memory_gib']} GiB; {machine['compiler']}; load average "
+        f"{machine['load_average']} at the start"
     )

@@ -9,7 +9,9 @@ REPO = Path(__file__).resolve().parent.parent
 BUILD = REPO / "build" / "bench"
 """What is compiled and what is measured."""
 
-DOCS = REPO / "docs" / "benchmarks.md"
+DATA = REPO / "docs" / "benchmarks"
+"""What was measured for the documentation."""
+
 EXAMPLES = REPO / "examples"
 
 

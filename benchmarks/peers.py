@@ -8,7 +8,6 @@ The first run compiles llama.cpp twice (for this processor, and for AVX2 only), 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import statistics
@@ -18,18 +17,19 @@ import tempfile
 import venv
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from . import machine, report
+from . import machine, quiet
+from .figures import Agreement, Figure, Measurements, Peer
 from .models import SHAPES, Shape, checkpoint, into_page_cache, model_file
 from .paths import BUILD, REPO, cache
-from .speed import Task, add_output_options, choose_levels, numbers, tasks
+from .speed import Task, add_output_options, choose_levels, numbers, publish, tasks
+from .work import work_of
 from .worker import Worker
 
 PEERS = ("llama.cpp", "rwkv")
@@ -153,88 +153,6 @@ class Contender:
             yield worker
 
 
-@dataclass
-class Pair:
-    """Ours and a peer at the same work.
-
-    Attributes:
-        ours, peer: tokens per second, medians.
-        ratio: the median of the ratios of neighbouring runs.
-    """
-
-    shape: str
-    dtype: str
-    threads: int
-    work: str
-    level: str
-    ours: float
-    peer_name: str
-    peer: float
-    ratio: float
-
-
-@dataclass
-class Agreement:
-    """How far a peer's logits are from ours, after each of some tokens.
-
-    Attributes:
-        largest: the largest difference; scale: the largest logit.
-        same_token: at how many of `tokens` places both put the same token first.
-    """
-
-    shape: str
-    dtype: str
-    peer_name: str
-    largest: float
-    scale: float
-    same_token: int
-    tokens: int
-
-
-@dataclass
-class Results:
-    """All that a run found."""
-
-    pairs: list[Pair] = field(default_factory=list)
-    agreements: list[Agreement] = field(default_factory=list)
-    engines: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    def added_to(self, earlier: Results) -> Results:
-        """Both, in the order of the earlier one; what both measured is taken from this one."""
-        pairs = {
-            (p.shape, p.dtype, p.threads, p.work, p.level, p.peer_name): p
-            for p in (*earlier.pairs, *self.pairs)
-        }
-        agreements = {
-            (a.shape, a.dtype, a.peer_name): a for a in (*earlier.agreements, *self.agreements)
-        }
-        engines = {**earlier.engines, **self.engines}
-        return Results(list(pairs.values()), list(agreements.values()), engines)
-
-
-def read_results(path: Path, about: dict[str, Any]) -> Results:
-    """What an earlier run wrote; nothing, if there was none.
-
-    Raises:
-        SystemExit: it was on another machine or of another commit, so that its figures do not
-            belong into one table with those of `about`.
-    """
-    if not path.exists():
-        return Results()
-    found = json.loads(path.read_text())
-    for name in ("cpu", "commit"):
-        if found["machine"][name] != about[name]:
-            raise SystemExit(
-                f"--add: {path}: {name}, expected {about[name]}, got {found['machine'][name]}. "
-                "Try without --add, or with another --output."
-            )
-    return Results(
-        [Pair(**pair) for pair in found["pairs"]],
-        [Agreement(**agreement) for agreement in found["agreements"]],
-        found["engines"],
-    )
-
-
 # The types of the table, and what each is held against.
 TYPES = {
     "q4_0": ("llama.cpp", "llama.cpp, AVX2"),
@@ -294,14 +212,15 @@ def compare(
     threads: int,
     pairs: list[tuple[Contender, Contender]],
     args: argparse.Namespace,
-    results: Results,
-) -> None:
+    limits: machine.Limits,
+) -> list[Figure]:
     """Opens all contenders for one model, and has them work in turns."""
+    found = []
+    others = quiet.Others()
+    work = work_of(model_file(shape, dtype))
     contenders = {c.name: c for pair in pairs for c in pair}
     with ExitStack() as stack:
         opened = {name: stack.enter_context(c.open(threads)) for name, c in contenders.items()}
-        for name, worker in opened.items():
-            results.engines[f"{shape.name} {dtype} {threads} {name}"] = worker.opened
         # For each piece of work, the contenders that can do it, and are not alone in that.
         plan = []
         for task in tasks([512], [16]):
@@ -312,35 +231,54 @@ def compare(
         with tqdm(total=steps, disable=None, leave=False) as bar:
             for task, able, names in plan:
                 rates: dict[str, list[float]] = {name: [] for name in names}
+                shares: dict[str, list[float]] = {name: [] for name in names}
                 for _ in range(args.repeats):
-                    for name in names:
+                    others.look()
+                    for name, contender in names.items():
                         bar.set_description(
                             f"{shape.name} {dtype} {threads} threads {task.name}: {name}"
                         )
+                        if contender.level is not None:
+                            can = limits.measure(work.decode_bytes, threads, contender.level)
                         answer = opened[name].ask(**task.request, seconds=args.seconds)
                         rates[name].append(task.tokens / answer["seconds"])
+                        if contender.level is not None:
+                            shares[name].append(task.limit(work, can) / answer["seconds"])
                         bar.update()
-                for us, them in able:
-                    results.pairs.append(
-                        Pair(
+                disturbance = others.median()
+                for us in dict.fromkeys(us for us, _ in able):
+                    found.append(
+                        Figure(
                             shape.name,
                             dtype,
+                            us.level or "",
                             threads,
                             task.name,
-                            us.level or "",
                             statistics.median(rates[us.name]),
-                            them.name,
-                            statistics.median(rates[them.name]),
-                            statistics.median(
-                                a / b for a, b in zip(rates[us.name], rates[them.name], strict=True)
+                            statistics.median(shares[us.name]),
+                            tuple(
+                                Peer(
+                                    them.name,
+                                    statistics.median(rates[them.name]),
+                                    statistics.median(
+                                        ours / theirs
+                                        for ours, theirs in zip(
+                                            rates[us.name], rates[them.name], strict=True
+                                        )
+                                    ),
+                                )
+                                for other, them in able
+                                if other == us
                             ),
+                            disturbance,
                         )
                     )
+    return found
 
 
 def check_agreement(
-    shape: Shape, dtype: str, pairs: list[tuple[Contender, Contender]], results: Results
-) -> None:
+    shape: Shape, dtype: str, pairs: list[tuple[Contender, Contender]]
+) -> list[Agreement]:
     """Whether the peers compute the same model: their logits beside ours, unquantised."""
     tokens = np.random.default_rng(5).integers(1, shape.n_vocab, 16).tolist()
 
@@ -352,10 +290,11 @@ def check_agreement(
             found: NDArray[np.float32] = np.load(out)
             return found
 
+    found = []
     peers = {them.name: (us, them) for us, them in pairs}
     for name, (us, them) in peers.items():
         a, b = logits(us), logits(them)
-        results.agreements.append(
+        found.append(
             Agreement(
                 shape.name,
                 dtype,
@@ -366,49 +305,10 @@ def check_agreement(
                 len(tokens),
             )
         )
+    return found
 
 
 # ---- the command -------------------------------------------------------------------------------
-
-
-def tables(results: Results) -> list[report.Table]:
-    """Pairs with ratios, and whether the peers compute the same."""
-    pairs = report.Table(
-        "Tokens per second, ours and the peer's (all sequences together)",
-        ["model", "type", "threads", "work", "our level", "peer", "ours", "peer's", "ratio"],
-        [
-            [
-                p.shape,
-                p.dtype,
-                str(p.threads),
-                p.work,
-                p.level,
-                p.peer_name,
-                report.number(p.ours),
-                report.number(p.peer),
-                f"{p.ratio:.2f} ×",
-            ]
-            for p in results.pairs
-        ],
-        n_labels=6,
-    )
-    agreement = report.Table(
-        "Whether the peer computes the same: logits after 16 random tokens, beside ours",
-        ["model", "type", "peer", "largest difference", "largest logit", "same first token"],
-        [
-            [
-                a.shape,
-                a.dtype,
-                a.peer_name,
-                f"{a.largest:.2g}",
-                f"{a.scale:.2g}",
-                f"{a.same_token} of {a.tokens}",
-            ]
-            for a in results.agreements
-        ],
-        n_labels=3,
-    )
-    return [pairs, agreement] if results.agreements else [pairs]
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -423,7 +323,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--repeats", type=int, default=None, help="turns (default: 7)")
     add("--seconds", type=float, default=None, help="length of a turn (default: 1)")
     add("--quick", action="store_true", help="0.1B in q4_0, three short turns")
-    add("--add", action="store_true", help="add to what earlier runs of this commit wrote")
     add("--output", type=Path, default=BUILD / "peers", help="where to: .json is added")
     add_output_options(parser)
     args = parser.parse_args(arguments)
@@ -459,26 +358,20 @@ def main() -> None:
                 plan.append((SHAPES[name], dtype, pairs))
     if not plan:
         raise SystemExit("no peer has these types and levels, see --types, --levels and --peers")
+    if args.docs:
+        quiet.require(quiet.now())
     about = machine.describe()
-    path = args.output.with_suffix(".json")
-    earlier = read_results(path, about) if args.add else Results()
-    results = Results()
+    found = Measurements()
+    limits = machine.Limits()
     for shape, dtype, pairs in plan:
         if dtype in ("fp16", "fp32"):
-            check_agreement(shape, dtype, pairs, results)
+            found.agreements += check_agreement(shape, dtype, pairs)
         elif args.quick:
-            check_agreement(shape, "fp16", pairs_of(shape, "fp16", here[-1:], PEERS[:1]), results)
+            first = pairs_of(shape, "fp16", here[-1:], PEERS[:1])
+            found.agreements += check_agreement(shape, "fp16", first)
         for threads in args.threads:
-            compare(shape, dtype, threads, pairs, args, results)
-    results = results.added_to(earlier)
-    report.publish(
-        args,
-        "peers",
-        machine.sentence(about),
-        tables(results),
-        {"machine": about, **asdict(results)},
-        path,
-    )
+            found.figures += compare(shape, dtype, threads, pairs, args, limits)
+    publish(args, "bench:peers", about, found)
 
 
 if __name__ == "__main__":

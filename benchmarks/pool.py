@@ -22,10 +22,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from . import machine, report
+from . import machine, quiet, report
 from .models import SHAPES, TYPES, into_page_cache, model_file
 from .paths import BUILD
 from .speed import add_output_options, numbers
+from .units import count, number, percent
 from .worker import Worker
 
 # It says that it has begun, and ends with its parent, however that ends.
@@ -101,7 +102,7 @@ def pool_costs(threads: list[int], seconds: float) -> list[dict[str, Any]]:
     return costs
 
 
-def measure(args: argparse.Namespace) -> list[Decoding]:
+def measure(args: argparse.Namespace, others: quiet.Others) -> list[Decoding]:
     """Decodes in turns, alone and beside a neighbour, with each number of threads."""
     path = model_file(SHAPES[args.shape], args.type)
     into_page_cache(path)
@@ -118,6 +119,7 @@ def measure(args: argparse.Namespace) -> list[Decoding]:
                     rates.append(1 / worker.ask("decode", seconds=args.seconds)["mean_seconds"])
 
                 for _ in range(args.repeats):
+                    others.look()
                     decode(alone)
                     with neighbour(cpu):
                         decode(beside)
@@ -155,8 +157,8 @@ def tables(costs: list[dict[str, Any]], found: list[Decoding]) -> list[report.Ta
         [
             [
                 str(c["threads"]),
-                *(report.number(c[name] * 1e6) for name in microseconds),
-                report.number(c["idle"] * 1e3),
+                *(number(c[name] * 1e6) for name in microseconds),
+                number(c["idle"] * 1e3),
             ]
             for c in costs
         ],
@@ -165,9 +167,6 @@ def tables(costs: list[dict[str, Any]], found: list[Decoding]) -> list[report.Ta
         "Decoding, tokens per second, alone and beside a process that never rests, on one core",
         [
             "model",
-            "type",
-            "level",
-            "threads",
             "alone",
             "beside it",
             "kept",
@@ -176,19 +175,15 @@ def tables(costs: list[dict[str, Any]], found: list[Decoding]) -> list[report.Ta
         ],
         [
             [
-                d.shape,
-                d.dtype,
-                d.level,
-                str(d.threads),
-                report.number(d.alone),
-                report.number(d.beside),
-                report.percent(d.kept),
-                report.percent(d.cores_left),
-                report.number(d.idle * 1e3),
+                f"{d.shape}, {d.dtype}, {d.level}, {count(d.threads, 'thread')}",
+                number(d.alone),
+                number(d.beside),
+                percent(d.kept),
+                percent(d.cores_left),
+                number(d.idle * 1e3),
             ]
             for d in found
         ],
-        n_labels=4,
     )
     return [alone, beside]
 
@@ -221,17 +216,17 @@ def main() -> None:
     """The command."""
     args = parse()
     machine.build_native()
+    if args.docs:
+        quiet.require(quiet.now())
     about = machine.describe()
     costs = pool_costs(args.threads, args.seconds)
-    found = measure(args)
-    report.publish(
-        args,
-        "pool",
-        machine.sentence(about),
-        tables(costs, found),
-        {"machine": about, "pool": costs, "decoding": [asdict(d) for d in found]},
-        args.output.with_suffix(".json"),
-    )
+    others = quiet.Others()
+    found = measure(args, others)
+    result = {"machine": about, "pool": costs, "decoding": [asdict(d) for d in found]}
+    report.publish(args, tables(costs, found), result, args.output.with_suffix(".json"))
+    if args.docs:
+        quiet.require(others.median())
+        report.keep("pool", result)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Tables: on the terminal, as Markdown, and in docs/benchmarks.md."""
+"""Tables: on the terminal and as Markdown."""
 
 from __future__ import annotations
 
@@ -12,33 +12,34 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from .paths import DOCS
+from .paths import DATA
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under a title; the first `n_labels` columns are names, the others figures."""
+    """Rows of text under a title; the first column is names, the others are figures."""
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
-    n_labels: int = 1
 
     def print(self, console: Console) -> None:
         """On the terminal."""
         table = RichTable(title=self.title, title_justify="left")
         for i, column in enumerate(self.columns):
-            table.add_column(column, justify="left" if i < self.n_labels else "right")
+            table.add_column(column, justify="left" if i == 0 else "right")
         for row in self.rows:
             table.add_row(*row)
         console.print(table)
 
     def markdown(self) -> str:
         """As Markdown."""
-        rule = ["---" if i < self.n_labels else "---:" for i in range(len(self.columns))]
+        rule = ["---" if i == 0 else "---:" for i in range(len(self.columns))]
         lines = [self.columns, rule, *self.rows]
         text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-        return f"{self.title}\n\n{text}\n"
+        for unit in ("%", "×"):  # not parted from its number at the end of a line
+            text = text.replace(f" {unit}", f"\N{NO-BREAK SPACE}{unit}")
+        return f"{self.title}\n\n{text}\n" if self.title else f"{text}\n"
 
 
 def show(tables: Sequence[Table]) -> None:
@@ -46,11 +47,6 @@ def show(tables: Sequence[Table]) -> None:
     console = Console(width=None if os.isatty(1) else 200)
     for table in tables:
         table.print(console)
-
-
-def markdown(head: str, tables: Sequence[Table]) -> str:
-    """A line about the machine, then the tables."""
-    return "\n".join([head + "\n", *(table.markdown() for table in tables)])
 
 
 def between(text: str, section: str, new: str) -> str:
@@ -67,34 +63,18 @@ def between(text: str, section: str, new: str) -> str:
     return f"{head}{begin}\n{new.strip()}\n\n{end}{tail}"
 
 
-def publish(
-    args: Any,
-    section: str,
-    head: str,
-    tables: Sequence[Table],
-    result: dict[str, Any],
-    json_path: Path,
-) -> None:
-    """Prints the tables, writes the JSON, and does what --markdown and --docs ask."""
+def publish(args: Any, tables: Sequence[Table], result: dict[str, Any], json_path: Path) -> None:
+    """Prints the tables, as Markdown too if --markdown asks, and writes the JSON."""
     show(tables)
     json_path.parent.mkdir(parents=True, exist_ok=True)
     json_path.write_text(json.dumps(result, indent=1) + "\n")
     print(f"JSON: {json_path}")
-    text = markdown(head, tables)
     if args.markdown:
-        print(text)
-    if args.docs:
-        DOCS.write_text(between(DOCS.read_text(), section, text))
-        print(f"{DOCS}: rewrote section '{section}'")
+        print("\n".join(table.markdown() for table in tables))
 
 
-def number(value: float) -> str:
-    """Three digits that matter, no exponent."""
-    if value >= 100:
-        return f"{value:.0f}"
-    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-
-
-def percent(share: float) -> str:
-    """A share as whole percents."""
-    return f"{100 * share:.0f} %"
+def keep(name: str, result: dict[str, Any]) -> None:
+    """Puts the result of a command whose tables are all of one run into docs/benchmarks/."""
+    path = DATA / f"{name}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"{path}: kept. `hatch run bench:docs` writes the pages")

@@ -15,47 +15,16 @@ from typing import Any
 
 from tqdm import tqdm
 
-from . import machine, report
+from . import figures, machine, quiet, report, tables
+from .figures import Figure, Measurements, Opening
 from .models import DEFAULT_SHAPES, SHAPES, TYPES, into_page_cache, model_file
-from .paths import BUILD
+from .paths import BUILD, DATA
+from .units import number
 from .work import Rates, Work, concurrent_limit, decode_limit, prefill_limit, work_of
 from .worker import Worker
 
 LOADS = 3
 """How often a model is opened to take the median time."""
-
-
-@dataclass
-class Figure:
-    """One measured number.
-
-    Attributes:
-        work: "decode", "prefill N" or "N sequences".
-        tokens_per_s: of all sequences together; median of the repeats.
-        share: of the machine's limit, measured beside each of them; median of the ratios.
-    """
-
-    shape: str
-    dtype: str
-    level: str
-    threads: int
-    work: str
-    tokens_per_s: float
-    share: float
-
-
-@dataclass
-class Opening:
-    """What opening a model takes: seconds (median), resident bytes of the process afterwards."""
-
-    shape: str
-    dtype: str
-    level: str
-    threads: int
-    seconds: float
-    resident_bytes: int
-    resident_before: int
-    file_bytes: int
 
 
 @dataclass(frozen=True)
@@ -117,7 +86,7 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     """What every benchmark offers beside its table."""
     parser.add_argument("--markdown", action="store_true", help="print the tables as Markdown too")
     parser.add_argument(
-        "--docs", action="store_true", help="put the tables into docs/benchmarks.md"
+        "--docs", action="store_true", help="keep what is measured in docs/benchmarks/"
     )
 
 
@@ -152,12 +121,10 @@ def choose_levels(wanted: str | None, quick: bool) -> list[str]:
     return wanted.split(",")
 
 
-def measure(
-    args: argparse.Namespace, levels: list[str], limits: machine.Limits
-) -> tuple[list[Figure], list[Opening]]:
+def measure(args: argparse.Namespace, levels: list[str], limits: machine.Limits) -> Measurements:
     """Runs everything, each run after a measurement of the limits."""
-    figures: list[Figure] = []
-    openings: list[Opening] = []
+    found = Measurements()
+    others = quiet.Others()
     plan = tasks(args.prefill, args.sequences)
     runs = [
         (shape, dtype, level, threads)
@@ -182,7 +149,7 @@ def measure(
                 opened.append(worker.opened)
                 if i < LOADS - 1:
                     worker.__exit__(None, None, None)
-            openings.append(
+            found.openings.append(
                 Opening(
                     shape,
                     dtype,
@@ -200,11 +167,12 @@ def measure(
                     bar.set_description(f"{where}: {task.name}")
                     seconds, shares = [], []
                     for _ in range(args.repeats):
+                        others.look()
                         rates = limits.measure(work.decode_bytes, threads, level)
                         answer = worker.ask(**task.request, seconds=args.seconds)
                         seconds.append(answer["seconds"])
                         shares.append(task.limit(work, rates) / answer["seconds"])
-                    figures.append(
+                    found.figures.append(
                         Figure(
                             shape,
                             dtype,
@@ -213,110 +181,59 @@ def measure(
                             task.name,
                             task.tokens / statistics.median(seconds),
                             statistics.median(shares),
+                            others=others.median(),
                         )
                     )
                     bar.update()
-    return figures, openings
+    found.reading, found.multiplying = limits.reading(), limits.multiplying()
+    return found
 
 
-def tables(
-    figures: list[Figure], openings: list[Opening], limits: machine.Limits
-) -> list[report.Table]:
-    """Tokens per second with the share of the limit; opening; the limits themselves."""
-    works = list(dict.fromkeys(figure.work for figure in figures))
-    rows: dict[tuple[str, str, str, int], dict[str, Figure]] = {}
-    for figure in figures:
-        key = (figure.shape, figure.dtype, figure.level, figure.threads)
-        rows.setdefault(key, {})[figure.work] = figure
-    speed = report.Table(
-        "Tokens per second (all sequences together) and share of the machine's limit",
-        ["model", "type", "level", "threads", *works],
-        [
-            [
-                *map(str, key),
-                *(
-                    f"{report.number(row[w].tokens_per_s)} ({report.percent(row[w].share)})"
-                    for w in works
-                ),
-            ]
-            for key, row in rows.items()
-        ],
-        n_labels=4,
-    )
-    opening = report.Table(
-        "Opening a model whose file is in the page cache",
-        [
-            "model",
-            "type",
-            "level",
-            "threads",
-            "file MB",
-            "seconds",
-            "resident MB",
-            "resident / file",
-        ],
-        [
-            [
-                o.shape,
-                o.dtype,
-                o.level,
-                str(o.threads),
-                report.number(o.file_bytes / 1e6),
-                f"{o.seconds:.3f}",
-                f"{o.resident_bytes / 1e6:.0f} (before: {o.resident_before / 1e6:.0f})",
-                f"{(o.resident_bytes - o.resident_before) / o.file_bytes:.3f}",
-            ]
-            for o in openings
-        ],
-        n_labels=4,
-    )
-    measured = limits.as_json()
-    reading = report.Table(
-        "Limits: reading, GB/s",
-        ["buffer MB", "threads", "median", "least", "most"],
-        [
-            [
-                report.number(entry["bytes"] / 1e6),
-                str(entry["threads"]),
-                *(report.number(entry[k] / 1e9) for k in ("bytes_per_s", "least", "most")),
-            ]
-            for entry in measured["read"]
-        ],
-        n_labels=2,
-    )
-    multiplying = report.Table(
-        "Limits: 10^9 multiply-adds per second",
-        ["level", "threads", "int8", "bf16", "fp32"],
-        [
-            [
-                entry["level"],
-                str(entry["threads"]),
-                *(
-                    report.number(entry[k] / 1e9) if entry[k] else "-"
-                    for k in ("int8", "bf16", "fp32")
-                ),
-            ]
-            for entry in measured["multiply"]
-        ],
-        n_labels=2,
-    )
-    return [speed, opening, reading, multiplying]
+def publish(
+    args: argparse.Namespace, command: str, about: dict[str, Any], found: Measurements
+) -> None:
+    """Prints the tables, writes the JSON, and keeps what --docs asks to keep.
+
+    Raises:
+        SystemExit: --docs, and the machine was not quiet all the time. The figures between whose
+            runs it was are kept.
+    """
+    run = figures.run_name(command, about)
+    found = found.named(run, about)
+    shown = [
+        *tables.speed(found.figures),
+        *tables.peers(found.figures),
+        *tables.agreements(found.agreements),
+        *tables.openings(found.openings),
+        *tables.limits(found),
+    ]
+    report.publish(args, shown, asdict(found), args.output.with_suffix(".json"))
+    if args.docs:
+        quiet_ones, disturbed = found.parted(quiet.QUIET)
+        figures.keep(DATA / "speed.json", quiet_ones)
+        print(f"{DATA / 'speed.json'}: kept. `hatch run bench:docs` writes the pages")
+        if disturbed:
+            raise SystemExit(
+                f"--docs: other processes, expected at most {quiet.QUIET} cores in use, got more "
+                "beside these, which were not kept: "
+                + "; ".join(f"{' '.join(map(str, f.key))} ({f.others:.2f})" for f in disturbed)
+            )
 
 
-def plot(figures: list[Figure], path: Path, title: str) -> None:
+def plot(rows: list[Figure], path: Path, title: str) -> None:
     """Bars of the share of the limit: a panel for each shape and kind of work."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    threads = max(figure.threads for figure in figures)
-    shown = [figure for figure in figures if figure.threads == threads]
-    shapes = list(dict.fromkeys(figure.shape for figure in shown))
+    threads = max(figure.threads for figure in rows)
+    shown = [figure for figure in rows if figure.threads == threads]
+    shapes = list(dict.fromkeys(figure.model for figure in shown))
     works = list(dict.fromkeys(figure.work for figure in shown))
     levels = list(dict.fromkeys(figure.level for figure in shown))
-    types = list(dict.fromkeys(figure.dtype for figure in shown))
-    value = {(f.shape, f.work, f.level, f.dtype): f for f in shown}
+    types = list(dict.fromkeys(figure.type for figure in shown))
+    value = {(f.model, f.work, f.level, f.type): f for f in shown}
     grid, axes = pyplot.subplots(
         len(works),
         len(shapes),
@@ -333,8 +250,10 @@ def plot(figures: list[Figure], path: Path, title: str) -> None:
                     x + (i - (len(levels) - 1) / 2) * 0.8 / len(levels) for x in range(len(types))
                 ]
                 bars = [value[shape, work, level, dtype] for dtype in types]
-                drawn = ax.bar(at, [100 * b.share for b in bars], 0.8 / len(levels), label=level)
-                labels = [report.number(b.tokens_per_s) for b in bars]
+                drawn = ax.bar(
+                    at, [100 * (b.share or 0) for b in bars], 0.8 / len(levels), label=level
+                )
+                labels = [number(b.tokens_per_s) for b in bars]
                 ax.bar_label(drawn, labels, fontsize=6)
             ax.set_title(f"{shape}, {work}", fontsize=9)
             ax.set_xticks(range(len(types)), types, fontsize=8)
@@ -354,27 +273,15 @@ def main() -> None:
     args = parse()
     machine.build_native()
     levels = choose_levels(args.levels, args.quick)
+    if args.docs:
+        quiet.require(quiet.now())
     about = machine.describe()
-    limits = machine.Limits()
-    figures, openings = measure(args, levels, limits)
-    result = {
-        "machine": about,
-        "limits": limits.as_json(),
-        "figures": [asdict(figure) for figure in figures],
-        "openings": [asdict(opening) for opening in openings],
-    }
-    head = machine.sentence(about)
-    report.publish(
-        args,
-        "speed",
-        head,
-        tables(figures, openings, limits),
-        result,
-        args.output.with_suffix(".json"),
-    )
+    found = measure(args, levels, machine.Limits())
     picture = args.output.with_suffix(".png")
-    plot(figures, picture, f"{about['cpu']}, {about['date']}")
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    plot(found.figures, picture, f"{about['cpu']}, {about['date']}")
     print(f"plot: {picture}")
+    publish(args, "bench", about, found)
 
 
 if __name__ == "__main__":

@@ -3,49 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from benchmarks.figures import Figure, Peer
 from benchmarks.models import SHAPES
-from benchmarks.peers import (
-    TYPES,
-    Agreement,
-    Contender,
-    Pair,
-    Results,
-    compare,
-    default_levels,
-    opponents,
-    pairs_of,
-    parse,
-    read_results,
-)
-from benchmarks.speed import tasks
+from benchmarks.peers import TYPES, Contender, compare, default_levels, opponents, pairs_of, parse
+from benchmarks.speed import Task, tasks
 
-from benchmarks import peers
+from benchmarks import peers, quiet
 
 HERE = ["reference", "avx2", "avx512", "avx512_vnni"]
-ABOUT = {"cpu": "a processor", "commit": "1234567"}
-
-
-def pair(**changes: Any) -> Pair:
-    values = {
-        "shape": "0.1B",
-        "dtype": "q4_0",
-        "threads": 2,
-        "work": "decode",
-        "level": "avx2",
-        "ours": 300.0,
-        "peer_name": "llama.cpp, AVX2",
-        "peer": 200.0,
-        "ratio": 1.5,
-    }
-    return Pair(**{**values, **changes})
 
 
 def test_types_have_the_peers_that_offer_them() -> None:
@@ -117,6 +90,18 @@ class FakeWorker:
         return {"seconds": self._seconds[turn - 1]}
 
 
+class Limits:
+    """Says what the machine can do, and notes what was asked."""
+
+    def __init__(self, seconds: list[float]) -> None:
+        self.asked: list[tuple[int, int, str]] = []
+        self._seconds = iter(seconds)
+
+    def measure(self, n_bytes: int, threads: int, level: str) -> float:
+        self.asked.append((n_bytes, threads, level))
+        return next(self._seconds)
+
+
 def test_compare_takes_turns_and_gives_the_median_of_neighbours(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -132,17 +117,27 @@ def test_compare_takes_turns_and_gives_the_median_of_neighbours(
     monkeypatch.setattr(Contender, "open", opened)
     us = Contender("ours", "runtime", Path(), level="avx2")
     them = Contender("rwkv", "rwkv_package:bf16", Path())
-    results = Results()
+    # Half of the limit in the first turn, a quarter in the second, a sixth in the third.
+    limits = Limits([0.5, 0.5, 0.5] * 2)
+    monkeypatch.setattr(peers, "work_of", lambda path: SimpleNamespace(decode_bytes=7))
+    monkeypatch.setattr(peers, "model_file", lambda shape, dtype: Path(dtype))
+
+    def limited(*arguments: Any) -> list[Task]:
+        return [replace(task, limit=lambda work, rates: rates) for task in tasks(*arguments)]
+
+    monkeypatch.setattr(peers, "tasks", limited)
+    looks = iter([0.0, 0.3, 0.1, 0.0, 0.2, 0.0])
+    monkeypatch.setattr(quiet.Others, "look", lambda self: self._seen.append(next(looks)))
     args = argparse.Namespace(repeats=3, seconds=1.0)
-    compare(SHAPES["0.1B"], "fp16", 2, [(us, them)], args, results)
+    found = compare(SHAPES["0.1B"], "fp16", 2, [(us, them)], args, limits)
     # No many sequences: the package cannot.
     works = [work for work in ("decode", "prefill") for _ in range(6)]
     assert asked == [(name, w) for name, w in zip(["ours", "rwkv"] * 6, works, strict=True)]
-    assert results.pairs == [
-        pair(dtype="fp16", work=work, ours=n / 2, peer=n / 4, peer_name="rwkv", ratio=2.0)
-        for work, n in (("decode", 1), ("prefill 512", 512))
+    assert limits.asked == [(7, 2, "avx2")] * 6
+    assert found == [
+        Figure("0.1B", "fp16", "avx2", 2, work, n / 2, 0.25, (Peer("rwkv", n / 4, 2.0),), others)
+        for work, n, others in (("decode", 1, 0.1), ("prefill 512", 512, 0.0))
     ]
-    assert results.engines["0.1B fp16 2 rwkv"] == {"engine": "rwkv"}
 
 
 def test_contender_can_do_what_its_engine_can() -> None:
@@ -150,30 +145,6 @@ def test_contender_can_do_what_its_engine_can() -> None:
     package = Contender("p", "rwkv_package:fp32", Path())
     assert [package.can(task) for task in (decode, prefill, concurrent)] == [True, True, False]
     assert Contender("l", "llama_cpp", Path()).can(concurrent)
-
-
-def test_added_results_replace_their_like_and_keep_the_others() -> None:
-    earlier = Results([pair(), pair(work="prefill 512")], [], {"a": {"threads": 1}})
-    later = Results([pair(ratio=1.75), pair(dtype="q8_0")], [], {"b": {}})
-    both = later.added_to(earlier)
-    assert both.pairs == [pair(ratio=1.75), pair(work="prefill 512"), pair(dtype="q8_0")]
-    assert both.engines == {"a": {"threads": 1}, "b": {}}
-
-
-def test_read_results_gives_back_what_was_written(tmp_path: Path) -> None:
-    path = tmp_path / "peers.json"
-    assert read_results(path, ABOUT) == Results()
-    results = Results([pair()], [Agreement("0.1B", "fp16", "x", 0.1, 5.0, 16, 16)], {"a": {}})
-    path.write_text(json.dumps({"machine": ABOUT, **asdict(results)}))
-    assert read_results(path, ABOUT) == results
-
-
-@pytest.mark.parametrize("name", ["cpu", "commit"])
-def test_read_results_refuses_another_machine_or_commit(tmp_path: Path, name: str) -> None:
-    path = tmp_path / "peers.json"
-    path.write_text(json.dumps({"machine": {**ABOUT, name: "another"}, **asdict(Results())}))
-    with pytest.raises(SystemExit, match=f"{name}, expected {ABOUT[name]}, got another"):
-        read_results(path, ABOUT)
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def test_tables_show_microseconds_and_shares() -> None:
     alone, beside = tables(costs, found)
     assert alone.rows == [["2", "0.12", "0.09", "0.30", "110", "0.05"]]
     assert beside.rows == [
-        ["0.1B", "q4_0", "avx2", "2", "350", "245", "70 %", "75 %", "0.10"],
+        ["0.1B, q4_0, avx2, 2 threads", "350", "245", "70 %", "75 %", "0.10"],
     ]
     assert all(len(t.columns) == len(row) for t in (alone, beside) for row in t.rows)
 

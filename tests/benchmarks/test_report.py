@@ -1,11 +1,10 @@
-"""Tables and the page they go to."""
+"""Tables, and the places in pages that they go to."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-from benchmarks.report import Table, between, markdown, number, percent
+from benchmarks.report import Table, between
+from benchmarks.units import number, percent
 
 PAGE = "above\n<!-- begin speed -->\nold\n<!-- end speed -->\nbelow\n"
 
@@ -21,17 +20,14 @@ def test_between_refuses_a_page_without_the_section() -> None:
         between(PAGE, "peers", "new")
 
 
-def test_page_has_the_sections_that_the_commands_rewrite(repo: Path) -> None:
-    page = (repo / "docs" / "benchmarks.md").read_text()
-    for section in ("speed", "peers", "pool", "bits-per-byte"):
-        assert "new" in between(page, section, "new")
-
-
 def test_markdown_aligns_figures_to_the_right() -> None:
     table = Table("Title", ["name", "figure"], [["a", "1"]])
-    assert markdown("head", [table]) == (
-        "head\n\nTitle\n\n| name | figure |\n| --- | ---: |\n| a | 1 |\n"
-    )
+    assert table.markdown() == "Title\n\n| name | figure |\n| --- | ---: |\n| a | 1 |\n"
+
+
+def test_markdown_does_not_part_a_unit_from_its_number() -> None:
+    text = Table("", ["name", "figure"], [["a", "9 (79 %, 2.00 ×)"]]).markdown()
+    assert text.endswith("| a | 9 (79\N{NO-BREAK SPACE}%, 2.00\N{NO-BREAK SPACE}×) |\n")
 
 
 @pytest.mark.parametrize(

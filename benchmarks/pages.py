@@ -1,0 +1,180 @@
+"""What the documentation shows of measurements, written from docs/benchmarks/*.json.
+
+`python -m benchmarks.pages` rewrites what stands between markers in the pages.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from . import bits_per_byte, figures, machine, pool, tables
+from .figures import Measurements
+from .paths import DATA, REPO
+from .report import Table, between
+from .units import percent
+
+DIGEST_MODEL = "0.4B"
+
+
+def speed_file() -> Measurements:
+    """The measurements that the documentation shows."""
+    return figures.read(DATA / "speed.json")
+
+
+def _other(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((DATA / f"{name}.json").read_text())
+    return found
+
+
+# ---- sections ----------------------------------------------------------------------------------
+
+
+def _markdown(parts: list[str | Table]) -> str:
+    return "\n".join(p.markdown() if isinstance(p, Table) else f"{p}\n" for p in parts)
+
+
+def _per_machine(
+    wanted: Callable[[str, Any], bool],
+    make: Callable[[Measurements, tables.Marks], list[Table]],
+) -> str:
+    """A heading, tables and the runs they are of, for each machine with wanted rows."""
+    everything = speed_file().where(wanted)
+    parts: list[str | Table] = []
+    for name in everything.machines():
+        here = everything.of(name)
+        letters = tables.marks(here)
+        found = make(here, {run: f"<sup>{letter}</sup>" for run, letter in letters.items()})
+        parts += [f"### {name}", *found, _runs(here, letters)]
+    return _markdown(parts)
+
+
+def _runs(measurements: Measurements, letters: dict[str, str]) -> str:
+    lines = [
+        f"{letters[run]}: {machine.sentence(about)}" if letters else machine.sentence(about)
+        for run, about in measurements.runs.items()
+    ]
+    return "Measured\n\n" + "\n".join(f"- {line}" for line in lines)
+
+
+def _speed() -> str:
+    return _per_machine(
+        lambda kind, _: kind == "figures",
+        lambda here, marked: tables.speed(here.figures, marked),
+    )
+
+
+def _peers() -> str:
+    return _per_machine(
+        lambda kind, row: kind == "agreements" or (kind == "figures" and bool(row.peers)),
+        lambda here, marked: [
+            *tables.peers(here.figures, marked),
+            *tables.agreements(here.agreements),
+        ],
+    )
+
+
+def _openings() -> str:
+    return _per_machine(
+        lambda kind, _: kind == "openings", lambda here, _: tables.openings(here.openings)
+    )
+
+
+def _limits() -> str:
+    return _per_machine(
+        lambda kind, _: kind in ("reading", "multiplying"), lambda here, _: tables.limits(here)
+    )
+
+
+def _pool() -> str:
+    found = _other("pool")
+    decoding = [pool.Decoding(**row) for row in found["decoding"]]
+    shown = pool.tables(found["pool"], decoding)
+    return _markdown([*shown, f"Measured {machine.sentence(found['machine'])}"])
+
+
+def _quality() -> str:
+    found = _other("quality")
+    costs = [bits_per_byte.Cost(**row) for row in found["costs"]]
+    shown = bits_per_byte.tables(costs, found["n_bytes"], found["n_beginning"])
+    return _markdown([*shown, f"Measured {machine.sentence(found['machine'])}"])
+
+
+def _quality_digest() -> str:
+    costs = [bits_per_byte.Cost(**row) for row in _other("quality")["costs"]]
+    return _markdown([bits_per_byte.digest(costs)])
+
+
+def _digest() -> str:
+    """The 0.4B beside llama.cpp, for each machine: what README.md and the home page say."""
+    everything = speed_file()
+    parts: list[str | Table] = []
+    for name in everything.machines():
+        here = everything.of(name)
+        chosen = figures.best(here.figures, DIGEST_MODEL)
+        if not chosen:
+            continue
+        levels = ", ".join(dict.fromkeys(f.level for f in chosen))
+        commits = ", ".join(dict.fromkeys(str(here.runs[f.run]["commit"]) for f in chosen))
+        parts.append(
+            f"RWKV-7 {DIGEST_MODEL}, tokens per second, and how many times llama.cpp's that is, "
+            f"measured in turns:\n{name}, level `{levels}`, "
+            f"{chosen[0].threads} threads, commit {commits}."
+        )
+        parts.append(tables.digest(here.figures, DIGEST_MODEL))
+        shares = sorted(f.share for f in here.figures if f.work == "decode" and f.share is not None)
+        if shares:
+            median = shares[len(shares) // 2]
+            parts.append(
+                f"Decoding reads the weights at {percent(median)} of the rate at which the memory "
+                "can be read at\nall: the median of all models, types and levels."
+            )
+    return _markdown(parts)
+
+
+SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
+    "README.md": {"digest": _digest},
+    "docs/README.md": {"digest": _digest},
+    "docs/benchmarks.md": {
+        "peers": _peers,
+        "speed": _speed,
+        "openings": _openings,
+        "limits": _limits,
+        "pool": _pool,
+        "quality": _quality,
+    },
+    "docs/guides/quantisation.md": {"quality": _quality_digest},
+}
+"""The pages, and what stands between markers in each."""
+
+
+def expected(page: str) -> str:
+    """A page as the data would have it."""
+    text = (REPO / page).read_text()
+    for section, make in SECTIONS[page].items():
+        text = between(text, section, make())
+    return text
+
+
+def write() -> list[str]:
+    """Rewrites the pages; returns those that changed."""
+    changed = stale()
+    for page in changed:
+        (REPO / page).write_text(expected(page))
+    return changed
+
+
+def stale() -> list[str]:
+    """Pages that do not show what the data says."""
+    return [page for page in SECTIONS if expected(page) != (REPO / page).read_text()]
+
+
+def main() -> None:
+    """The command."""
+    changed = write()
+    print(f"rewrote {', '.join(changed)}" if changed else "every page is as the data says")
+
+
+if __name__ == "__main__":
+    main()
