@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 RULE = re.compile(r"/\*\s*-{3,}\s*(.*?)\s*-{3,}\s*\*/")
 EXPORT = re.compile(r"^[A-Z]+_API\s+")
-IDENTIFIER = re.compile(r"`[^`]*`|\b[A-Za-z]+(?:_\w+)+\b(?:\.[a-z]\w*|\(\))?")
+IDENTIFIER = re.compile(r"`[^`]*`|\b(?:[\w-]+/)*[A-Za-z]+(?:_\w+)+(?:(?:\.[a-z]\w*)+|\(\))?")
 
 
 @dataclass
@@ -140,7 +140,9 @@ class _Writer:
                 names = item.names()
                 for declaration in item.declarations:
                     constants = re.findall(r"^\s+([A-Z][A-Z0-9_]+)\b", declaration, re.M)
-                    self.anchors.update(dict.fromkeys(constants, names[0]))
+                    # Comments leave out what all constants of a type begin with.
+                    short = [c.removeprefix(f"{names[0].upper()}_") for c in constants]
+                    self.anchors.update(dict.fromkeys([*constants, *short], names[0]))
                 self.anchors.update({name: names[0] for name in names})
 
     def prose(self, text: str) -> str:

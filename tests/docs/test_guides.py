@@ -1,4 +1,4 @@
-"""Every code block of the guides, run as its reader would: in order, in one folder for each page.
+"""Every code block of the home page and the guides, run as its reader would: in order, in one folder for each page.
 
 The folder holds `examples/`, the shipped checkpoint as `model.pth`, an initial state for it, and
 `model.bin`, unless the page makes it. A block with a title is a file to write.
@@ -25,9 +25,9 @@ from terminal import Terminal
 from twin import synth
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-PAGES = [DOCS / "converting.md", *sorted((DOCS / "guides").glob("*.md"))]
+PAGES = [DOCS / "README.md", DOCS / "converting.md", *sorted((DOCS / "guides").glob("*.md"))]
 
-MAKE_A_MODEL = {"converting.md", "quick-start.md"}
+MAKE_A_MODEL = {"README.md", "converting.md", "quick-start.md"}
 
 # Installing is tried by `.ci/run`, in empty environments.
 INSTALLS = re.compile(r"\s*(pip install |python3 -m venv |source .venv/)")

@@ -153,7 +153,7 @@ typedef struct x_thing {
     int a; /* not a section; see x_go */
 } x_thing;
 
-/* Goes; see x_thing.a. Fails with X_BAD:
+/* Goes; see x_thing.a and share/x_y.txt. Fails with X_STATUS_BAD_ONE, BAD_ONE:
  *     1. a table
  *     2. of lines */
 X_API int x_go(int how,
@@ -162,8 +162,8 @@ X_API void x_stop(void);
 
 /* A remark by itself. */
 
-typedef enum x_status { X_OK = 0,
-    X_BAD = 1
+typedef enum x_status { X_STATUS_OK = 0,
+    X_STATUS_BAD_ONE = 1
 } x_status;
 
 #endif
@@ -182,7 +182,8 @@ typedef enum x_status { X_OK = 0,
         "### `x_go`, `x_stop` {#x_go}\n\n```c\nint x_go(int how,\n         x_callback call);"
         in page
     )
-    assert "see [`x_thing.a`](#x_thing). Fails with [`X_BAD`](#x_status):" in page
+    assert "see [`x_thing.a`](#x_thing) and `share/x_y.txt`." in page
+    assert "with [`X_STATUS_BAD_ONE`](#x_status), [`BAD_ONE`](#x_status):" in page
     assert "```text\n1. a table\n2. of lines\n```" in page
     assert "for each \\* of them" in page
     assert "\nA remark by itself.\n" in page
