@@ -87,6 +87,12 @@ def test_nothing_is_in_the_reference_twice() -> None:
     assert sorted(names) == sorted(set(names))
 
 
+def test_examples_in_docstrings_are_seen_as_code() -> None:
+    """docs/site/doctests.py fences what begins with `>>>`; under a heading it would be prose."""
+    for name, thing in documented():
+        assert not re.search(r"^ *Examples?:$", getattr(thing, "__doc__", None) or "", re.M), name
+
+
 # ---- the C reference ---------------------------------------------------------------------------
 
 

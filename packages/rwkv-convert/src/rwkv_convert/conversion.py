@@ -123,10 +123,9 @@ def convert(
         ModelError: `src` is no RWKV model of a known version, or `time_state` is not one for it.
         OutputError: `dst` exists or cannot be written.
 
-    Example:
-        >>> import rwkv_convert
-        >>> summary = rwkv_convert.convert("model.pth", "model.bin", dtype="q4_0")
-        >>> summary.source.version, summary.file_bytes
+    >>> import rwkv_convert
+    >>> summary = rwkv_convert.convert("model.pth", "model.bin", dtype="q4_0")
+    >>> summary.source.version, summary.file_bytes
     """
     started = time.monotonic()
     options = {"head_dtype": head_dtype, "emb_dtype": emb_dtype, "lowrank_dtype": lowrank_dtype}
