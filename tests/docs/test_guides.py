@@ -1,4 +1,4 @@
-"""Every code block of the home page and the guides, run as its reader would: in order, in one folder for each page.
+"""Every code block of the home page and the guides, run as a reader would, a folder for each page.
 
 The folder holds `examples/`, the shipped checkpoint as `model.pth`, an initial state for it, and
 `model.bin`, unless the page makes it. A block with a title is a file to write.

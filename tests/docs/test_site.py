@@ -205,6 +205,8 @@ def test_the_site_has_every_page() -> None:
     made = list(pages.PAGES.values())
     for page in [*(str(page.relative_to(DOCS)) for page in MARKDOWN), *made]:
         assert re.search(rf"[ :]{re.escape(page)}$", listed, re.M), page
+    for page in re.findall(r"([\w/-]+\.md)$", listed, re.M):
+        assert page in made or (DOCS / page).is_file(), page
 
 
 def test_links_out_of_the_documentation_lead_to_pages() -> None:
