@@ -6,8 +6,9 @@
 
 #include <atomic>
 #include <cerrno>
-#include <cstdio>
+#include <cstdlib>
 #include <cstring>
+#include <memory>
 
 #include "status.h"
 
@@ -34,13 +35,32 @@ const char* remedy(int error) {
     }
 }
 
+// Where a link leads, so that it is kept and what it names is replaced.
+std::string followed(const std::string& path) {
+    struct stat info = {};
+    if (::lstat(path.c_str(), &info) != 0 || !S_ISLNK(info.st_mode)) return path;
+    const std::unique_ptr<char, decltype(&std::free)> real(::realpath(path.c_str(), nullptr),
+                                                           &std::free);
+    return real == nullptr ? path : real.get();  // a link to nothing is replaced itself
+}
+
 }  // namespace
 
 NewFile::NewFile(const std::string& path) : path_(path) {
-    const size_t slash = path.rfind('/');
-    name_ = slash == std::string::npos ? path : path.substr(slash + 1);
-    const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
-    if (name_.empty()) fail(path.empty() ? ENOENT : EISDIR);
+    const std::string target = followed(path);
+    const size_t slash = target.rfind('/');
+    name_ = slash == std::string::npos ? target : target.substr(slash + 1);
+    const std::string folder = slash == std::string::npos ? "." : target.substr(0, slash + 1);
+    if (name_.empty()) fail(target.empty() ? ENOENT : EISDIR);
+    // What takes the name of a device takes its place, for all programs.
+    struct stat info = {};
+    if (::stat(target.c_str(), &info) == 0 && !S_ISREG(info.st_mode)) {
+        throw Failure(
+            RWKV_STATUS_FILE_UNWRITABLE,
+            format("%s: cannot be written: expected the name of a file, got that of %s. "
+                   "Try another name",
+                   path.c_str(), S_ISDIR(info.st_mode) ? "a folder" : "a device or a pipe"));
+    }
     folder_ = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (folder_ < 0) fail(errno);
     // A name of its own length, not the target's and more: a folder takes names of so many bytes.

@@ -233,6 +233,27 @@ void test_save_refused() {
     CHECK(rwkv_state_save(session.get(), folder.c_str(), RWKV_STATE_FP32) ==
           RWKV_STATUS_FILE_UNWRITABLE);
     CHECK(::rmdir(folder.c_str()) == 0);
+    // Nor is a device, or a pipe: it would be gone for all. A link stays, and leads to the new file.
+    const std::string pipe = path_of("pipe");
+    CHECK(::mkfifo(pipe.c_str(), 0644) == 0);
+    for (const char* device : {pipe.c_str(), "/dev/null"}) {
+        CHECK(rwkv_state_save(session.get(), device, RWKV_STATE_FP32) ==
+              RWKV_STATUS_FILE_UNWRITABLE);
+        struct stat info = {};
+        CHECK(::stat(device, &info) == 0 && !S_ISREG(info.st_mode));
+    }
+    CHECK(::unlink(pipe.c_str()) == 0);
+    const std::string link = path_of("link");
+    CHECK(::symlink(path.c_str(), link.c_str()) == 0);
+    for (int i = 0; i < 2; ++i) {
+        write_file(path, {1, 2, 3});
+        EXPECT_OK(rwkv_state_save(session.get(), link.c_str(), RWKV_STATE_FP32));
+        struct stat info = {};
+        CHECK(::lstat(link.c_str(), &info) == 0 && S_ISLNK(info.st_mode));
+        CHECK(read_file(path) == read_file(link) && read_file(path).size() > 3);
+    }
+    ::unlink(link.c_str());
+    ::unlink(path.c_str());
     CHECK(partial_files() == 0);
     // A name as long as a file system takes: the temporary one is none the longer.
     const std::string longest = in_folder(std::string(255, 'n'));
