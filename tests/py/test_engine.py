@@ -28,7 +28,7 @@ from rwkv_py import (
     Tokenizer,
     TokenOutOfRangeError,
 )
-from rwkv_py._convert import TokenSequence
+from rwkv_py._arguments import TokenSequence
 from rwkv_py.session import PROMPT_PIECE
 
 PROMPT = "The :mod:`json` module "

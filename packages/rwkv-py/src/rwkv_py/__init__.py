@@ -34,6 +34,7 @@ from .errors import (
     StateFileError,
     StateMismatchError,
     TokenOutOfRangeError,
+    UnknownOptionError,
     VocabularyError,
 )
 from .model import Model, ModelInfo
@@ -73,6 +74,7 @@ __all__ = [
     "TextStream",
     "TokenOutOfRangeError",
     "Tokenizer",
+    "UnknownOptionError",
     "VocabularyError",
     "__version__",
     "read_time_state",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias, Unpack
 
-from ._convert import StrPath, as_count, as_stops
+from ._arguments import StrPath, as_count, as_stops
 from .chat_format import ChatFormat
 from .errors import InvalidArgumentError, StateFileError, StateMismatchError
 from .model import Model

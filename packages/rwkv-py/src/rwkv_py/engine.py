@@ -16,7 +16,8 @@ from typing import Any, Literal, Self, TypeAlias, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from ._convert import StrPath, TokenSequence, as_count, as_integers, as_tokens
+from ._arguments import StrPath, TokenSequence, as_count, as_integers, as_tokens
+from ._options import takes_options_of
 from .errors import EngineClosedError, InvalidArgumentError, TokenOutOfRangeError
 from .model import Model, WantedLogits
 from .sampling import Sampler, SamplingOptions, sampler_of_text
@@ -313,6 +314,7 @@ class Engine:
         """The tokenizer."""
         return self._tokenizer
 
+    @takes_options_of(Sampler)
     def submit(
         self,
         prompt: str | bytes | TokenSequence,

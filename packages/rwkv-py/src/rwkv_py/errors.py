@@ -17,6 +17,7 @@ __all__ = [
     "StateFileError",
     "StateMismatchError",
     "TokenOutOfRangeError",
+    "UnknownOptionError",
     "VocabularyError",
 ]
 
@@ -39,6 +40,10 @@ class RwkvError(Exception):
 
 class InvalidArgumentError(RwkvError, ValueError):
     """An argument breaks the contract of the function that was called."""
+
+
+class UnknownOptionError(InvalidArgumentError, TypeError):
+    """A keyword argument has a name that the function does not know; the nearest is in `remedy`."""
 
 
 class TokenOutOfRangeError(RwkvError, IndexError):

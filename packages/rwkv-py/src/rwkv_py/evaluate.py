@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ._convert import StrPath, as_tokens
+from ._arguments import StrPath, as_tokens
 from .errors import InvalidArgumentError
 from .model import Model
 from .session import END_OF_DOCUMENT, PROMPT_PIECE, Session

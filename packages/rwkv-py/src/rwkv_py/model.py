@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
-from ._convert import StrPath, TokenSequence, as_count, as_integers, as_path, as_stops, as_tokens
+from ._arguments import StrPath, TokenSequence, as_count, as_integers, as_path, as_stops, as_tokens
+from ._options import takes_options_of
 from .errors import InvalidArgumentError, ModelFileError
-from .sampling import SamplingOptions
+from .sampling import Sampler, SamplingOptions
 
 if TYPE_CHECKING:
     from .session import Session
@@ -189,6 +190,7 @@ class Model:
             session._remember(None if array is None else array.reshape(-1, self.n_vocab)[-1])
         return out
 
+    @takes_options_of(Sampler)
     def generate_batch(
         self,
         prompts: Iterable[str | bytes | TokenSequence],

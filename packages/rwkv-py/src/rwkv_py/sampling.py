@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import _core
-from ._convert import as_integer, as_integers, as_number, as_token
+from ._arguments import as_integer, as_integers, as_number, as_token
 from .errors import InvalidArgumentError, TokenOutOfRangeError
 from .tokenizer import Tokenizer
 

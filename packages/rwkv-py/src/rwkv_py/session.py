@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _core, prefix_cache
-from ._convert import StrPath, TokenSequence, as_path, as_tokens
+from ._arguments import StrPath, TokenSequence, as_path, as_tokens
+from ._options import takes_options_of
 from .errors import (
     InvalidArgumentError,
     ModelFileError,
@@ -21,7 +22,7 @@ from .errors import (
 )
 from .model import Model
 from .prefix_cache import PrefixCache
-from .sampling import SamplingOptions, sampler_of_text
+from .sampling import Sampler, SamplingOptions, sampler_of_text
 from .text_stream import TextBuilder, TextStream
 from .time_state import TimeState, flat_state
 from .tokenizer import Tokenizer
@@ -147,6 +148,7 @@ class Session:
         """
         return self._feed(self._tokens(prompt)).copy()
 
+    @takes_options_of(Sampler)
     def generate(
         self,
         prompt: str | bytes | TokenSequence,
@@ -166,6 +168,7 @@ class Session:
             )
         )
 
+    @takes_options_of(Sampler)
     def stream(
         self,
         prompt: str | bytes | TokenSequence,

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ._convert import StrPath
+from ._arguments import StrPath
 from .errors import InvalidArgumentError
 from .model import Model
 from .session import PROMPT_PIECE, Session

@@ -6,7 +6,7 @@ import codecs
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, TypeAlias
 
-from ._convert import as_count, as_integers, as_stops
+from ._arguments import as_count, as_integers, as_stops
 from .tokenizer import Tokenizer
 
 __all__ = ["FinishReason", "StopMatcher", "TextBuilder", "TextStream"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._convert import StrPath
+from ._arguments import StrPath
 from .errors import InvalidArgumentError, StateFileError, StateMismatchError
 
 if TYPE_CHECKING:

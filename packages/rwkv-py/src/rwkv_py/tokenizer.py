@@ -14,7 +14,7 @@ import numpy as np
 import rwkv_runtime
 
 from . import _core
-from ._convert import StrPath, TokenSequence, as_bytes, as_path, as_tokens
+from ._arguments import StrPath, TokenSequence, as_bytes, as_path, as_tokens
 from .errors import ModelFileError, TokenOutOfRangeError, VocabularyError
 
 __all__ = ["StreamingDecoder", "Tokenizer"]

@@ -1,4 +1,4 @@
-"""What callers may give for tokens and paths, turned into what `_core` takes."""
+"""What callers may give, checked at the door and turned into what `_core` takes."""
 
 from __future__ import annotations
 
