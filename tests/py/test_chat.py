@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from rwkv_py import (
     Chat,
@@ -28,6 +27,7 @@ from rwkv_py import (
 )
 from rwkv_py.chat import _Splitter
 from rwkv_py.chat_format import CHAT_FORMATS
+from rwkv_py.prompt import Prompt
 
 NO_NEWLINE = {10: -1000.0}  # an empty line would end the answer
 SYSTEM = "You explain\n\n\nPython."
@@ -44,9 +44,9 @@ class Scripted(Session):
     def say(self, *texts: str) -> None:
         self.script = [text.encode() for text in texts]
 
-    def _feed(self, tokens):  # type: ignore[no-untyped-def]
-        self.read += bytes(tokens.tolist())
-        return super()._feed(tokens)
+    def _read(self, prompt):  # type: ignore[no-untyped-def]
+        self.read += bytes(prompt.tokens.tolist())
+        super()._read(prompt)
 
     def fork(self) -> Session:
         copy = super().fork()
@@ -60,13 +60,13 @@ class Scripted(Session):
 
     def stream(self, prompt, **options):  # type: ignore[no-untyped-def]
         stream = super().stream(prompt, **options)
-        draw, rest = stream._draw, iter(self.script.pop(0) + b"\0" if self.script else b"")
+        draw, rest = stream._writer.draw, iter(self.script.pop(0) + b"\0" if self.script else b"")
 
         def scripted() -> int:
             draw()
             return next(rest, 0)
 
-        stream._draw = scripted
+        stream._writer.draw = scripted
         return stream
 
 
@@ -345,14 +345,14 @@ def test_arguments(trained: Model) -> None:
 def test_200_turns_cost_the_same(trained: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """Constant work: the model never reads a turn again."""
     read = 0
-    feed = Session._feed
+    read_prompt = Session._read
 
-    def counting(session: Session, tokens: NDArray[np.int32]) -> NDArray[np.float32]:
+    def counting(session: Session, prompt: Prompt) -> None:
         nonlocal read
-        read += len(tokens)
-        return feed(session, tokens)
+        read += prompt.tokens.size
+        read_prompt(session, prompt)
 
-    monkeypatch.setattr(Session, "_feed", counting)
+    monkeypatch.setattr(Session, "_read", counting)
     chat = Chat(trained, max_tokens=12, undo_turns=3, seed=1)
     work = []
     for turn in range(200):

@@ -23,13 +23,14 @@ from rwkv_py import (
     InvalidArgumentError,
     Model,
     NoTokenizerError,
+    PrefixCache,
     Request,
     Session,
     Tokenizer,
     TokenOutOfRangeError,
 )
 from rwkv_py._arguments import TokenSequence
-from rwkv_py.session import PROMPT_PIECE
+from rwkv_py.prompt import PIECE_TOKENS
 
 PROMPT = "The :mod:`json` module "
 ENDLESS: dict[str, Any] = {"max_tokens": 1_000_000, "banned_tokens": [0]}
@@ -49,6 +50,14 @@ def prompts(examples: Path) -> list[bytes]:
     choose = random.Random(1)
     places = [choose.randrange(len(text) - 700) for _ in range(64)]
     return [text[place : place + choose.choice([1, 5, 40, 300, 700])] for place in places]
+
+
+def batch(model: Model, prompts: Any, **options: Any) -> list[str]:
+    """`Engine.generate_batch`, with the options of the engine among its own."""
+    names = ("tokenizer", "time_state", "max_running", "max_waiting")
+    opening = {name: options.pop(name) for name in names if name in options}
+    with Engine(model, **opening) as engine:
+        return engine.generate_batch(prompts, **options)
 
 
 def first_piece(request: Request) -> str:
@@ -136,7 +145,7 @@ def test_pieces_make_the_text_and_are_whole_characters(engine: Engine) -> None:
     pieces = list(request)
     assert all(pieces)
     assert "".join(pieces) == request.result()
-    assert list(request) == []
+    assert list(request) == pieces  # each iteration begins with the first
     expected = Session(engine.model).generate(
         PROMPT, max_tokens=60, seed=9, temperature=3.0, top_p=1.0
     )
@@ -242,7 +251,7 @@ def test_a_long_prompt_does_not_stall_the_others(
         first_piece(writing)
         n_before = len(recorder.steps)
         (writer,) = recorder.steps[-1]
-        long = [65] * (PROMPT_PIECE * 20)
+        long = [65] * (PIECE_TOKENS * 20)
         reading = [engine.submit(long, max_tokens=1) for _ in range(2)]
         short = engine.submit("short", max_tokens=1)
         short.result()
@@ -254,13 +263,13 @@ def test_a_long_prompt_does_not_stall_the_others(
     assert len(during) >= 40
     for step in during:
         assert step[writer] == 1
-        assert sum(step.values()) - step[writer] <= PROMPT_PIECE
+        assert sum(step.values()) - step[writer] <= PIECE_TOKENS
 
 
 def test_prompts_take_turns(trained: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = Recorder(monkeypatch)
     with Engine(trained) as engine:
-        requests = [engine.submit([65] * (20 * PROMPT_PIECE), max_tokens=1) for _ in range(3)]
+        requests = [engine.submit([65] * (20 * PIECE_TOKENS), max_tokens=1) for _ in range(3)]
         for request in requests:
             request.result()
     readers = [next(iter(step)) for step in recorder.steps]
@@ -273,11 +282,11 @@ def test_prompts_are_cut_where_a_session_cuts_them(
     trained: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorder = Recorder(monkeypatch)
-    prompt = [65] * (2 * PROMPT_PIECE + 44)
+    prompt = [65] * (2 * PIECE_TOKENS + 44)
     with Engine(trained) as engine:
         engine.submit(prompt, max_tokens=2).result()
     sizes = [size for step in recorder.steps for size in step.values()]
-    assert sizes == [PROMPT_PIECE, PROMPT_PIECE, 44, 1]
+    assert sizes == [PIECE_TOKENS, PIECE_TOKENS, 44, 1]
 
 
 def test_at_most_max_running_at_once(trained: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -400,7 +409,7 @@ def test_python_exits_though_nobody_closed_the_engine(converted: Callable[[str],
         from rwkv_py import Engine
         engine = Engine(sys.argv[1])
         requests = [engine.submit("a", max_tokens=10**9, banned_tokens=[0]) for _ in range(3)]
-        print(len(next(requests[0])))
+        print(len(next(iter(requests[0]))))
     """
     command = [sys.executable, "-c", textwrap.dedent(program), str(converted("q4_0"))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
@@ -480,7 +489,8 @@ def test_an_event_loop_that_went_away_hurts_nobody(engine: Engine) -> None:
 
 def test_generate_batch(trained: Model, prompts: list[bytes]) -> None:
     counts = []
-    texts = trained.generate_batch(
+    texts = batch(
+        trained,
         prompts[:10],
         max_tokens=20,
         seed=4,
@@ -502,26 +512,26 @@ def test_generate_batch(trained: Model, prompts: list[bytes]) -> None:
 
 def test_generate_batch_seeds(trained: Model) -> None:
     same = [PROMPT] * 3
-    texts = trained.generate_batch(same, max_tokens=20, seeds=[1, 2, 3])
+    texts = batch(trained, same, max_tokens=20, seeds=[1, 2, 3])
     assert texts == [Session(trained).generate(PROMPT, max_tokens=20, seed=s) for s in (1, 2, 3)]
     assert len(set(texts)) == 3
-    assert len(set(trained.generate_batch(same, max_tokens=20, seed=1))) == 1
-    assert len(set(trained.generate_batch(same, max_tokens=20))) == 3
+    assert len(set(batch(trained, same, max_tokens=20, seed=1))) == 1
+    assert len(set(batch(trained, same, max_tokens=20))) == 3
     with pytest.raises(InvalidArgumentError, match="expected one for each of 3 prompts, got 2"):
-        trained.generate_batch(same, seeds=[1, 2])
+        batch(trained, same, seeds=[1, 2])
 
 
 def test_generate_batch_nothing_and_errors(trained: Model, model_file: Callable[..., Path]) -> None:
-    assert trained.generate_batch([]) == []
+    assert batch(trained, []) == []
     with pytest.raises(InvalidArgumentError, match="prompts: expected a list of them, got one"):
-        trained.generate_batch("import ")
+        batch(trained, "import ")
     with pytest.raises(TokenOutOfRangeError, match="256"):
-        trained.generate_batch([[1], [256]])
+        batch(trained, [[1], [256]])
     other = Model(model_file("7", n_vocab=64))
     with pytest.raises(NoTokenizerError):
-        other.generate_batch([[1]])
+        batch(other, [[1]])
     bytewise = Tokenizer.bytewise()
-    texts = other.generate_batch([np.array([1, 2])], tokenizer=bytewise, max_tokens=3, seed=1)
+    texts = batch(other, [np.array([1, 2])], tokenizer=bytewise, max_tokens=3, seed=1)
     assert texts == [Session(other, tokenizer=bytewise).generate([1, 2], max_tokens=3, seed=1)]
 
 
@@ -529,98 +539,84 @@ def test_requests_together_need_fewer_steps(
     trained: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorder = Recorder(monkeypatch)
-    trained.generate_batch([PROMPT] * 16, max_tokens=32, banned_tokens=[0], seed=1)
+    batch(trained, [PROMPT] * 16, max_tokens=32, banned_tokens=[0], seed=1)
     assert len(recorder.steps) < 16 * 32 / 4
 
 
-# ---- keeping the session
+# ---- what callers may write later
 
 
-@pytest.mark.parametrize(
-    ("options", "reason"),
-    [
-        ({"max_tokens": 40}, "length"),
-        ({"max_tokens": 1}, "length"),
-        ({"max_tokens": 400, "stop": ["e"]}, "stop"),
-        ({"max_tokens": 400, "stop_tokens": [ord(" ")]}, "end"),
-    ],
-)
-@pytest.mark.parametrize("prompt", [PROMPT, PROMPT * 30, ""])
-def test_kept_session_is_where_a_session_would_be(
-    engine: Engine, prompt: str, options: dict[str, Any], reason: str
+def test_everything_is_copied_when_it_is_submitted(trained: Model) -> None:
+    good = np.frombuffer(b"The json module exposes an API. " * 30, np.uint8).astype(np.int32)
+    alone = Session(trained)
+    expected = alone.generate(
+        good.copy(), max_tokens=20, temperature=0, logit_bias={ord("e"): -3.0}, stop=["\n\n"]
+    )
+    with Engine(trained, max_running=1) as engine:
+        blocking = engine.submit(PROMPT, **ENDLESS)  # the rest waits in line
+        first_piece(blocking)
+        buffer, bias, stop = good.copy(), {ord("e"): -3.0}, ["\n\n"]
+        ends, banned = [0], [0]
+        request = engine.submit(
+            buffer, max_tokens=20, temperature=0, logit_bias=bias, stop=stop, stop_tokens=ends
+        )
+        other = engine.submit("a", max_tokens=5, banned_tokens=banned)
+        buffer[:] = 2**31 - 1
+        bias[ord(" ")] = 100.0
+        stop.append("e")
+        ends.append(ord("e"))
+        banned.extend(range(256))
+        blocking.cancel()
+        assert request.result() == expected
+        assert len(other.result()) == 5
+
+
+def test_a_bad_sequence_fails_alone(trained: Model) -> None:
+    """Though the caller overwrites its array with nonsense while the prompt is read."""
+    good = np.frombuffer(b"The json module exposes an API. " * 60, np.uint8).astype(np.int32)
+    with Engine(trained) as engine:
+        victim = engine.submit(good.copy(), max_tokens=200, temperature=0, stop_tokens=())
+        first_piece(victim)
+        buffer = good.copy()
+        request = engine.submit(buffer, max_tokens=5, temperature=0)
+        buffer[:] = 2**31 - 1
+        assert request.result() == Session(trained).generate(good, max_tokens=5, temperature=0)
+        assert len(victim.result()) == 200
+
+
+def test_a_step_that_fails_is_made_again_for_each(
+    trained: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To the bit, and it knows the logits: an empty prompt goes on."""
-    alone = Session(engine.model)
-    stream = alone.stream(prompt, seed=3, banned_tokens=[0], **options)
-    text = "".join(stream)
-    kept, plain = (
-        engine.submit(prompt, seed=3, banned_tokens=[0], keep_session=keep, **options)
-        for keep in (True, False)
-    )
-    for request in (kept, plain):
-        assert (request.result(), request.tokens) == (text, stream.tokens)
-        assert request.finish_reason == stream.finish_reason == reason
-    assert np.array_equal(kept.session.state, alone.state)
-    assert kept.session.generate("", max_tokens=9, seed=4) == alone.generate(
-        "", max_tokens=9, seed=4
-    )
+    step = Model.step
+
+    def failing(model: Model, work: Any, **options: Any) -> Any:
+        work = list(work)
+        if any(63 in tokens for _, tokens in work):
+            raise MemoryError("no room for a question")
+        return step(model, work, **options)
+
+    monkeypatch.setattr(Model, "step", failing)
+    with Engine(trained) as engine:
+        good = [engine.submit(PROMPT, max_tokens=20, temperature=0) for _ in range(3)]
+        bad = engine.submit("why?", max_tokens=5)
+        with pytest.raises(MemoryError, match="question"):
+            bad.result()
+        expected = Session(trained).generate(PROMPT, max_tokens=20, temperature=0)
+        assert [request.result() for request in good] == [expected] * 3
 
 
-def test_kept_session_without_a_text_has_read_the_prompt(engine: Engine) -> None:
-    alone = Session(engine.model)
-    logits = alone.feed(PROMPT)
-    request = engine.submit(PROMPT, max_tokens=0, keep_session=True)
-    assert (request.result(), request.finish_reason) == ("", "length")
-    assert np.array_equal(request.session.state, alone.state)
-    assert request.session._logits is not None
-    assert np.array_equal(request.session._logits, logits)
-    again = engine.submit("", session=request.session, max_tokens=0, keep_session=True)
-    assert again.result() == ""  # nothing to read
-    assert np.array_equal(again.session.state, alone.state)
+def test_the_session_of_a_request_begins_as_the_one_given(trained: Model) -> None:
+    own = Session(trained, tokenizer=Brittle())
+    with Engine(trained) as engine:
+        kept = engine.submit(PROMPT, session=own, max_tokens=3, keep_session=True)
+        kept.result()
+        assert kept.session.tokenizer is own.tokenizer
 
 
-def test_conversations_go_on_from_kept_sessions(engine: Engine) -> None:
-    """Several at once, turn by turn, as each alone."""
-    questions = ["The :mod:`json` module ", "\n\n.. function:: ", "\n\nSee also "]
-    options: dict[str, Any] = {"max_tokens": 25, "temperature": 0.8}
-    alone = [Session(engine.model) for _ in range(4)]
-    together: list[Session | None] = [None] * 4
-    for turn, question in enumerate(questions):
-        expected = [
-            session.generate(question, seed=10 * i + turn, **options)
-            for i, session in enumerate(alone)
-        ]
-        requests = [
-            engine.submit(
-                question, session=session, seed=10 * i + turn, keep_session=True, **options
-            )
-            for i, session in enumerate(together)
-        ]
-        assert [request.result() for request in requests] == expected
-        together = [request.session for request in requests]
-
-
-def test_kept_session_is_free_while_others_go_on(engine: Engine) -> None:
-    other = engine.submit(PROMPT, **ENDLESS)
-    request = engine.submit(PROMPT, max_tokens=5, keep_session=True)
-    request.result()
-    before = request.session.state
-    request.session.feed("more")  # the engine does not use it any more
-    assert request.session is request.session
-    assert not np.array_equal(request.session.state, before)
-    assert not other.done
-    other.cancel()
-
-
-def test_session_that_was_not_kept_is_refused(engine: Engine) -> None:
-    plain = engine.submit(PROMPT, max_tokens=2)
-    endless = engine.submit(PROMPT, keep_session=True, **ENDLESS)
-    first_piece(endless)
-    with pytest.raises(InvalidArgumentError, match=r"keep_session=True .* finish_reason None"):
-        _ = endless.session
-    endless.cancel()
-    with pytest.raises(InvalidArgumentError, match="finish_reason 'cancelled'"):
-        _ = endless.session
-    plain.result()
-    with pytest.raises(InvalidArgumentError, match="finish_reason 'length'"):
-        _ = plain.session
+def test_without_tokens_to_write_the_prompt_is_read(trained: Model) -> None:
+    cache = PrefixCache(trained)
+    with Engine(trained, cache=cache) as engine:
+        assert engine.submit([65] * 600, max_tokens=0).result() == ""
+        assert cache.tokens_read == 600
+        assert engine.generate_batch(["a" * 40, ""], max_tokens=0) == ["", ""]
+        assert cache.tokens_read == 640

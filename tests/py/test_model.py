@@ -195,7 +195,7 @@ def test_step_refused_changes_nothing(trained: Model, converted: Callable[[str],
     fresh = a.state
     for work, error, message in [
         ([(a, [1]), (a, [2])], InvalidArgumentError, "each session once"),
-        ([(a, [1]), (foreign, [2])], InvalidArgumentError, "expected sessions of"),
+        ([(a, [1]), (foreign, [2])], InvalidArgumentError, "another model"),
         ([(a, [1]), (b, [])], InvalidArgumentError, "expected at least one"),
         ([(a, [1]), (b, [300])], TokenOutOfRangeError, "300"),
     ]:

@@ -144,7 +144,7 @@ def test_token_out_of_range(token: int) -> None:
         lambda: sampler.weigh(token, 0),
         lambda: Sampler(10, logit_bias={token: 1}),
     ):
-        with pytest.raises(TokenOutOfRangeError, match=f"token {token}, expected 0"):
+        with pytest.raises(TokenOutOfRangeError, match=rf"token.* {token}\b"):
             call()
 
 

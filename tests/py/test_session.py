@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import copy
+import re
 import signal
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +16,16 @@ from rwkv_py import (
     InvalidArgumentError,
     Model,
     NoTokenizerError,
+    PrefixCache,
+    Sampler,
     Session,
     StateMismatchError,
     Tokenizer,
     TokenOutOfRangeError,
+    _core,
 )
+from rwkv_py.prompt import PIECE_TOKENS, pieces
+from rwkv_py.sequence import Sequence
 
 PROMPT = "The :mod:`json` module "
 LONG = [*b"A long prompt, longer than one piece of it. "] * 20
@@ -63,8 +70,12 @@ def test_feed_takes_text_and_tokens(session: Session, prompt: object) -> None:
         ("", InvalidArgumentError, "expected at least one"),
         ([], InvalidArgumentError, "expected at least one"),
         ([256], TokenOutOfRangeError, "256 is not in the vocabulary, expected 0 to 255"),
-        ([1, -1], TokenOutOfRangeError, "token -1, expected 0 or more"),
-        ([1, 2**40], TokenOutOfRangeError, f"token {2**40}"),
+        (
+            [1, -1],
+            TokenOutOfRangeError,
+            r"tokens\[1\]: -1 is not in the vocabulary, expected 0 to 255",
+        ),
+        ([1, 2**40], TokenOutOfRangeError, rf"tokens\[1\]: {2**40} is not"),
         ([0.5], InvalidArgumentError, "tokens: expected a flat sequence of integers"),
         ([*LONG, 256], TokenOutOfRangeError, "256 is not in the vocabulary"),
         ("a\ud800", InvalidArgumentError, "lone surrogate"),
@@ -190,6 +201,8 @@ def test_stream_leaves_the_session_after_what_was_written(session: Session) -> N
 def test_stream_left_early(session: Session) -> None:
     stream = session.stream(PROMPT, max_tokens=50, seed=3)
     begin = next(stream) + next(stream)
+    stream.close()
+    assert list(stream) == []
     rest = session.generate("", max_tokens=10, temperature=0)
     other = Session(session.model)
     other.feed(PROMPT)
@@ -388,3 +401,142 @@ def test_options_of_another_type_are_refused(session: Session, option: str, valu
 def test_repr_tells_models_apart(trained: Model) -> None:
     assert repr(trained) == f"<Model {trained.path!r}: RWKV-7, {trained.info.data_type}>"
     assert repr(Session(trained)) == f"<Session of {trained!r}>"
+
+
+# ---- what callers may write later
+
+
+def test_a_callers_array_is_copied(trained: Model) -> None:
+    good = np.frombuffer(b"The json module exposes an API. " * 10, np.uint8).astype(np.int32)
+    expected = Session(trained).generate(good.copy(), max_tokens=10, temperature=0)
+    buffer = good.copy()
+    stream = Session(trained).stream(buffer, max_tokens=10, temperature=0)
+    buffer[:] = 32
+    assert "".join(stream) == expected
+
+
+def test_tokens_changed_while_feed_waits_are_not_read(trained: Model) -> None:
+    """`feed` waits for a long step of another session; meanwhile its array is overwritten."""
+    busy, session = Session(trained), Session(trained)
+    began = threading.Event()
+
+    def work() -> None:
+        began.set()
+        trained.step([(busy, [65] * 6000)])
+
+    thread = threading.Thread(target=work)
+    buffer = np.full(8, 65, np.int32)
+    change = threading.Timer(0.1, buffer.fill, [2**31 - 1])
+    thread.start()
+    began.wait()
+    change.start()
+    time.sleep(0.05)
+    logits = session.feed(buffer)
+    thread.join()
+    change.join()
+    assert np.array_equal(logits, Session(trained).feed([65] * 8))
+
+
+def test_logits_of_a_step_are_the_callers(trained: Model) -> None:
+    session, other = Session(trained), Session(trained)
+    expected = other.feed(PROMPT).argmax()
+    for wanted in ("last", "all"):
+        session.reset()
+        (logits,) = trained.step([(session, [*PROMPT.encode()])], logits=wanted)  # type: ignore[arg-type]
+        assert logits is not None
+        logits[:] = -np.arange(256)
+        session.generate("", max_tokens=1, temperature=0)
+        assert session._sequence.logits is not None
+        other.reset()
+        other.feed([*PROMPT.encode(), int(expected)])
+        assert np.array_equal(session.state, other.state)
+
+
+def test_tokens_of_a_stream_are_a_copy(session: Session) -> None:
+    stream = session.stream(PROMPT, max_tokens=5, banned_tokens=[0])
+    next(stream)
+    stream.tokens.clear()
+    assert len(stream.tokens) == 1
+
+
+# ---- pieces, all or none
+
+
+@pytest.mark.parametrize("n_tokens", [257, 300, 512, 700])
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_what_fails_at_the_second_piece_changes_nothing(
+    trained: Model,
+    monkeypatch: pytest.MonkeyPatch,
+    n_tokens: int,
+    cached: bool,
+    error: type[BaseException],
+) -> None:
+    session = Session(trained, cache=PrefixCache(trained) if cached else None)
+    session.feed(PROMPT)
+    before, expected = session.state, session.fork().generate("", max_tokens=5, temperature=0)
+    read, sizes = Sequence.read, []
+
+    def failing(sequence: Sequence, piece: Any, **options: Any) -> None:
+        sizes.append(piece.size)
+        if len(sizes) == 2:
+            raise error
+        read(sequence, piece, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Sequence, "read", failing)
+        with pytest.raises(error):
+            session.feed([65] * n_tokens)
+    assert sizes == [256, min(n_tokens - 256, 256)]
+    assert np.array_equal(session.state, before)
+    assert session.generate("", max_tokens=5, temperature=0) == expected
+
+
+def test_prompts_are_cut_where_the_library_cuts() -> None:
+    assert PIECE_TOKENS == _core.session_piece_size() == 256
+    sizes = [piece.size for piece in pieces(np.arange(600, dtype=np.int32))]
+    assert sizes == [256, 256, 88]
+    assert pieces(np.arange(0, dtype=np.int32)) == []
+
+
+@pytest.mark.parametrize("prompt", [PROMPT, PROMPT * 20, ""])
+def test_without_tokens_to_write_the_prompt_is_read(session: Session, prompt: str) -> None:
+    assert session.generate(prompt, max_tokens=0) == ""
+    other = Session(session.model)
+    other.feed(prompt or [0])
+    assert np.array_equal(session.state, other.state)
+    assert session.generate("", max_tokens=5, temperature=0) == other.generate(
+        "", max_tokens=5, temperature=0
+    )
+
+
+# ---- copies know what was read
+
+
+def test_a_copy_knows_whether_anything_was_read(trained: Model) -> None:
+    fresh, moved = Session(trained), Session(trained)
+    moved.state = moved.state
+    session = Session(trained)
+    session.feed(PROMPT)
+    session.copy_from(fresh)
+    document = Session(trained).generate("", max_tokens=5, temperature=0)
+    assert session.generate("", max_tokens=5, temperature=0) == document
+    session.copy_from(moved)
+    with pytest.raises(InvalidArgumentError, match="got an empty prompt"):
+        session.generate("")
+    with pytest.raises(InvalidArgumentError, match="other: expected a Session, got int: 3"):
+        session.copy_from(3)  # type: ignore[arg-type]
+
+
+# ---- reprs
+
+
+def test_reprs(session: Session) -> None:
+    assert re.fullmatch(r"<Session of <Model '.*': RWKV-7, q4_0>>", repr(session))
+    stream = session.stream(PROMPT, max_tokens=2, banned_tokens=[0])
+    next(stream)
+    assert repr(stream) == "<TextStream: 1 tokens, writing>"
+    stream.close()
+    assert repr(stream) == "<TextStream: 1 tokens, closed>"
+    sampler = Sampler(256, temperature=0.8, top_k=5, seed=3)
+    assert repr(sampler) == "Sampler(256, temperature=0.8, top_k=5, seed=3)"

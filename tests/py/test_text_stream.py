@@ -21,6 +21,7 @@ class Script:
     def __init__(self, tokens: Iterable[int]):
         self._tokens = iter(tokens)
         self.taken: list[int] = []
+        self.events: list[str] = []
 
     def stream(
         self,
@@ -31,7 +32,19 @@ class Script:
         stop_tokens: Iterable[int] = (0,),
     ) -> TextStream:
         builder = TextBuilder(tokenizer, max_tokens=max_tokens, stop=stop, stop_tokens=stop_tokens)
-        return TextStream(lambda: next(self._tokens), self.taken.append, builder)
+        return TextStream(self, builder)
+
+    def begin(self, stream: TextStream) -> None:
+        self.events.append("begin")
+
+    def draw(self) -> int:
+        return next(self._tokens)
+
+    def take(self, token: int) -> None:
+        self.taken.append(token)
+
+    def end(self, *, finished: bool) -> None:
+        self.events.append("finished" if finished else "left")
 
 
 def test_ends_at_token_0() -> None:

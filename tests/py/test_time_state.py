@@ -150,9 +150,8 @@ def test_batches_begin_with_it(trained: Model, tuned_file: Path) -> None:
     options = {"max_tokens": 30, "seed": 1}
     expected = Session(trained, time_state=tuned_file).generate(PROMPT, **options)  # type: ignore[arg-type]
     assert expected != Session(trained).generate(PROMPT, **options)  # type: ignore[arg-type]
-    texts = trained.generate_batch([PROMPT] * 2, time_state=tuned_file, **options)  # type: ignore[arg-type]
-    assert texts == [expected] * 2
     with Engine(trained, time_state=tuned_file) as engine:
+        assert engine.generate_batch([PROMPT] * 2, **options) == [expected] * 2  # type: ignore[arg-type]
         assert engine.submit(PROMPT, **options).result() == expected  # type: ignore[arg-type]
         plain = engine.submit(PROMPT, session=Session(trained), **options)  # type: ignore[arg-type]
         assert plain.result() != expected

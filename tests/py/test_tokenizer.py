@@ -77,7 +77,7 @@ def test_decode_invalid_utf8_is_replaced() -> None:
 
 @pytest.mark.parametrize("token", [-1, 65530, 65535, 2**31 - 1, 2**31, 2**32 + 5, -(2**31)])
 def test_unknown_token_is_an_index_error(token: int) -> None:
-    with pytest.raises(TokenOutOfRangeError, match=rf"token {token}, expected"):
+    with pytest.raises(TokenOutOfRangeError, match=rf"token.* {token}\b.* expected"):
         WORLD.decode([100, token])
     with pytest.raises(IndexError):
         WORLD.decode([token])

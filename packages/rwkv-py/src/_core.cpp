@@ -313,6 +313,9 @@ class Sampler {
 
 NB_MODULE(_core, m) {
     nb::register_exception_translator(raise_status_error);
+    // What a thread holds that Python does not wait for at its end, or that a forked child does not
+    // have, is not a leak.
+    nb::set_leak_warnings(false);
 
     m.attr("ABI_VERSION") = RWKV_ABI_VERSION;
     m.def("abi_version", &rwkv_version_abi);

@@ -5,7 +5,9 @@
 >>> text = session.generate("The :mod:`json` module ", max_tokens=40, seed=1)
 """
 
+from importlib import import_module
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
 from . import _core
 
@@ -20,9 +22,10 @@ if _core.abi_version() != _core.ABI_VERSION:
 # This is the public API of rwkv_py.
 from .chat import Chat, Message, Reply, ReplyPart
 from .chat_format import ChatFormat
-from .engine import Engine, Request
+from .engine import Engine
 from .errors import (
     EngineClosedError,
+    EngineFullError,
     InternalError,
     InvalidArgumentError,
     KernelsError,
@@ -37,8 +40,10 @@ from .errors import (
     UnknownOptionError,
     VocabularyError,
 )
+from .generation import GenerationOptions
 from .model import Model, ModelInfo
 from .prefix_cache import PrefixCache
+from .request import Request, TokenProbability
 from .sampling import Sampler, SamplingOptions
 from .session import Session
 from .text_stream import TextStream
@@ -50,6 +55,8 @@ __all__ = [
     "ChatFormat",
     "Engine",
     "EngineClosedError",
+    "EngineFullError",
+    "GenerationOptions",
     "InternalError",
     "InvalidArgumentError",
     "KernelsError",
@@ -73,6 +80,7 @@ __all__ = [
     "StreamingDecoder",
     "TextStream",
     "TokenOutOfRangeError",
+    "TokenProbability",
     "Tokenizer",
     "UnknownOptionError",
     "VocabularyError",
@@ -81,3 +89,20 @@ __all__ = [
 ]
 
 __version__: str = version("rwkv-py")
+
+if TYPE_CHECKING:
+    from . import evaluate as evaluate
+    from . import speed as speed
+
+# Public modules that are imported when they are first used: most programs do without them.
+_LAZY = ("evaluate", "speed")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

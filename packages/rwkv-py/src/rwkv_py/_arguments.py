@@ -4,31 +4,45 @@ from __future__ import annotations
 
 import operator
 import os
+import reprlib
 from collections.abc import Iterable, Sequence
-from typing import SupportsFloat, TypeAlias
+from typing import Any, SupportsFloat, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import InvalidArgumentError, TokenOutOfRangeError
+from .errors import InvalidArgumentError, StateMismatchError, TokenOutOfRangeError
 
 StrPath: TypeAlias = str | os.PathLike[str]
 TokenSequence: TypeAlias = Sequence[int] | NDArray[np.integer]
+# Tokens inside this package: int32 (n_tokens,), made by `as_tokens`, read-only and our own.
+Tokens: TypeAlias = NDArray[np.int32]
 
 _INT32 = np.iinfo(np.int32)
 
 
 def as_path(path: StrPath) -> bytes:
-    """Encode a path as the operating system wants it."""
-    encoded = os.fsencode(path)
+    """Encode a path as the operating system wants it; one of bytes is taken as it is."""
+    try:
+        encoded = os.fsencode(path)
+    except TypeError:
+        raise InvalidArgumentError(
+            f"path: expected str or os.PathLike, got {type(path).__name__}: {reprlib.repr(path)}"
+        ) from None
+    except UnicodeEncodeError:
+        raise InvalidArgumentError(
+            f"path: expected characters that a file's name can have here, got {path!r}"
+        ) from None
     if b"\0" in encoded:
         raise InvalidArgumentError(f"path: expected no zero character, got {os.fspath(path)!r}")
     return encoded
 
 
 def as_integer(name: str, value: int) -> int:
-    """Check that the argument `name` is an integer."""
+    """Check that the argument `name` is an integer: True and False are none here."""
     try:
+        if isinstance(value, bool):
+            raise TypeError
         return operator.index(value)
     except TypeError:
         raise InvalidArgumentError(f"{name}: expected a whole number, got {value!r}") from None
@@ -55,7 +69,9 @@ def as_bytes(name: str, text: str | bytes) -> bytes:
             ) from None
     if isinstance(text, bytes):
         return text
-    raise InvalidArgumentError(f"{name}: expected str or bytes, got {type(text).__name__}")
+    raise InvalidArgumentError(
+        f"{name}: expected str or bytes, got {type(text).__name__}: {reprlib.repr(text)}"
+    )
 
 
 def as_stops(stop: str | bytes | Iterable[str | bytes]) -> list[bytes]:
@@ -84,7 +100,7 @@ def as_count(name: str, value: int, *, at_least: int = 0) -> int:
 
 def as_number(name: str, value: float) -> float:
     """Check that the argument `name` is a number; its range is checked where it is used."""
-    if not isinstance(value, SupportsFloat):  # float() would take text
+    if isinstance(value, bool) or not isinstance(value, SupportsFloat):  # float() would take text
         raise InvalidArgumentError(f"{name}: expected a number, got {value!r}")
     try:
         return float(value)
@@ -100,21 +116,46 @@ def as_token(token: int) -> int:
     """Check that `token` is an integer of 32 bits."""
     value = as_integer("token", token)
     if not 0 <= value <= _INT32.max:
-        raise TokenOutOfRangeError(f"token {value}, expected 0 or more, and less than n_vocab")
+        raise TokenOutOfRangeError(f"token: expected 0 or more, less than n_vocab, got {value}")
     return value
 
 
-def as_tokens(tokens: TokenSequence) -> NDArray[np.int32]:
-    """Return the tokens as a contiguous int32 array (n_tokens,)."""
-    array = np.asarray(tokens)
-    if array.size == 0:
+def as_tokens(tokens: TokenSequence, n_vocab: int = _INT32.max + 1) -> Tokens:
+    """Return the tokens, each below `n_vocab`, as an array that nobody else can write."""
+    try:
+        # First the copy: what is checked is then what is used, whatever the caller does meanwhile.
+        array = np.array(tokens)
+    except (ValueError, TypeError, OverflowError):  # lists of different lengths in a list
+        array = np.array(None)
+    if array.size == 0 and array.ndim == 1:
         array = array.astype(np.int32)
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise InvalidArgumentError(
-            f"tokens: expected a flat sequence of integers, got {array.dtype} of shape "
-            f"{array.shape}"
+            f"tokens: expected a flat sequence of integers, got {_described(tokens, array)}"
         )
-    if array.size and not (array.min() >= 0 and array.max() <= _INT32.max):
-        bad = array[(array < 0) | (array > _INT32.max)][0]
-        raise TokenOutOfRangeError(f"token {bad}, expected 0 or more, and less than n_vocab")
-    return np.ascontiguousarray(array, np.int32)
+    outside = (array < 0) | (array >= n_vocab)
+    if outside.any():
+        place = int(outside.argmax())
+        expected = "0 or more" if n_vocab > _INT32.max else f"0 to {n_vocab - 1}"
+        raise TokenOutOfRangeError(
+            f"tokens[{place}]: {array[place]} is not in the vocabulary, expected {expected}"
+        )
+    owned = array.astype(np.int32, order="C", copy=False)
+    owned.flags.writeable = False
+    return owned
+
+
+def _described(value: object, array: NDArray[Any]) -> str:
+    if array.ndim == 0 or array.dtype.kind == "O":
+        return f"{type(value).__name__}: {reprlib.repr(value)}"
+    return f"{array.dtype} of shape {array.shape}"
+
+
+def as_floats(where: str, values: object) -> NDArray[np.float32]:
+    """Return numbers of a state as an array of our own."""
+    try:
+        return np.array(values, np.float32)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise StateMismatchError(
+            f"{where}: expected numbers, in layers of one shape, got others: {error}"
+        ) from None

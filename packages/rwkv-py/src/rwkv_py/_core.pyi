@@ -1,7 +1,7 @@
 """The native extension: thin, private, and documented by the classes that wrap it."""
 
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,28 +12,9 @@ def abi_version() -> int: ...
 def runtime_version() -> str: ...
 def session_piece_size() -> int: ...
 
-class _Info(TypedDict):
-    version: str
-    n_vocab: int
-    n_embd: int
-    n_layer: int
-    n_head: int
-    head_size: int
-    n_ffn: int
-    state_size: int
-    data_type: str
-    n_parameters: int
-    file_bytes: int
-    weight_bytes: int
-    n_threads: int
-    kernels: str
-    ln_x_eps: float
-    fingerprint: int
-    has_time_state: bool
-
 class Model:
     def __init__(self, path: bytes, n_threads: int, ln_x_eps: float) -> None: ...
-    def info(self) -> _Info: ...
+    def info(self) -> dict[str, Any]: ...  # the fields of `rwkv_py.ModelInfo`
 
 class Session:
     def __init__(self, model: Model) -> None: ...

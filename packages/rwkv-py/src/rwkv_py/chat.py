@@ -118,6 +118,7 @@ class Reply(Iterator[str]):
         """Leave it here: what was written so far is the answer."""
         if not self._ended:
             self._ended = True
+            self._stream.close()
             for part in self._pending:
                 self._pieces[part.kind].append(part.text)
             self._pending.clear()
@@ -359,7 +360,9 @@ class Chat:
 
     def reset(self) -> None:
         """Begin anew, after the system prompt."""
-        self._reply = None
+        if self._reply is not None:
+            self._reply._stream.close()
+            self._reply = None
         self._session.copy_from(self._start)
         self._turns.clear()
 

@@ -5,248 +5,27 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
-import functools
+import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Any, Literal, Self, TypeAlias, Unpack
+from typing import Self, Unpack
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ._arguments import StrPath, TokenSequence, as_count, as_integers, as_tokens
+from ._arguments import StrPath, TokenSequence, as_count, as_integers, as_stops
 from ._options import takes_options_of
-from .errors import EngineClosedError, InvalidArgumentError, TokenOutOfRangeError
-from .model import Model, WantedLogits
-from .sampling import Sampler, SamplingOptions, sampler_of_text
-from .session import END_OF_DOCUMENT, PROMPT_PIECE, Session
-from .text_stream import FinishReason, TextBuilder
-from .time_state import TimeState
+from .beginning import OpeningOptions, begin
+from .errors import EngineClosedError, EngineFullError, InvalidArgumentError
+from .generation import GenerationOptions, Plan, takes_generation_options
+from .model import Model
+from .prompt import BEGIN_OF_DOCUMENT, PIECE_TOKENS
+from .request import Request, check_process
+from .session import Session
+from .task import Task
 from .tokenizer import Tokenizer
 
-__all__ = ["Engine", "Request", "RequestFinishReason"]
-
-RequestFinishReason: TypeAlias = FinishReason | Literal["cancelled", "error"]
-
-
-class Request(Iterator[str], AsyncIterator[str]):
-    """A text that an `Engine` writes; `Engine.submit` makes requests.
-
-    Iterate over it for pieces of text as they come, with `for` in a thread or `async for` in a
-    coroutine, and ask `result()` or `await` it for the whole. Pieces are whole characters and never
-    empty. If writing fails, all of these raise what it failed with.
-
-    Cancelling a coroutine that waits for a request cancels the request.
-    """
-
-    def __init__(self, builder: TextBuilder):
-        self._builder = builder
-        self._changed = threading.Condition()
-        self._unseen: deque[str] = deque()  # pieces for those who iterate
-        self._text: list[str] = []
-        self._n_tokens = 0  # of the builder's, those that `_text` is about
-        self._finish_reason: RequestFinishReason | None = None
-        self._error: BaseException | None = None
-        self._session: Session | None = None  # what is kept, once the text has ended
-        self._wakers: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
-
-    @property
-    def finish_reason(self) -> RequestFinishReason | None:
-        """Why the text ended; None while there may be more.
-
-        "end", "stop" and "length" as `TextStream` says; "cancelled", or "error".
-        """
-        return self._finish_reason
-
-    @property
-    def done(self) -> bool:
-        """Whether the text has ended."""
-        return self._finish_reason is not None
-
-    @property
-    def tokens(self) -> list[int]:
-        """The tokens drawn so far, but for the one that ended the text: a copy."""
-        return self._builder.tokens[: self._n_tokens]
-
-    @property
-    def session(self) -> Session:
-        """The session that wrote the text, for a request that was made with `keep_session`.
-
-        As after `Session.stream`, it has read what it began with, the prompt and `tokens`. It is
-        the caller's own.
-
-        Raises:
-            InvalidArgumentError: the text has not ended yet, or not by itself (it was cancelled, or
-                failed); or nobody asked for its session.
-        """
-        if self._session is None:
-            raise InvalidArgumentError(
-                "session: expected a request made with keep_session=True whose text has ended by "
-                f"itself, got one with finish_reason {self._finish_reason!r}. Try result() first"
-            )
-        return self._session
-
-    def cancel(self) -> bool:
-        """Write no more; the text so far stays. Return whether there was anything to cancel."""
-        return self._finish("cancelled")
-
-    def result(self, timeout: float | None = None) -> str:
-        """Wait for the end, and return the whole text.
-
-        Args:
-            timeout: seconds; None waits as long as it takes.
-
-        Raises:
-            TimeoutError: it takes longer. The request goes on.
-        """
-        with self._changed:
-            if not self._changed.wait_for(lambda: self.done, timeout):
-                raise TimeoutError(f"request: expected its end within {timeout} s, got none yet")
-        return self._whole()
-
-    def __next__(self) -> str:
-        with self._changed:
-            self._changed.wait_for(lambda: self._unseen or self.done)
-            if self._unseen:
-                return self._unseen.popleft()
-        if self._error is not None:
-            raise self._error
-        raise StopIteration
-
-    async def __anext__(self) -> str:
-        await self._wait(lambda: bool(self._unseen) or self.done)
-        with self._changed:
-            if self._unseen:
-                return self._unseen.popleft()
-        if self._error is not None:
-            raise self._error
-        raise StopAsyncIteration
-
-    def __await__(self) -> Generator[Any, None, str]:
-        yield from self._wait(lambda: self.done).__await__()
-        return self._whole()
-
-    def _whole(self) -> str:
-        if self._error is not None:
-            raise self._error
-        return "".join(self._text)
-
-    async def _wait(self, ready: Callable[[], bool]) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            with self._changed:
-                if ready():
-                    return
-                change = loop.create_future()
-                self._wakers.append((loop, change))
-            try:
-                await change
-            except asyncio.CancelledError:
-                self.cancel()
-                raise
-
-    # The rest is the engine's side.
-
-    def _deliver(self, text: str) -> None:
-        with self._changed:
-            if self.done:
-                return
-            self._n_tokens = len(self._builder.tokens)
-            if text:
-                self._unseen.append(text)
-                self._text.append(text)
-                self._wake()
-
-    def _finish(
-        self,
-        reason: RequestFinishReason,
-        error: BaseException | None = None,
-        session: Session | None = None,
-    ) -> bool:
-        with self._changed:
-            if self.done:
-                return False
-            self._finish_reason = reason
-            self._error = error
-            self._session = session
-            self._wake()
-            return True
-
-    def _wake(self) -> None:
-        self._changed.notify_all()
-        for loop, change in self._wakers:
-            with contextlib.suppress(RuntimeError):  # a loop that was closed waits for nothing
-                loop.call_soon_threadsafe(_resolve, change)
-        self._wakers.clear()
-
-
-def _resolve(change: asyncio.Future[None]) -> None:
-    if not change.done():
-        change.set_result(None)
-
-
-class _Sequence:
-    """A request being worked on. Only the engine's thread touches it."""
-
-    def __init__(
-        self,
-        request: Request,
-        builder: TextBuilder,
-        base: Session,
-        prompt: NDArray[np.int32],
-        make_sampler: Callable[[], Sampler],
-        keep_session: bool,
-    ):
-        self.request = request
-        self.unread = prompt  # what the session must read before the next token can be drawn
-        self.reads_prompt = True
-        self.session = base  # until `start`
-        self._builder = builder
-        self._make_sampler = make_sampler
-        self._keep_session = keep_session
-
-    def start(self) -> None:
-        """Get a state and a sampler, which take too much memory to have while waiting in line."""
-        self.session = self.session.fork()
-        self._sampler = self._make_sampler()
-        if self._is_written():
-            self._finish("length")
-        elif self.unread.size == 0:
-            assert self.session._logits is not None
-            self.draw(self.session._logits)
-
-    def draw(self, logits: NDArray[np.float32]) -> None:
-        """Draw the next token, and let the request have the text."""
-        text = ""
-        if not self._builder.full:
-            token = self._sampler.sample(logits)
-            text = self._builder.push(token)
-            if self._builder.finish_reason is None:
-                self._sampler.accept(token)
-                self.unread = as_tokens([token])
-                self.reads_prompt = False
-        if self._builder.finish_reason is None and self._is_written():
-            text += self._builder.end("length")
-        self.request._deliver(text)
-        if self._builder.finish_reason is not None:
-            self._finish(self._builder.finish_reason)
-
-    def _is_written(self) -> bool:
-        """Whether nothing is left to do: the last token is read only if the session is kept."""
-        return self._builder.full and not (self._keep_session and self.unread.size)
-
-    def _finish(self, reason: FinishReason) -> None:
-        self.request._finish(reason, session=self.session if self._keep_session else None)
-
-    @contextlib.contextmanager
-    def blamed(self) -> Iterator[None]:
-        """Let what fails here fail this request alone."""
-        try:
-            yield
-        except Exception as error:
-            self.request._finish("error", error)
+__all__ = ["Engine"]
 
 
 class Engine:
@@ -258,17 +37,17 @@ class Engine:
     A step lets every text that is being written advance by a token, and reads at most one piece
     (256 tokens) of prompts, which take turns: a long prompt delays the others by a piece at a time.
 
-    All methods may be called by any thread, or in a coroutine: none of them waits but `close`.
-    The work is done in a thread that lives while there are requests.
+    All methods may be called by any thread, or in a coroutine: none of them waits but `close` and
+    `generate_batch`. The work is done in a thread that lives while there are requests. A child
+    process made by `fork` has not that thread: an engine, and its requests, refuse to work there.
 
     Args:
         model: a `Model`, or the path of a model file.
-        threads: as for `Model`; only with a path.
-        ln_x_eps: as for `Model`; only with a path.
-        tokenizer: as for `Session`.
-        time_state: as for `Session`; what every text begins with whose request brings no session.
         max_running: how many texts are written at once, at most; each takes the memory of a state.
             Further requests wait in line.
+        max_waiting: how many requests wait in line, at most; None: any number.
+        max_prompt_tokens: how long a prompt is, at most; None: any length.
+        **opening: threads, ln_x_eps, tokenizer, cache and time_state, as for `Session`.
 
     Raises:
         NoTokenizerError: none was given, and none is known for this number of tokens.
@@ -281,50 +60,60 @@ class Engine:
     2
     """
 
+    @takes_options_of(begin)
     def __init__(
         self,
         model: Model | StrPath,
         *,
-        threads: int | None = None,
-        ln_x_eps: float | None = None,
-        tokenizer: Tokenizer | StrPath | None = None,
-        time_state: TimeState | None = None,
         max_running: int = 32,
+        max_waiting: int | None = None,
+        max_prompt_tokens: int | None = None,
+        **opening: Unpack[OpeningOptions],
     ):
-        # Every sequence begins as a copy of this session, which itself reads nothing.
-        self._fresh = Session(
-            model, threads=threads, ln_x_eps=ln_x_eps, tokenizer=tokenizer, time_state=time_state
-        )
-        self._tokenizer = self._fresh.tokenizer
         self._max_running = as_count("max_running", max_running, at_least=1)
-        self._lock = threading.Lock()  # guards what follows
-        self._waiting: deque[_Sequence] = deque()
-        self._running: list[_Sequence] = []  # prompts in the order of their turns
+        self._max_waiting = None if max_waiting is None else as_count("max_waiting", max_waiting)
+        self._max_prompt_tokens = (
+            None
+            if max_prompt_tokens is None
+            else as_count("max_prompt_tokens", max_prompt_tokens, at_least=1)
+        )
+        self._beginning = begin(model, **opening)
+        self._tokenizer = self._beginning.tokenizer
+        self._process = os.getpid()
+        # Guards what follows; told when a request leaves, or the thread does.
+        self._changed = threading.Condition()
+        self._waiting: deque[Task] = deque()
+        self._running: list[Task] = []  # prompts in the order of their turns
         self._thread: threading.Thread | None = None
         self._closed = False
         _engines.add(self)
 
+    def __repr__(self) -> str:
+        if self._closed:
+            state = "closed"
+        else:
+            state = f"{len(self._running)} running, {len(self._waiting)} waiting"
+        return f"<Engine of {self.model!r}: {state}>"
+
     @property
     def model(self) -> Model:
         """The model."""
-        return self._fresh.model
+        return self._beginning.model
 
     @property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer."""
         return self._tokenizer
 
-    @takes_options_of(Sampler)
+    @takes_generation_options
     def submit(
         self,
         prompt: str | bytes | TokenSequence,
         *,
         session: Session | None = None,
-        max_tokens: int = 256,
-        stop: str | bytes | Iterable[str | bytes] = (),
-        stop_tokens: Iterable[int] = (END_OF_DOCUMENT,),
         keep_session: bool = False,
-        **sampling: Unpack[SamplingOptions],
+        logprobs: int | None = None,
+        **options: Unpack[GenerationOptions],
     ) -> Request:
         """Ask for the text that `Session.stream` would write for the same arguments.
 
@@ -332,17 +121,18 @@ class Engine:
             prompt: text or tokens.
             session: go on from where this session is; it is copied now, and stays as it is. It must
                 be of the engine's model. None begins anew.
-            max_tokens: how many tokens to draw at most.
-            stop: strings that end the text and are left out of it.
-            stop_tokens: tokens that end the text.
             keep_session: keep what the model then remembers, as `Request.session`, so that a
                 conversation can go on from there. The memory of a state is kept as long as the
-                request. Costs reading the last token, and with 0 `max_tokens` the prompt.
-            **sampling: the keyword arguments of `Sampler`: temperature, top_p, seed, ...
+                request. Costs reading the last token.
+            logprobs: tell how probable each token was and this many of the most probable ones, as
+                `Request.logprobs`; 0 tells only of those drawn, None nothing.
+            **options: as for `Session.stream`: max_tokens, stop, temperature, seed, ...
 
         Raises:
-            EngineClosedError: the engine is closed.
-            InvalidArgumentError, TokenOutOfRangeError: as `Session.stream`; no request is made.
+            EngineClosedError: the engine is closed, or was made before this process was forked.
+            EngineFullError: `max_waiting` requests wait in line.
+            InvalidArgumentError, TokenOutOfRangeError: as `Session.stream`; or the prompt has more
+                than `max_prompt_tokens`. No request is made.
 
         >>> with Engine(model) as engine:
         ...     for piece in engine.submit("The ", max_tokens=20, temperature=0.8, seed=2):
@@ -351,26 +141,79 @@ class Engine:
         ...     text = first.result()
         ...     more = engine.submit("as ", session=first.session, max_tokens=9, seed=1).result()
         """
-        base = self._fresh if session is None else session
-        if base.model is not self.model:
+        task = self._task(prompt, session, keep_session, logprobs, options)
+        self._join(task, waits=False)
+        return task.request
+
+    @takes_generation_options
+    def generate_batch(
+        self,
+        prompts: Iterable[str | bytes | TokenSequence],
+        *,
+        seeds: Iterable[int] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> list[str]:
+        r"""Continue many prompts at once: return their texts, in order.
+
+        Each text is the one that `Session.generate` would return for its prompt; together they take
+        much less time. For options that differ, or texts as they come, see `submit`. With
+        `max_waiting` this waits for room in the line.
+
+        Args:
+            prompts: texts or tokens.
+            seeds: a seed for each prompt. With `seed` instead, which is the same for all, equal
+                prompts get equal texts; with neither, seeds are chosen at random.
+            progress: called with how many texts are finished, and of how many.
+            **options: as for `Session.stream`: max_tokens, stop, temperature, ...
+
+        Raises:
+            InvalidArgumentError: `prompts` is a single text; and as `submit`. The requests made so
+                far are then cancelled.
+            TokenOutOfRangeError, EngineClosedError: as `submit`.
+
+        >>> with Engine(model) as engine:
+        ...     texts = engine.generate_batch(
+        ...         ["import ", ".. class:: "], max_tokens=20, temperature=0
+        ...     )
+        >>> texts[0] == Session(model).generate("import ", max_tokens=20, temperature=0)
+        True
+        """
+        if isinstance(prompts, str | bytes) or not isinstance(prompts, Iterable):
             raise InvalidArgumentError(
-                f"session: expected one of {self.model.path}, got one of {base.model.path}"
+                f"prompts: expected a list of them, got one: {prompts!r}", remedy="Try [prompt]"
             )
-        unread = base._before_writing(self._fresh._tokens(prompt))
-        _check_tokens(unread, self.model.n_vocab)
-        if "banned_tokens" in sampling:  # may be an iterator, and is needed twice
-            sampling["banned_tokens"] = as_integers("banned_tokens", sampling["banned_tokens"])
-        make_sampler = functools.partial(
-            sampler_of_text, self._tokenizer, self.model.n_vocab, **sampling
-        )
-        make_sampler()  # raises now what it would raise later
-        builder = TextBuilder(
-            self._tokenizer, max_tokens=max_tokens, stop=stop, stop_tokens=stop_tokens
-        )
-        request = Request(builder)
-        base = base if session is None else session.fork()
-        self._join(_Sequence(request, builder, base, unread, make_sampler, keep_session))
-        return request
+        prompts = list(prompts)
+        # What may be an iterator is needed for each.
+        if "stop" in options:
+            options["stop"] = as_stops(options["stop"])
+        if "stop_tokens" in options:
+            options["stop_tokens"] = as_integers("stop_tokens", options["stop_tokens"])
+        if "banned_tokens" in options:
+            options["banned_tokens"] = as_integers("banned_tokens", options["banned_tokens"])
+        each: list[GenerationOptions] = [options] * len(prompts)
+        if seeds is not None:
+            each = [{**options, "seed": seed} for seed in as_integers("seeds", seeds)]
+        if len(each) != len(prompts):
+            raise InvalidArgumentError(
+                f"seeds: expected one for each of {len(prompts)} prompts, got {len(each)}"
+            )
+        requests: list[Request] = []
+        texts = []
+        try:
+            for prompt, own in zip(prompts, each, strict=True):
+                task = self._task(prompt, None, False, None, own)
+                self._join(task, waits=True)
+                requests.append(task.request)
+            for request in requests:
+                texts.append(request.result())
+                if progress is not None:
+                    progress(len(texts), len(prompts))
+        except BaseException:
+            for request in requests:
+                request.cancel()
+            raise
+        return texts
 
     def close(self, *, cancel: bool = False) -> None:
         """Accept no more requests, and wait until those that there are have finished.
@@ -380,12 +223,16 @@ class Engine:
 
         Args:
             cancel: cancel all requests instead; waits for the step being computed at most.
+
+        Raises:
+            EngineClosedError: the engine was made before this process was forked.
         """
-        with self._lock:
+        with self._locked():
             self._closed = True
+            self._changed.notify_all()
             if cancel:
-                for sequence in [*self._waiting, *self._running]:
-                    sequence.request.cancel()
+                for task in [*self._waiting, *self._running]:
+                    task.request.cancel()
             thread = self._thread
         if thread is not None:
             thread.join()
@@ -399,7 +246,8 @@ class Engine:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close(cancel=kind is not None)
+        if os.getpid() == self._process:  # a forked child that leaves has nothing to wait for
+            self.close(cancel=kind is not None)
 
     async def __aenter__(self) -> Self:
         return self
@@ -410,10 +258,53 @@ class Engine:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await asyncio.to_thread(self.close, cancel=kind is not None)
+        await asyncio.to_thread(self.__exit__, kind, error, traceback)
 
-    def _join(self, sequence: _Sequence) -> None:
-        with self._lock:
+    def _task(
+        self,
+        prompt: str | bytes | TokenSequence,
+        session: Session | None,
+        keep_session: bool,
+        logprobs: int | None,
+        options: GenerationOptions,
+    ) -> Task:
+        """Check everything, and copy what a caller could change."""
+        check_process("engine", self._process)
+        if not (session is None or isinstance(session, Session)):
+            raise InvalidArgumentError(
+                f"session: expected a Session, got {type(session).__name__}: {session!r}"
+            )
+        if session is not None and session.model is not self.model:
+            raise InvalidArgumentError(
+                f"session: expected one of {self.model.path}, got one of {session.model.path}"
+            )
+        n_top = None if logprobs is None else as_count("logprobs", logprobs)
+        given = self._beginning.prompt(prompt)
+        limit = self._max_prompt_tokens
+        if limit is not None and given.tokens.size > limit:
+            raise InvalidArgumentError(
+                f"prompt: expected at most {limit} tokens, got {given.tokens.size}"
+            )
+        plan = Plan.of(self._tokenizer, self.model.n_vocab, **options)
+        read = given
+        if session is not None:
+            session = session.fork()
+            read = session._moving().before_writing(given)
+        elif not given.tokens.size:
+            read = BEGIN_OF_DOCUMENT
+        request = Request(given.tokens.size)
+        return Task(request, self._beginning, session, read, plan, keep_session, n_top)
+
+    def _join(self, task: Task, *, waits: bool) -> None:
+        with self._locked():
+            while not self._closed and self._is_full():
+                if not waits:
+                    raise EngineFullError(
+                        f"engine: expected fewer than {self._max_waiting} requests in line, got "
+                        f"{self._max_waiting}",
+                        remedy="Try again later, or Engine(..., max_waiting=) with more",
+                    )
+                self._changed.wait()
             if self._closed:
                 raise EngineClosedError("engine: expected an open one, got one that was closed")
             if self._thread is None:
@@ -421,86 +312,96 @@ class Engine:
                 thread = threading.Thread(target=self._work, name="rwkv-engine", daemon=True)
                 thread.start()
                 self._thread = thread
-            self._waiting.append(sequence)
+            self._waiting.append(task)
+
+    def _is_full(self) -> bool:
+        """Whether no more may wait. Those who have not come to their turn count as running."""
+        if self._max_waiting is None:
+            return False
+        room = self._max_running + self._max_waiting
+        if len(self._waiting) + len(self._running) < room:
+            return False
+        return sum(not task.request.done for task in [*self._waiting, *self._running]) >= room
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Take the lock, which a thread may hold for ever that a forked child does not have."""
+        check_process("engine", self._process)
+        with self._changed:
+            yield
+
+    # The rest is done in the engine's thread.
 
     def _work(self) -> None:
         try:
-            while self._admit():
-                self._step()
+            while running := self._admit():
+                self._step(self._choose(running))
         except BaseException as error:  # a fault of ours: let nobody wait for ever
-            with self._lock:
-                for sequence in [*self._waiting, *self._running]:
-                    sequence.request._finish("error", error)
+            with self._changed:
+                for task in [*self._waiting, *self._running]:
+                    task.request._finish("error", error)
                 self._waiting.clear()
-                self._running.clear()
+                self._running = []
                 self._thread = None
+                self._changed.notify_all()
             raise
 
-    def _admit(self) -> bool:
-        """Let those who are done leave and others join; return whether there is work."""
-        with self._lock:
-            self._running = [s for s in self._running if not s.request.done]
+    def _admit(self) -> list[Task]:
+        """Let those who are done leave and others join; return who is at work."""
+        with self._changed:
+            running = [task for task in self._running if not task.request.done]
             joining = []
-            while self._waiting and len(self._running) < self._max_running:
-                sequence = self._waiting.popleft()
-                if not sequence.request.done:
-                    self._running.append(sequence)
-                    joining.append(sequence)
-            if not self._running:
+            while self._waiting and len(running) < self._max_running:
+                task = self._waiting.popleft()
+                if not task.request.done:
+                    running.append(task)
+                    joining.append(task)
+            self._running = running
+            if not running:
                 self._thread = None
-                return False
-        for sequence in joining:
-            with sequence.blamed():
-                sequence.start()
-        return True
+            self._changed.notify_all()
+        for task in joining:
+            with task.blamed():
+                task.start()
+        return running
 
-    def _step(self) -> None:
-        chosen = self._choose()
-        if not chosen:
-            return
-        work = [(s.session, s.unread[:PROMPT_PIECE]) for s in chosen]
-        wanted: list[WantedLogits] = [
-            "last" if s.unread.size <= PROMPT_PIECE else None for s in chosen
-        ]
-        try:
-            rows = self.model.step(work, logits=wanted)
-        except Exception as error:  # all was checked before: no memory, which is nobody's fault
-            for sequence in chosen:
-                sequence.request._finish("error", error)
-            return
-        for sequence, logits in zip(chosen, rows, strict=True):
-            sequence.unread = sequence.unread[PROMPT_PIECE:]
-            if logits is not None:
-                with sequence.blamed():
-                    sequence.draw(logits)
+    def _choose(self, running: list[Task]) -> list[Task]:
+        """Return all that write, and those whose turn it is to read a piece of their prompt.
 
-    def _choose(self) -> list[_Sequence]:
-        """Return all that write, and those whose turn it is to read a piece of their prompt."""
+        The latter go to the end of the line of those who read.
+        """
         chosen, behind = [], []
-        room = PROMPT_PIECE
-        with self._lock:
-            for sequence in self._running:
-                if sequence.request.done:
+        room = PIECE_TOKENS
+        for task in running:
+            if task.request.done:
+                continue
+            if task.reads_prompt:
+                if task.piece.size > room:
                     continue
-                if sequence.reads_prompt:
-                    size = min(sequence.unread.size, PROMPT_PIECE)
-                    if size > room:
-                        continue
-                    room -= size
-                    behind.append(sequence)
-                chosen.append(sequence)
-            self._running = [s for s in self._running if s not in behind] + behind
+                room -= task.piece.size
+                behind.append(task)
+            chosen.append(task)
+        self._running = [task for task in running if task not in behind] + behind
         return chosen
 
-
-def _check_tokens(tokens: NDArray[np.int32], n_vocab: int) -> None:
-    """The library checks them too, but in a step that is shared with others."""
-    if tokens.size and tokens.max() >= n_vocab:
-        place = int(np.argmax(tokens >= n_vocab))
-        raise TokenOutOfRangeError(
-            f"tokens[{place}]: {tokens[place]} is not in the vocabulary, expected 0 to "
-            f"{n_vocab - 1}"
-        )
+    def _step(self, chosen: list[Task]) -> None:
+        if not chosen:
+            return
+        try:
+            self.model.step(
+                [(task.sequence, task.piece) for task in chosen],
+                logits=[task.wants for task in chosen],
+            )
+        except Exception as error:
+            if len(chosen) == 1:
+                chosen[0].request._finish("error", error)
+            else:  # nobody has read anything: find out who it is
+                for task in chosen:
+                    self._step([task])
+            return
+        for task in chosen:
+            with task.blamed():
+                task.advance()
 
 
 # Engines that nobody closed are closed when Python exits, after the threads of its users.
@@ -510,4 +411,5 @@ _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 @atexit.register
 def _close_all() -> None:
     for engine in list(_engines):
-        engine.close(cancel=True)
+        if engine._process == os.getpid():
+            engine.close(cancel=True)

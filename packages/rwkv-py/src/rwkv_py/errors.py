@@ -6,6 +6,7 @@ import re
 
 __all__ = [
     "EngineClosedError",
+    "EngineFullError",
     "InternalError",
     "InvalidArgumentError",
     "KernelsError",
@@ -91,7 +92,11 @@ class KernelsError(RwkvError, RuntimeError):
 
 
 class EngineClosedError(RwkvError, RuntimeError):
-    """A request was made of an engine that is closed."""
+    """An engine was used that is closed, or that was made before the process was forked."""
+
+
+class EngineFullError(RwkvError, RuntimeError):
+    """As many requests wait in line as the engine's `max_waiting` allows."""
 
 
 class OutOfMemoryError(RwkvError, MemoryError):

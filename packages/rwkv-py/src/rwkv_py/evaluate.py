@@ -7,15 +7,18 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ._arguments import StrPath, as_tokens
+from ._arguments import StrPath, Tokens, as_tokens
+from ._options import takes_options_of
 from .errors import InvalidArgumentError
 from .model import Model
-from .session import END_OF_DOCUMENT, PROMPT_PIECE, Session
+from .probabilities import log_softmax
+from .prompt import END_OF_DOCUMENT, Prompt, pieces
+from .session import Session
 from .tokenizer import Tokenizer
 
 __all__ = [
@@ -37,6 +40,26 @@ _LOGITS_AT_ONCE = 1 << 21
 
 # Texts of LAMBADA that are read together: enough to fill passes, few enough for their states.
 _TEXTS_AT_ONCE = 16
+
+
+class ReadingOptions(TypedDict, total=False):
+    """What `perplexity`, `compare` and `lambada` take besides models and texts.
+
+    Attributes:
+        tokenizer: as for `Session`.
+        progress: called with how many tokens (of `lambada` texts) were read, and of how many.
+    """
+
+    tokenizer: Tokenizer | StrPath | None
+    progress: Progress | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Reading:
+    """`ReadingOptions` and their defaults."""
+
+    tokenizer: Tokenizer | StrPath | None = None
+    progress: Progress | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,20 +136,18 @@ class Lambada:
     perplexity: float
 
 
+@takes_options_of(_Reading)
 def perplexity(
     model: Model | StrPath,
     text: str | bytes,
-    *,
-    tokenizer: Tokenizer | StrPath | None = None,
-    progress: Progress | None = None,
+    **options: Unpack[ReadingOptions],
 ) -> Perplexity:
     """Read a text of any length once, the state carried through; the first token is not scored.
 
     Args:
         model: a `Model`, or the path of a model file.
         text: at least two tokens.
-        tokenizer: as for `Session`.
-        progress: called with how many tokens were read, and of how many.
+        **options: tokenizer, progress: see `ReadingOptions`.
 
     Raises:
         InvalidArgumentError: the text is too short; and what else `Session` raises.
@@ -136,23 +157,22 @@ def perplexity(
     >>> round(score.bits_per_byte) in (1, 2, 3)
     True
     """
-    session = Session(model, tokenizer=tokenizer)
+    reading = _Reading(**options)
+    session = Session(model, tokenizer=reading.tokenizer)
     tokens = _tokens_to_score(session, text)
     nats = 0.0
-    for begin, logits in _predictions(tokens, progress, session):
-        targets = tokens[begin + 1 : begin + 1 + PROMPT_PIECE]
+    for targets, logits in _predictions(tokens, reading.progress, session):
         for rows in _row_blocks(logits[0]):
             nats -= _log_probabilities(logits[0][rows], targets[rows]).sum()
     return _perplexity(session, tokens, float(nats))
 
 
+@takes_options_of(_Reading)
 def compare(
     model_a: Model | StrPath,
     model_b: Model | StrPath,
     text: str | bytes,
-    *,
-    tokenizer: Tokenizer | StrPath | None = None,
-    progress: Progress | None = None,
+    **options: Unpack[ReadingOptions],
 ) -> Comparison:
     """Let two models read the same text, and compare what they expect after each token.
 
@@ -162,8 +182,7 @@ def compare(
         model_a: a `Model`, or the path of a model file.
         model_b: another with as many tokens.
         text: at least two tokens.
-        tokenizer: as for `Session`.
-        progress: called with how many tokens were read, and of how many.
+        **options: tokenizer, progress: see `ReadingOptions`.
 
     Raises:
         InvalidArgumentError: the models have different numbers of tokens, or the text is too short;
@@ -173,8 +192,9 @@ def compare(
     >>> compare(model, model, "It is the same model.").kl_max
     0.0
     """
-    a = Session(model_a, tokenizer=tokenizer)
-    b = Session(model_b, tokenizer=tokenizer)
+    reading = _Reading(**options)
+    a = Session(model_a, tokenizer=reading.tokenizer)
+    b = Session(model_b, tokenizer=reading.tokenizer)
     if a.model.n_vocab != b.model.n_vocab:
         raise InvalidArgumentError(
             f"compare: expected models with the same tokens, got {a.model.n_vocab} in "
@@ -183,12 +203,11 @@ def compare(
     tokens = _tokens_to_score(a, text)
     divergences, n_agree, largest = [], 0, 0.0
     nats_a = nats_b = 0.0
-    for begin, (of_a, of_b) in _predictions(tokens, progress, a, b):
-        targets = tokens[begin + 1 : begin + 1 + PROMPT_PIECE]
+    for targets, (of_a, of_b) in _predictions(tokens, reading.progress, a, b):
         n_agree += int((of_a.argmax(axis=1) == of_b.argmax(axis=1)).sum())
         largest = max(largest, float(np.abs(of_a - of_b).max()))
         for rows in _row_blocks(of_a):
-            log_a, log_b = _log_softmax(of_a[rows]), _log_softmax(of_b[rows])
+            log_a, log_b = log_softmax(of_a[rows]), log_softmax(of_b[rows])
             places = np.arange(len(log_a))
             nats_a -= float(log_a[places, targets[rows]].sum())
             nats_b -= float(log_b[places, targets[rows]].sum())
@@ -207,12 +226,11 @@ def compare(
     )
 
 
+@takes_options_of(_Reading)
 def lambada(
     model: Model | StrPath,
     texts: Sequence[str],
-    *,
-    tokenizer: Tokenizer | StrPath | None = None,
-    progress: Progress | None = None,
+    **options: Unpack[ReadingOptions],
 ) -> Lambada:
     """Let a model guess the last word of each text (Paperno et al., 2016).
 
@@ -223,8 +241,7 @@ def lambada(
     Args:
         model: a `Model`, or the path of a model file.
         texts: passages of at least two words, parted by spaces.
-        tokenizer: as for `Session`.
-        progress: called with how many texts were read, and of how many.
+        **options: tokenizer, progress: see `ReadingOptions`.
 
     Raises:
         InvalidArgumentError: there is no text, or one of a single word; and what else `Session`
@@ -236,7 +253,8 @@ def lambada(
     """
     if not texts:
         raise InvalidArgumentError("texts: expected at least one, got none")
-    fresh = Session(model, tokenizer=tokenizer)
+    reading = _Reading(**options)
+    fresh = Session(model, tokenizer=reading.tokenizer)
     passages = []
     for i, text in enumerate(texts):
         context, word = _context_and_word(text)
@@ -250,8 +268,8 @@ def lambada(
         for right, word_log_p in _last_words(fresh, batch):
             n_right += right
             log_p += word_log_p
-        if progress is not None:
-            progress(begin + len(batch), len(passages))
+        if reading.progress is not None:
+            reading.progress(begin + len(batch), len(passages))
     n = len(passages)
     return Lambada(n_texts=n, accuracy=n_right / n, perplexity=_exp(-log_p / n))
 
@@ -288,32 +306,36 @@ def _context_and_word(text: str) -> tuple[str, str]:
     return (context, word) if context.strip() else ("", text)
 
 
-def _tokens_to_score(session: Session, text: str | bytes) -> NDArray[np.int32]:
-    tokens = session._tokens(text)
+def _tokens_to_score(session: Session, text: str | bytes) -> Tokens:
+    tokens = Prompt.of_text(text, session.tokenizer, session.model.n_vocab).tokens
     if tokens.size < 2:
         raise InvalidArgumentError(f"text: expected at least 2 tokens, got {tokens.size}")
     return tokens
 
 
 def _predictions(
-    tokens: NDArray[np.int32], progress: Progress | None, *sessions: Session
-) -> Iterator[tuple[int, list[NDArray[np.float32]]]]:
-    """Yield, for pieces of all tokens but the last, where one begins and each session's logits."""
-    n_read = tokens.size - 1
-    for begin in range(0, n_read, PROMPT_PIECE):
-        piece = tokens[begin : min(begin + PROMPT_PIECE, n_read)]
+    tokens: Tokens, progress: Progress | None, *sessions: Session
+) -> Iterator[tuple[Tokens, list[NDArray[np.float32]]]]:
+    """Let sessions read all tokens but the last, and yield what each predicts, piece by piece.
+
+    Yields the tokens that are to be predicted, and each session's logits (n_tokens, n_vocab).
+    """
+    to_read = tokens[:-1]
+    n_read = 0
+    for piece in pieces(to_read):
         logits = []
         for session in sessions:
             (rows,) = session.model.step([(session, piece)], logits="all")
             assert rows is not None
             logits.append(rows)
-        yield begin, logits
+        yield tokens[n_read + 1 : n_read + 1 + piece.size], logits
+        n_read += piece.size
         if progress is not None:
-            progress(begin + piece.size, n_read)
+            progress(n_read, to_read.size)
 
 
 def _last_words(
-    fresh: Session, batch: Sequence[tuple[NDArray[np.int32], NDArray[np.int32]]]
+    fresh: Session, batch: Sequence[tuple[Tokens, Tokens]]
 ) -> Iterator[tuple[bool, float]]:
     """Yield, for each passage, whether its word is the most probable, and ln p(word)."""
     sessions = [fresh.fork() for _ in batch]
@@ -346,23 +368,13 @@ def _row_blocks(logits: NDArray[np.float32]) -> Iterator[slice]:
         yield slice(begin, begin + n_rows)
 
 
-def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return ln p, float64 (n_tokens, n_vocab)."""
-    shifted = logits.astype(np.float64)
-    shifted -= shifted.max(axis=1, keepdims=True)
-    shifted -= np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return shifted
-
-
-def _log_probabilities(
-    logits: NDArray[np.float32], targets: NDArray[np.int32]
-) -> NDArray[np.float64]:
+def _log_probabilities(logits: NDArray[np.float32], targets: Tokens) -> NDArray[np.float64]:
     """Return ln p of a target in each row, float64 (n_tokens,)."""
-    log_p: NDArray[np.float64] = _log_softmax(logits)[np.arange(len(targets)), targets]
+    log_p: NDArray[np.float64] = log_softmax(logits)[np.arange(len(targets)), targets]
     return log_p
 
 
-def _perplexity(session: Session, tokens: NDArray[np.int32], nats: float) -> Perplexity:
+def _perplexity(session: Session, tokens: Tokens, nats: float) -> Perplexity:
     n_bytes = len(session.tokenizer.decode_bytes(tokens[1:]))
     return Perplexity(n_tokens=tokens.size - 1, n_bytes=n_bytes, nats=nats)
 

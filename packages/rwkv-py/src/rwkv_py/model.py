@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias, Unpack
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
-from ._arguments import StrPath, TokenSequence, as_count, as_integers, as_path, as_stops, as_tokens
-from ._options import takes_options_of
+from ._arguments import StrPath, TokenSequence, as_count, as_number, as_path, as_tokens
 from .errors import InvalidArgumentError, ModelFileError
-from .sampling import Sampler, SamplingOptions
-
-if TYPE_CHECKING:
-    from .session import Session
-    from .time_state import TimeState
-    from .tokenizer import Tokenizer
+from .sequence import Moving, Place, Sequence
 
 __all__ = ["Model", "ModelInfo", "WantedLogits"]
 
@@ -96,11 +90,16 @@ class Model:
     def __init__(self, path: StrPath, *, threads: int | None = None, ln_x_eps: float | None = None):
         if threads is not None:
             threads = as_count("threads", threads, at_least=1)
-        if ln_x_eps is not None and not (math.isfinite(ln_x_eps) and ln_x_eps > 0):
-            raise InvalidArgumentError(f"ln_x_eps: expected a number above 0, got {ln_x_eps}")
-        self._path = os.fspath(path)
+            if threads >= 2**63:
+                raise InvalidArgumentError(f"threads: expected fewer, got {threads}")
+        if ln_x_eps is not None:
+            ln_x_eps = as_number("ln_x_eps", ln_x_eps)
+            if not (math.isfinite(ln_x_eps) and ln_x_eps > 0):
+                raise InvalidArgumentError(f"ln_x_eps: expected a number above 0, got {ln_x_eps}")
+        encoded = as_path(path)
+        self._path = os.fsdecode(encoded)
         try:
-            self._core = _core.Model(as_path(path), threads or 0, ln_x_eps or 0.0)
+            self._core = _core.Model(encoded, threads or 0, ln_x_eps or 0.0)
         except ModelFileError as error:
             error.path = self._path
             raise
@@ -134,9 +133,9 @@ class Model:
 
     def step(
         self,
-        work: Iterable[tuple[Session, TokenSequence]],
+        work: Iterable[tuple[Moving, TokenSequence]],
         *,
-        logits: WantedLogits | Sequence[WantedLogits] = "last",
+        logits: WantedLogits | Iterable[WantedLogits] = "last",
     ) -> list[NDArray[np.float32] | None]:
         """Let many sessions read tokens in one step, in which each weight is read once for all.
 
@@ -159,9 +158,9 @@ class Model:
         >>> [x.shape for x in model.step([(a, [72, 105]), (b, [72])], logits=["all", "last"])]
         [(2, 256), (256,)]
         """
-        pairs = [(session, as_tokens(tokens)) for session, tokens in work]
+        pairs = [(session._moving(), as_tokens(tokens, self.n_vocab)) for session, tokens in work]
         wanted: list[WantedLogits]
-        if logits is None or logits == "last" or logits == "all":
+        if logits is None or isinstance(logits, str):
             wanted = [logits] * len(pairs)
         else:
             wanted = list(logits)
@@ -169,103 +168,27 @@ class Model:
             raise InvalidArgumentError(
                 f"logits: expected one choice for each of {len(pairs)} sessions, got {len(wanted)}"
             )
-        if len({id(session) for session, _ in pairs}) < len(pairs):
+        if len({id(sequence) for sequence, _ in pairs}) < len(pairs):
             raise InvalidArgumentError("work: expected each session once, got one twice")
-        for session, _ in pairs:
-            if session.model is not self:
-                raise InvalidArgumentError(
-                    f"work: expected sessions of {self._path}, got one of {session.model.path}"
-                )
         out = [
             self._room(choice, len(tokens))
             for choice, (_, tokens) in zip(wanted, pairs, strict=True)
         ]
         _core.step(
             self._core,
-            [session._core for session, _ in pairs],
+            [sequence.core for sequence, _ in pairs],
             [tokens for _, tokens in pairs],
             out,
         )
-        for (session, _), array in zip(pairs, out, strict=True):
-            session._remember(None if array is None else array.reshape(-1, self.n_vocab)[-1])
+        for (sequence, tokens), array in zip(pairs, out, strict=True):
+            # A copy: what the caller gets is the caller's to change.
+            last = None if array is None else array.reshape(-1, self.n_vocab)[-1].copy()
+            sequence.moved(tokens, last)
         return out
 
-    @takes_options_of(Sampler)
-    def generate_batch(
-        self,
-        prompts: Iterable[str | bytes | TokenSequence],
-        *,
-        max_tokens: int = 256,
-        stop: str | bytes | Iterable[str | bytes] = (),
-        stop_tokens: Iterable[int] = (0,),
-        seeds: Iterable[int] | None = None,
-        tokenizer: Tokenizer | StrPath | None = None,
-        time_state: TimeState | None = None,
-        max_running: int = 32,
-        progress: Callable[[int, int], None] | None = None,
-        **sampling: Unpack[SamplingOptions],
-    ) -> list[str]:
-        r"""Continue many prompts at once: return their texts, in order.
-
-        Each text is the one that `Session(model).generate` would return for its prompt; together
-        they take much less time. For options that differ, or texts as they come, see `Engine`.
-
-        Args:
-            prompts: texts or tokens.
-            max_tokens: how many tokens to draw at most for each.
-            stop: strings that end a text and are left out of it.
-            stop_tokens: tokens that end a text; by default 0, the end of a document.
-            seeds: a seed for each prompt. With `seed` instead, which is the same for all, equal
-                prompts get equal texts; with neither, seeds are chosen at random.
-            tokenizer: as for `Session`.
-            time_state: as for `Session`.
-            max_running: how many texts are written at once, at most; each takes the memory of a
-                state.
-            progress: called with how many texts are finished, and of how many.
-            **sampling: the keyword arguments of `Sampler`: temperature, top_p, ...
-
-        Raises:
-            InvalidArgumentError: `prompts` is a single text; and as `Session.stream`.
-            TokenOutOfRangeError, NoTokenizerError: as `Session.stream`.
-            StateFileError, StateMismatchError: of `time_state`, as `Session`.
-
-        >>> texts = model.generate_batch(["import ", ".. class:: "], max_tokens=20, temperature=0)
-        >>> texts[0] == Session(model).generate("import ", max_tokens=20, temperature=0)
-        True
-        """
-        from .engine import Engine
-
-        if isinstance(prompts, str | bytes):
-            raise InvalidArgumentError(
-                f"prompts: expected a list of them, got one: {prompts!r}. Try [prompt]"
-            )
-        prompts = list(prompts)
-        stop = as_stops(stop)
-        stop_tokens = as_integers("stop_tokens", stop_tokens)
-        if "banned_tokens" in sampling:
-            sampling["banned_tokens"] = as_integers("banned_tokens", sampling["banned_tokens"])
-        each: list[SamplingOptions] = [sampling] * len(prompts)
-        if seeds is not None:
-            each = [{**sampling, "seed": seed} for seed in seeds]
-        if len(each) != len(prompts):
-            raise InvalidArgumentError(
-                f"seeds: expected one for each of {len(prompts)} prompts, got {len(each)}"
-            )
-        texts = []
-        with Engine(
-            self, tokenizer=tokenizer, time_state=time_state, max_running=max_running
-        ) as engine:
-            requests = [
-                engine.submit(
-                    prompt, max_tokens=max_tokens, stop=stop, stop_tokens=stop_tokens, **options
-                )
-                for prompt, options in zip(prompts, each, strict=True)
-            ]
-            for request in requests:
-                texts.append(request.result())
-                if progress is not None:
-                    progress(len(texts), len(prompts))
-        return texts
+    def _new_sequence(self, place: Place | None = None) -> Sequence:
+        """Return a new sequence, which sessions and requests are made of; not for users."""
+        return Sequence(_core.Session(self._core), self.n_vocab, place)
 
     def _room(self, wanted: WantedLogits, n_tokens: int) -> NDArray[np.float32] | None:
         if wanted is None:

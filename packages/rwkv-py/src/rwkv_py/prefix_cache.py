@@ -1,81 +1,102 @@
-"""Beginnings that many sessions share, read once."""
+"""Beginnings that many texts share, read once."""
 
 from __future__ import annotations
 
-import hashlib
+import os
 import threading
+import weakref
 from collections import OrderedDict
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
-from .errors import InvalidArgumentError
+from ._arguments import as_count
 from .model import Model
+from .prompt import Prompt, pieces
+from .sequence import Place, Sequence
+from .tokenizer import Tokenizer
 
 __all__ = ["PrefixCache"]
-
-# Where a session is: a digest of all pieces that it has read since it was fresh, and of what it
-# began with.
-Position = bytes
 
 # Shorter prompts cost less to read than to keep.
 MIN_TOKENS = 32
 
+# What a text was read after, what rendered it, its length and its digest. A tokenizer is equal to
+# itself alone.
+_TextKey: TypeAlias = tuple[bytes, Tokenizer, int, bytes]
+
 
 class _Kept(NamedTuple):
     core: _core.Session
+    place: Place
     logits: NDArray[np.float32] | None  # after the last token, where they were computed
     n_bytes: int
 
 
 class PrefixCache:
-    """States after beginnings of prompts, so that sessions of a model read each beginning once.
+    """States after beginnings of texts, so that sessions of a model read each beginning once.
 
-    With it, nothing that a session computes changes by a bit. The library reads a prompt in pieces
-    of 256 tokens from where the prompt begins, and a piece of 32 tokens or more may use other
-    arithmetic than its tokens one by one. So a state is a function of what the session began with
-    and of the pieces read since then, and it is kept, and found, only after the same. The cache is
-    a tree for each beginning, whose edges are pieces: a node is named by the digest of what leads
-    to it.
+    A prompt is looked up in two ways, and the longer of the two beginnings found is left out:
 
-    Two prompts therefore share what they have in common up to a multiple of 256 tokens. A shorter
-    common beginning is shared if it is read by itself, before the rest: `session.feed(system)`,
-    then `session.generate(question)`. `Chat` reads its system prompt so. Prompts below 32 tokens
-    are not kept, and a session whose state was set, loaded or moved by `Model.step` does not use
-    the cache until it is reset.
+    - as tokens: after the same state, the same tokens were read in the same pieces. What follows is
+      the same to the bit. The library reads a prompt in pieces of 256 tokens from where it begins,
+      so two prompts share what they have in common up to a multiple of 256 tokens, and a prompt
+      that is the whole beginning of another if that goes on at such a multiple.
+    - as text, for prompts that are text: after the same state, the same bytes were read, in any
+      tokens and pieces. So a prompt is found that is an earlier prompt, the answer that was
+      generated, and something more, though the model drew other tokens than the tokenizer would
+      cut; and so is a system prompt that was fed by itself. A place counts only where the
+      tokenizer's own cutting of the new prompt has a boundary too, so that what is left is read in
+      the tokens in which it would be read anyway, and no word or character is torn.
 
-    May be shared by sessions in any number of threads.
+    The states kept are those after each piece of a prompt of 32 tokens or more, and those where a
+    generated text has ended. A session whose state was set or loaded does not use the cache until
+    it is reset.
+
+    May be shared by sessions, engines and threads. In a child process made by `fork` it is empty.
 
     Args:
         model: whose states.
         budget: bytes of states and logits at most; the ones not used for the longest time go.
+        exact: look prompts up as tokens only, so that nothing depends on what was read before.
 
     Attributes:
-        tokens_read: tokens that sessions asked for and had to read.
+        tokens_read: tokens of prompts that were read: of those of 32 tokens or more.
         tokens_found: tokens that were spared.
 
     >>> cache = PrefixCache(model, budget=50_000_000)
     >>> system = "The documentation of the Python standard library, in its own words. "
-    >>> for question in ("json", "os"):
+    >>> for question in ("What does json do?", "What does os do?"):
     ...     session = Session(model, cache=cache)
     ...     _ = session.feed(system)
     ...     text = session.generate(question, max_tokens=5, seed=1)
     >>> cache.tokens_found == len(system)
     True
+    >>> follow_up = system + question + text + " And what else? Tell me more of it."
+    >>> _ = Session(model, cache=cache).generate(follow_up, max_tokens=5)
+    >>> cache.tokens_found - len(system) >= len(system + question)
+    True
     """
 
-    def __init__(self, model: Model, *, budget: int = 256 << 20):
-        if budget < 0:
-            raise InvalidArgumentError(f"budget: expected 0 bytes or more, got {budget}")
+    def __init__(self, model: Model, *, budget: int = 256 << 20, exact: bool = False):
         self._model = model
-        self._budget = budget
+        self._budget = as_count("budget", budget)
+        self._exact = exact
         self._lock = threading.Lock()  # also: a kept session is copied by one thread at a time
-        self._kept: OrderedDict[Position, _Kept] = OrderedDict()  # the last used at the end
+        self._kept: OrderedDict[bytes, _Kept] = OrderedDict()  # by pieces; the last used at the end
+        self._by_text: dict[_TextKey, bytes] = {}  # which of those was kept last
         self._n_bytes = 0
         self.tokens_read = 0
         self.tokens_found = 0
+        _caches.add(self)
+
+    def __repr__(self) -> str:
+        return (
+            f"<PrefixCache of {self._model!r}: {len(self)} states, {self._n_bytes / 2**20:.1f} of "
+            f"{self._budget / 2**20:.1f} MiB>"
+        )
 
     @property
     def model(self) -> Model:
@@ -95,54 +116,137 @@ class PrefixCache:
         """Forget all states."""
         with self._lock:
             self._kept.clear()
+            self._by_text.clear()
             self._n_bytes = 0
 
-    def _find(
-        self, core: _core.Session, positions: list[Position]
-    ) -> tuple[int, NDArray[np.float32] | None]:
-        """Move `core` to the last of `positions` that is kept.
+    # What `Reading` and the end of a text use.
 
-        Returns the number of positions passed, and the logits, which the last of them needs.
+    def _find(self, sequence: Sequence, prompt: Prompt) -> int:
+        """Move `sequence` past the longest beginning of `prompt` that is kept.
+
+        Returns how many tokens of the prompt that beginning is. If it is all of them, the sequence
+        knows its logits.
         """
-        with self._lock:
-            for i in range(len(positions), 0, -1):
-                kept = self._kept.get(positions[i - 1])
-                if kept is None or (i == len(positions) and kept.logits is None):
+        place = sequence.place
+        if place is None:
+            return 0
+        n_found, key = self._same_pieces(place, prompt)
+        if not self._exact:
+            for n_bytes, state in self._same_text(place, prompt):
+                n_tokens = prompt.n_tokens_of(n_bytes)
+                if n_tokens is None:
                     continue
-                core.copy_state(kept.core)
-                self._kept.move_to_end(positions[i - 1])
-                return i, kept.logits
-        return 0, None
+                if n_tokens <= n_found:  # what is the same to the bit is as good
+                    break
+                if self._suffices(state, prompt, n_tokens):
+                    n_found, key = n_tokens, state
+                    break
+        with self._lock:
+            kept = self._kept.get(key)
+            if kept is None:  # there is none, or it went just now
+                return 0
+            sequence.core.copy_state(kept.core)
+            self._kept.move_to_end(key)
+        sequence.found(kept.place, kept.logits)
+        return n_found
 
-    def _keep(
-        self, position: Position, core: _core.Session, logits: NDArray[np.float32] | None
-    ) -> None:
+    def _suffices(self, key: bytes, prompt: Prompt, n_found: int) -> bool:
+        """Whether a state after `n_found` tokens is kept, with logits if no token is left."""
+        kept = self._kept.get(key)
+        return kept is not None and (n_found < prompt.tokens.size or kept.logits is not None)
+
+    def _same_pieces(self, place: Place, prompt: Prompt) -> tuple[int, bytes]:
+        """Return the longest beginning that was read so: how many tokens, and the state's key."""
+        longest, n_tokens = (0, b""), 0
+        for piece in pieces(prompt.tokens):
+            place = Place(place.begin, place.pieces, None).after(piece)
+            n_tokens += piece.size
+            if self._suffices(place.pieces, prompt, n_tokens):
+                longest = (n_tokens, place.pieces)
+        return longest
+
+    def _same_text(self, place: Place, prompt: Prompt) -> list[tuple[int, bytes]]:
+        """Return the beginnings of its text that were read, longest first: bytes, state's key."""
+        before, text = place.text, prompt.text
+        if before is None or text is None or before.tokenizer is not prompt.tokenizer:
+            return []
+        with self._lock:
+            lengths = sorted(
+                {
+                    n_bytes - before.n_bytes
+                    for begin, tokenizer, n_bytes, _ in self._by_text
+                    if begin == place.begin
+                    and tokenizer is before.tokenizer
+                    and 0 < n_bytes - before.n_bytes <= len(text)
+                }
+            )
+        running, n_hashed, states = before.hash.copy(), 0, []
+        for n_bytes in lengths:
+            running.update(text[n_hashed:n_bytes])
+            n_hashed = n_bytes
+            name = (place.begin, before.tokenizer, before.n_bytes + n_bytes, running.digest())
+            if (state := self._by_text.get(name)) is not None:
+                states.append((n_bytes, state))
+        return states[::-1]
+
+    def _keep(self, sequence: Sequence) -> None:
+        """Keep the state of `sequence`, if it is known where it is and there is room."""
+        place, logits = sequence.place, sequence.logits
         n_bytes = 4 * self._model.state_size + (0 if logits is None else logits.nbytes)
-        if n_bytes > self._budget:
+        if place is None or n_bytes > self._budget:
             return
         with self._lock:
-            old = self._kept.pop(position, None)
+            old = self._kept.get(place.pieces)
             if old is not None:
-                self._n_bytes -= old.n_bytes
+                if logits is None or old.logits is not None:  # nothing new
+                    self._kept.move_to_end(place.pieces)
+                    return
+                self._drop(place.pieces)
             while self._n_bytes + n_bytes > self._budget:
-                _, gone = self._kept.popitem(last=False)
-                self._n_bytes -= gone.n_bytes
-            self._kept[position] = _Kept(core.fork(), logits, n_bytes)
+                self._drop(next(iter(self._kept)))
+            self._kept[place.pieces] = _Kept(sequence.core.fork(), place, logits, n_bytes)
             self._n_bytes += n_bytes
+            if (name := _text_key(place)) is not None:
+                self._by_text[name] = place.pieces
+
+    def _keep_end(self, sequence: Sequence) -> None:
+        """Keep the state where a text has ended, from which the next turn may go on."""
+        place = sequence.place
+        if place is None or place.text is None or self._exact:  # it could not be found as text
+            return
+        if place.text.n_bytes >= MIN_TOKENS:
+            self._keep(sequence)
+
+    def _drop(self, key: bytes) -> None:
+        gone = self._kept.pop(key)
+        self._n_bytes -= gone.n_bytes
+        name = _text_key(gone.place)
+        if name is not None and self._by_text.get(name) == key:
+            del self._by_text[name]
 
     def _count(self, n_found: int, n_read: int) -> None:
         with self._lock:
             self.tokens_found += n_found
             self.tokens_read += n_read
 
-
-def fresh(state: NDArray[np.float32] | None) -> Position:
-    """Return the position before any piece: of the model's own fresh state, or of a given one."""
-    if state is None:
-        return b""
-    return hashlib.blake2b(state.tobytes(), digest_size=32, person=b"fresh state").digest()
+    def _begin_in_child(self) -> None:
+        """Begin anew: a thread that is not here may have been at work on it."""
+        self._lock = threading.Lock()
+        self.clear()
 
 
-def after(position: Position, piece: NDArray[np.int32]) -> Position:
-    """Return the position after a piece; the digest is too long for two to meet by chance."""
-    return hashlib.blake2b(position + piece.tobytes(), digest_size=32).digest()
+def _text_key(place: Place) -> _TextKey | None:
+    text = place.text
+    return text and (place.begin, text.tokenizer, text.n_bytes, text.hash.digest())
+
+
+_caches: weakref.WeakSet[PrefixCache] = weakref.WeakSet()
+
+
+def _begin_in_child() -> None:
+    for cache in list(_caches):
+        cache._begin_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_in_child)

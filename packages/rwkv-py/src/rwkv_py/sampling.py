@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import reprlib
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TypedDict, Unpack
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypedDict, Unpack, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from . import _core
-from ._arguments import as_integer, as_integers, as_number, as_token
+from ._arguments import as_count, as_integer, as_integers, as_number, as_token
 from .errors import InvalidArgumentError, TokenOutOfRangeError
 from .tokenizer import Tokenizer
 
-__all__ = ["Sampler", "SamplingOptions", "sampler_of_text"]
+__all__ = ["Sampler", "SamplingOptions", "sampler_of_text", "settled"]
 
 
 class SamplingOptions(TypedDict, total=False):
-    """The keyword arguments of `Sampler`, `Session.generate` and `Session.stream`."""
+    """The keyword arguments of `Sampler`."""
 
     temperature: float
     top_p: float
@@ -121,14 +122,26 @@ class Sampler:
         options.frequency_penalty = as_number("frequency_penalty", frequency_penalty)
         options.penalty_decay = as_number("penalty_decay", penalty_decay)
         options.seed = self._seed
-        self._n_vocab = n_vocab
-        self._core = _core.Sampler(n_vocab, options)
+        self._n_vocab = as_count("n_vocab", n_vocab)
+        self._core = _core.Sampler(self._n_vocab, options)
+        self._options = options
         with _naming("logit_bias"):
             for token, bias in _as_biases(logit_bias).items():
                 self._core.bias(token, bias)
         banned_tokens = as_integers("banned_tokens", banned_tokens)
         with _naming("banned_tokens"):
             self.ban(banned_tokens)
+
+    def __repr__(self) -> str:
+        defaults = _core.SamplerOptions()
+        changed = [
+            f"{name}={getattr(self._options, name):.6g}"
+            for name in SamplingOptions.__annotations__
+            if name != "seed"
+            and hasattr(defaults, name)
+            and getattr(self._options, name) != getattr(defaults, name)
+        ]
+        return f"Sampler({', '.join([str(self._n_vocab), *changed, f'seed={self._seed}'])})"
 
     @property
     def seed(self) -> int:
@@ -142,7 +155,13 @@ class Sampler:
             InvalidArgumentError: the shape is another, a logit is NaN or +infinity, or all tokens
                 are banned.
         """
-        array = np.ascontiguousarray(logits, np.float32)
+        try:
+            array = np.ascontiguousarray(logits, np.float32)
+        except (TypeError, ValueError, OverflowError):
+            raise InvalidArgumentError(
+                f"logits: expected numbers of shape ({self._n_vocab},), got "
+                f"{type(logits).__name__}: {reprlib.repr(logits)}"
+            ) from None
         if array.shape != (self._n_vocab,):
             raise InvalidArgumentError(
                 f"logits: expected shape ({self._n_vocab},), got {array.shape}"
@@ -188,6 +207,22 @@ def sampler_of_text(
     for token in uncounted:
         sampler.weigh(token, 0)
     return sampler
+
+
+def settled(options: SamplingOptions) -> SamplingOptions:
+    """Return options whose values nobody else can change, checked for their types."""
+    given: Mapping[str, Any] = options
+    checks: dict[str, Callable[[Any], Any]] = {
+        "logit_bias": _as_biases,
+        "banned_tokens": functools.partial(as_integers, "banned_tokens"),
+        "seed": lambda seed: None if seed is None else _as_seed(seed),
+        "top_k": _as_top_k,
+    }
+    kept = {
+        name: checks.get(name, functools.partial(as_number, name))(value)
+        for name, value in given.items()
+    }
+    return cast(SamplingOptions, kept)
 
 
 @contextlib.contextmanager

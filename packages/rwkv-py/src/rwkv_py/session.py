@@ -2,39 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import threading
+import weakref
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import _core, prefix_cache
-from ._arguments import StrPath, TokenSequence, as_path, as_tokens
+from ._arguments import StrPath, TokenSequence, as_floats, as_path, as_tokens
 from ._options import takes_options_of
-from .errors import (
-    InvalidArgumentError,
-    ModelFileError,
-    NoTokenizerError,
-    StateFileError,
-    StateMismatchError,
-    TokenOutOfRangeError,
-)
+from .beginning import Beginning, OpeningOptions, begin
+from .errors import InvalidArgumentError, ModelFileError, StateFileError, StateMismatchError
+from .generation import GenerationOptions, Plan, takes_generation_options
 from .model import Model
-from .prefix_cache import PrefixCache
-from .sampling import Sampler, SamplingOptions, sampler_of_text
-from .text_stream import TextBuilder, TextStream
-from .time_state import TimeState, flat_state
+from .prefix_cache import MIN_TOKENS
+from .prompt import PIECE_TOKENS, Prompt
+from .reading import Reading
+from .sampling import Sampler
+from .sequence import Sequence
+from .text_stream import TextStream
 from .tokenizer import Tokenizer
 
 __all__ = ["Session"]
-
-# Ends a document and, where there is none before it, begins one.
-END_OF_DOCUMENT = 0
-
-# Long prompts are fed in pieces of this many tokens, between which Ctrl-C is heard. They are the
-# pieces in which the library computes a prompt, so they change no result.
-PROMPT_PIECE = _core.session_piece_size()
 
 
 class Session:
@@ -69,50 +60,19 @@ class Session:
     ((256,), dtype('float32'))
     """
 
-    def __init__(
-        self,
-        model: Model | StrPath,
-        *,
-        threads: int | None = None,
-        ln_x_eps: float | None = None,
-        tokenizer: Tokenizer | StrPath | None = None,
-        cache: PrefixCache | None = None,
-        time_state: TimeState | None = None,
-    ):
-        if not isinstance(model, Model):
-            model = Model(model, threads=threads, ln_x_eps=ln_x_eps)
-        elif threads is not None or ln_x_eps is not None:
-            raise InvalidArgumentError(
-                "threads and ln_x_eps: expected with a path only, got a Model, which has its own. "
-                "Try giving them to Model()."
-            )
-        if not (tokenizer is None or isinstance(tokenizer, Tokenizer)):
-            tokenizer = Tokenizer.named(tokenizer)
-        self._model = model
-        self._tokenizer = tokenizer
-        self._core = _core.Session(model._core)
-        if cache is not None and cache.model is not model:
-            raise InvalidArgumentError(
-                f"cache: expected one of the same Model ({model.path}), got one of "
-                f"{cache.model.path}. Try Session(cache.model, cache=cache)"
-            )
-        self._cache = cache
-        # What to begin with, flat; None is the model's own, which the library knows.
-        self._fresh_state = None if time_state is None else flat_state(model, time_state)
-        if self._fresh_state is not None:
-            self._core.write_state(self._fresh_state)
-        self._fresh_position = prefix_cache.fresh(self._fresh_state)
-        self._position: prefix_cache.Position | None = self._fresh_position
-        self._logits: NDArray[np.float32] | None = None  # after the last token, if they are known
-        self._has_read = False
+    @takes_options_of(begin)
+    def __init__(self, model: Model | StrPath, **opening: Unpack[OpeningOptions]):
+        self._beginning = begin(model, **opening)
+        self._sequence = self._beginning.new_sequence()
+        self._claim()
 
     def __repr__(self) -> str:
-        return f"<Session of {self._model!r}>"
+        return f"<Session of {self.model!r}>"
 
     @property
     def model(self) -> Model:
         """The model."""
-        return self._model
+        return self._beginning.model
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -121,15 +81,7 @@ class Session:
         Raises:
             NoTokenizerError: none was given, and none is known for this number of tokens.
         """
-        if self._tokenizer is None:
-            self._tokenizer = Tokenizer.of_model(self._model.n_vocab)
-        if self._tokenizer is None:
-            raise NoTokenizerError(
-                f"{self._model.path}: the model has {self._model.n_vocab} tokens, expected 65536 "
-                "(World) or 256 (bytes) to know its tokenizer. Try Session(..., tokenizer=) with "
-                "its vocabulary file, or token lists in place of text."
-            )
-        return self._tokenizer
+        return self._beginning.tokenizer
 
     def feed(self, prompt: str | bytes | TokenSequence) -> NDArray[np.float32]:
         """Read text or tokens, and return the logits after the last token.
@@ -146,37 +98,28 @@ class Session:
             NoTokenizerError: text, for a model whose tokenizer is not known.
             KeyboardInterrupt: as ever. After any exception the session is as it was before.
         """
-        return self._feed(self._tokens(prompt)).copy()
+        sequence = self._moving()
+        read = self._beginning.prompt(prompt)
+        if not read.tokens.size:
+            raise InvalidArgumentError("prompt: expected at least one token, got none")
+        self._read(read)
+        assert sequence.logits is not None
+        return sequence.logits.copy()
 
-    @takes_options_of(Sampler)
+    @takes_generation_options
     def generate(
-        self,
-        prompt: str | bytes | TokenSequence,
-        *,
-        max_tokens: int = 256,
-        stop: str | bytes | Iterable[str | bytes] = (),
-        stop_tokens: Iterable[int] = (END_OF_DOCUMENT,),
-        **sampling: Unpack[SamplingOptions],
+        self, prompt: str | bytes | TokenSequence, **options: Unpack[GenerationOptions]
     ) -> str:
         """Read `prompt`, then write: return the text of the tokens drawn.
 
         The arguments, and what they raise, are those of `stream`.
         """
-        return "".join(
-            self.stream(
-                prompt, max_tokens=max_tokens, stop=stop, stop_tokens=stop_tokens, **sampling
-            )
-        )
+        with self.stream(prompt, **options) as stream:
+            return "".join(stream)
 
-    @takes_options_of(Sampler)
+    @takes_generation_options
     def stream(
-        self,
-        prompt: str | bytes | TokenSequence,
-        *,
-        max_tokens: int = 256,
-        stop: str | bytes | Iterable[str | bytes] = (),
-        stop_tokens: Iterable[int] = (END_OF_DOCUMENT,),
-        **sampling: Unpack[SamplingOptions],
+        self, prompt: str | bytes | TokenSequence, **options: Unpack[GenerationOptions]
     ) -> TextStream:
         r"""Read `prompt`, then write: return an iterator over pieces of text.
 
@@ -187,7 +130,7 @@ class Session:
         Args:
             prompt: text or tokens. If it is empty, writing goes on after what was read before; a
                 session that has read nothing begins a document: it reads token 0.
-            max_tokens: how many tokens to draw at most.
+            max_tokens: how many tokens to draw at most; with 0 the prompt is read, and no more.
             stop: strings that end the text and are left out of it, wherever tokens begin or end.
             stop_tokens: tokens that end the text; by default 0, the end of a document.
             **sampling: the keyword arguments of `Sampler`: temperature, top_p, seed, ...
@@ -198,30 +141,17 @@ class Session:
         Raises:
             InvalidArgumentError, TokenOutOfRangeError, NoTokenizerError: as `feed` and `Sampler`.
 
-        >>> stream = session.stream("The ", max_tokens=50, stop=["\n\n", "::"], seed=7)
-        >>> text = "".join(stream)
-        >>> stream.finish_reason in ("stop", "length", "end")
-        True
+        >>> session.reset()
+        >>> stream = session.stream("The ", max_tokens=50, stop=["\n\n", " "], temperature=0)
+        >>> "".join(stream), stream.finish_reason
+        ('standard', 'stop')
+        >>> for piece in session.stream("", max_tokens=50):
+        ...     break  # nobody has the stream any more: the session is free again
+        >>> logits = session.feed("\n")
         """
-        tokenizer = self.tokenizer
-        unread = self._tokens(prompt)
-        sampler = sampler_of_text(tokenizer, self._model.n_vocab, **sampling)
-        builder = TextBuilder(tokenizer, max_tokens=max_tokens, stop=stop, stop_tokens=stop_tokens)
-
-        def draw() -> int:
-            nonlocal unread
-            unread = self._before_writing(unread)
-            if unread.size:
-                self._feed(unread)
-                unread = unread[:0]
-            assert self._logits is not None
-            return sampler.sample(self._logits)
-
-        def take(token: int) -> None:
-            sampler.accept(token)
-            self._feed(as_tokens([token]))
-
-        return TextStream(draw, take, builder)
+        plan = Plan.of(self.tokenizer, self.model.n_vocab, **options)
+        prompt_to_read = self._beginning.prompt(prompt)
+        return TextStream(_Writer(self, prompt_to_read, plan.make_sampler()), plan.builder)
 
     @property
     def state(self) -> NDArray[np.float32]:
@@ -236,20 +166,21 @@ class Session:
         >>> _ = session.feed("something to forget")
         >>> session.state = before
         """
-        state = np.empty(self._model.state_size, np.float32)
-        self._core.read_state(state)
+        state = np.empty(self.model.state_size, np.float32)
+        self._sequence.core.read_state(state)
         return state
 
     @state.setter
     def state(self, state: ArrayLike) -> None:
-        array = np.ascontiguousarray(state, np.float32)
-        if array.shape != (self._model.state_size,):
+        array = as_floats("state", state)
+        if array.shape != (self.model.state_size,):
             raise StateMismatchError(
-                f"state: expected shape ({self._model.state_size},) for {self._model.path}, got "
+                f"state: expected shape ({self.model.state_size},) for {self.model.path}, got "
                 f"{array.shape}"
             )
-        self._core.write_state(array)
-        self._remember(None)
+        sequence = self._moving()
+        sequence.core.write_state(array)
+        sequence.was_set()
 
     def save_state(self, path: StrPath, *, dtype: Literal["fp32", "fp16"] = "fp32") -> None:
         """Write what the session remembers to a file.
@@ -275,7 +206,7 @@ class Session:
         if dtype not in ("fp32", "fp16"):
             raise InvalidArgumentError(f"dtype: expected 'fp32' or 'fp16', got {dtype!r}")
         with _as_state_file_error():
-            self._core.save_state(as_path(path), dtype == "fp16")
+            self._sequence.core.save_state(as_path(path), dtype == "fp16")
 
     def load_state(self, path: StrPath) -> None:
         """Remember what was saved to a file by a session of the same model file.
@@ -287,33 +218,18 @@ class Session:
             StateFileError: the file cannot be read, or is not a state file, or a damaged one.
                 After any exception the session is as it was before.
         """
+        sequence = self._moving()
         with _as_state_file_error():
-            self._core.load_state(as_path(path))
-        self._remember(None)
+            sequence.core.load_state(as_path(path))
+        sequence.was_set()
 
     def reset(self) -> None:
         """Forget everything that was read: return to the state that the session began with."""
-        if self._fresh_state is None:
-            self._core.reset()
-        else:
-            self._core.write_state(self._fresh_state)
-        self._logits = None
-        self._position = self._fresh_position
-        self._has_read = False
+        self._beginning.renew(self._moving())
 
     def fork(self) -> Session:
         """Return a second session that goes on from here, in time proportional to the state."""
-        copy = object.__new__(type(self))
-        copy._model = self._model
-        copy._tokenizer = self._tokenizer
-        copy._core = self._core.fork()
-        copy._logits = self._logits
-        copy._cache = self._cache
-        copy._fresh_state = self._fresh_state
-        copy._fresh_position = self._fresh_position
-        copy._position = self._position
-        copy._has_read = self._has_read
-        return copy
+        return self._of(self._beginning, self._sequence.fork())
 
     def copy_from(self, other: Session) -> None:
         """Remember what `other`, a session of the same `Model`, remembers, and nothing else.
@@ -325,86 +241,102 @@ class Session:
         >>> _ = session.feed("something to forget")
         >>> session.copy_from(kept)
         """
-        self._core.copy_state(other._core)
-        self._logits = other._logits
-        self._position = other._position if other._cache is self._cache else None
-        self._has_read = other._has_read
-
-    def _tokens(self, prompt: str | bytes | TokenSequence) -> NDArray[np.int32]:
-        if not isinstance(prompt, str | bytes):
-            return as_tokens(prompt)
-        tokens = as_tokens(self.tokenizer.encode(prompt))
-        model = self._model
-        if tokens.size and (largest := tokens.max()) >= model.n_vocab:
-            raise TokenOutOfRangeError(
-                f"tokenizer: expected tokens 0 to {model.n_vocab - 1} for {model.path}, got "
-                f"{largest}: it has {self.tokenizer.n_vocab}. Try the one that the model was "
-                "trained with"
+        if not isinstance(other, Session):
+            raise InvalidArgumentError(
+                f"other: expected a Session, got {type(other).__name__}: {other!r}"
             )
-        return tokens
+        self._moving().copy_from(other._sequence)
 
-    def _before_writing(self, prompt: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Return what must be read before the first token is drawn: `prompt`, token 0, nothing."""
-        if prompt.size or self._logits is not None:
-            return prompt
-        if not self._has_read:
-            return as_tokens([END_OF_DOCUMENT])
-        raise InvalidArgumentError(
-            "prompt: expected at least one token after a state was set or a step was made "
-            "without logits, got an empty prompt"
-        )
+    # What the rest of this package asks of a session, besides the above: `Model.step` and `Engine`
+    # for the sequence, to move it, and `Engine` to make sessions that begin as its requests do.
 
-    def _feed(self, tokens: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Read the tokens, all or none; return the logits, which nobody changes from then on."""
-        cut = range(PROMPT_PIECE, tokens.size, PROMPT_PIECE)
-        pieces = np.split(tokens, cut)
-        positions = self._positions_after(pieces)
-        cache = self._cache if positions and tokens.size >= prefix_cache.MIN_TOKENS else None
-        before = self._core.fork() if cache is not None or len(pieces) > 1 else None
-        logits: NDArray[np.float32] | None = None
-        n_found = 0
+    def _moving(self) -> Sequence:
+        """Return the sequence to something that moves it, if nothing else does."""
+        if self._reading.locked():
+            raise _in_use()
+        if self._stream is not None and self._stream() is not None:
+            raise InvalidArgumentError(
+                "session: a stream is writing with it, expected one at a time",
+                remedy="Try finishing the stream or close() on it first, or a session for each "
+                "text: fork() makes one",
+            )
+        return self._sequence
+
+    @classmethod
+    def _of(cls, beginning: Beginning, sequence: Sequence) -> Session:
+        """Return a session of a sequence, which is its own from now on."""
+        session = object.__new__(cls)
+        session._beginning = beginning
+        session._sequence = sequence
+        session._claim()
+        return session
+
+    def _claim(self) -> None:
+        """Make what tells that the sequence is being moved, so that nothing else moves it."""
+        self._stream: weakref.ref[TextStream] | None = None  # the stream that is writing, if any
+        self._reading = threading.Lock()  # held from the first piece of a prompt to the last
+
+    def _read(self, prompt: Prompt) -> None:
+        """Read at least one token, all or none."""
+        sequence, cache = self._sequence, self._beginning.cache
+        n_tokens = prompt.tokens.size
+        before = None
+        if n_tokens > PIECE_TOKENS or (cache is not None and n_tokens >= MIN_TOKENS):
+            before = sequence.fork()
+        if not self._reading.acquire(blocking=False):
+            raise _in_use()
         try:
-            if cache is not None:
-                n_found, logits = cache._find(self._core, positions)
-            for i in range(n_found, len(pieces)):
-                is_last = i + 1 == len(pieces)
-                logits = np.empty(self._model.n_vocab, np.float32) if is_last else None
-                self._core.feed(pieces[i], logits)
-                if cache is not None:
-                    cache._keep(positions[i], self._core, logits)
+            reading = Reading(sequence, prompt, cache)
+            while (piece := reading.piece) is not None:
+                sequence.read(piece, wants_logits=reading.is_last)
+                reading.advance()
         except BaseException:
             if before is not None:
-                self._core = before
+                sequence.become(before)
             raise
+        finally:
+            self._reading.release()
+
+
+class _Writer:
+    """Draws tokens with a session, for a `TextStream`."""
+
+    def __init__(self, session: Session, prompt: Prompt, sampler: Sampler):
+        self._session = session
+        self._prompt = prompt
+        self._sampler = sampler
+        self._has_session = False
+
+    def begin(self, stream: TextStream) -> None:
+        prompt = self._session._moving().before_writing(self._prompt)
+        self._session._stream = weakref.ref(stream)
+        self._has_session = True
+        if prompt.tokens.size:
+            self._session._read(prompt)
+
+    def draw(self) -> int:
+        logits = self._session._sequence.logits
         assert logits is not None
-        if cache is not None:
-            n_spared = sum(piece.size for piece in pieces[:n_found])
-            cache._count(n_spared, tokens.size - n_spared)
-        self._remember(logits, positions[-1] if positions else None)
-        return logits
+        return self._sampler.sample(logits)
 
-    def _positions_after(self, pieces: list[NDArray[np.int32]]) -> list[prefix_cache.Position]:
-        """Return the position after each piece; none without a cache, or if it was lost."""
-        if self._cache is None or self._position is None:
-            return []
-        positions = []
-        position = self._position
-        for piece in pieces:
-            position = prefix_cache.after(position, piece)
-            positions.append(position)
-        return positions
+    def take(self, token: int) -> None:
+        self._sampler.accept(token)
+        self._session._read(Prompt(as_tokens([token])))
 
-    def _remember(
-        self,
-        logits: NDArray[np.float32] | None,
-        position: prefix_cache.Position | None = None,
-    ) -> None:
-        """Note that the state has changed, and what is known of it: the logits after its last
-        token, and its position in the prefix cache.
-        """
-        self._logits = logits
-        self._position = position
-        self._has_read = True
+    def end(self, *, finished: bool) -> None:
+        session = self._session
+        if not self._has_session:
+            return
+        session._stream = None
+        if finished and session._beginning.cache is not None:
+            session._beginning.cache._keep_end(session._sequence)
+
+
+def _in_use() -> InvalidArgumentError:
+    return InvalidArgumentError(
+        "session: is in use by another thread, expected one thread at a time",
+        remedy="Try a session for each thread: fork() makes one",
+    )
 
 
 @contextmanager

@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ._arguments import StrPath
+from ._arguments import StrPath, as_count, as_number
 from .errors import InvalidArgumentError
 from .model import Model
-from .session import PROMPT_PIECE, Session
+from .prompt import PIECE_TOKENS
+from .session import Session
 
 __all__ = ["Speed", "measure"]
 
@@ -54,26 +55,31 @@ def measure(
         InvalidArgumentError: an argument is not above 0.
 
     >>> from rwkv_py.speed import measure
-    >>> measure(model, seconds=0.01).decode > 0
-    True
+    >>> speed = measure(model, seconds=0.01, n_batch=4, progress=lambda *of: print(*of))
+    0 3
+    1 3
+    2 3
+    3 3
+    >>> speed.n_prefill, speed.n_batch
+    (256, 4)
     """
+    seconds = as_number("seconds", seconds)
     if not (math.isfinite(seconds) and seconds > 0):
         raise InvalidArgumentError(f"seconds: expected a number above 0, got {seconds}")
-    if n_batch < 1:
-        raise InvalidArgumentError(f"n_batch: expected at least 1, got {n_batch}")
+    n_batch = as_count("n_batch", n_batch, at_least=1)
     if not isinstance(model, Model):
         model = Model(model)
     found: list[float] = []
     if progress is not None:
         progress(0, 3)
-    for n_sequences, n_tokens in ((1, 1), (1, PROMPT_PIECE), (n_batch, 1)):
+    for n_sequences, n_tokens in ((1, 1), (1, PIECE_TOKENS), (n_batch, 1)):
         duration = _duration_of_step(model, n_sequences, n_tokens, seconds)
         found.append(n_sequences * n_tokens / duration)
         if progress is not None:
             progress(len(found), 3)
     decode, prefill, batch = found
     return Speed(
-        decode=decode, prefill=prefill, batch=batch, n_prefill=PROMPT_PIECE, n_batch=n_batch
+        decode=decode, prefill=prefill, batch=batch, n_prefill=PIECE_TOKENS, n_batch=n_batch
     )
 
 

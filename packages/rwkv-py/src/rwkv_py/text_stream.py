@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable, Iterable, Iterator
-from typing import Literal, TypeAlias
+from collections.abc import Iterable, Iterator
+from typing import Literal, Protocol, Self, TypeAlias
 
 from ._arguments import as_count, as_integers, as_stops
+from .prompt import END_OF_DOCUMENT
 from .tokenizer import Tokenizer
 
 __all__ = ["FinishReason", "StopMatcher", "TextBuilder", "TextStream"]
@@ -81,9 +82,9 @@ class TextBuilder:
         self,
         tokenizer: Tokenizer,
         *,
-        max_tokens: int,
-        stop: str | bytes | Iterable[str | bytes],
-        stop_tokens: Iterable[int],
+        max_tokens: int = 256,
+        stop: str | bytes | Iterable[str | bytes] = (),
+        stop_tokens: Iterable[int] = (END_OF_DOCUMENT,),
     ):
         self.tokens: list[int] = []
         self.finish_reason: FinishReason | None = None
@@ -112,10 +113,30 @@ class TextBuilder:
             self.tokens.append(token)
         return self._utf8.decode(certain)
 
+    def give_back(self) -> None:
+        """Let the token that was taken last not be one of the text: it could not be read."""
+        self.tokens.pop()
+
     def end(self, reason: FinishReason) -> str:
         """End the text here; return what was held back."""
         self.finish_reason = reason
         return self._utf8.decode(self._matcher.finish())
+
+
+class Writer(Protocol):
+    """What a stream draws tokens from."""
+
+    def begin(self, stream: TextStream) -> None:
+        """Read the prompt; from now on nothing else may move the session."""
+
+    def draw(self) -> int:
+        """Return the next token."""
+
+    def take(self, token: int) -> None:
+        """Let the sampler and the session have a token that was drawn."""
+
+    def end(self, *, finished: bool) -> None:
+        """Let go of the session; `finished` if the text has ended by itself. Called once."""
 
 
 class TextStream(Iterator[str]):
@@ -124,40 +145,80 @@ class TextStream(Iterator[str]):
     Every piece consists of whole characters: bytes that are not UTF-8 become U+FFFD, and an
     unfinished character at the very end is left out. Nothing is computed before the first piece is
     asked for; `Session.stream` makes streams.
+
+    From then on the session is the stream's, until the text has ended or the stream is left: with
+    `close`, at the end of a `with` block, by an exception, or because nobody has it any more, as
+    after `break` in `for piece in session.stream(...)`.
     """
 
-    def __init__(self, draw: Callable[[], int], take: Callable[[int], None], builder: TextBuilder):
-        """`draw` returns the next token, `take` lets the sampler and the session have it."""
-        self._draw = draw
-        self._take = take
+    def __init__(self, writer: Writer, builder: TextBuilder):
+        self._writer = writer
         self._builder = builder
+        self._begun = False
+        self._closed = False
+
+    def __repr__(self) -> str:
+        state = self.finish_reason or ("closed" if self._closed else "writing")
+        return f"<TextStream: {len(self._builder.tokens)} tokens, {state}>"
 
     @property
     def tokens(self) -> list[int]:
-        """The tokens drawn so far and read by the session: all but the one that ended the text."""
-        return self._builder.tokens
+        """The tokens drawn so far and read by the session: all but the one that ended the text.
+
+        A copy.
+        """
+        return list(self._builder.tokens)
 
     @property
     def finish_reason(self) -> FinishReason | None:
-        """Why the text ended; None while there may be more.
+        """Why the text ended; None while there may be more, and for a stream that was left.
 
         "end" (a stop token, such as the end of the document), "stop" (a stop string) or "length"
         (`max_tokens`).
         """
         return self._builder.finish_reason
 
+    def close(self) -> None:
+        """Leave the text here: nothing more comes, and the session is free for other things."""
+        if not self._closed:
+            self._closed = True
+            if self._begun:
+                self._writer.end(finished=self.finish_reason is not None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def __next__(self) -> str:
-        while self.finish_reason is None:
-            if text := self._advance():
-                return text
+        try:
+            while not self._closed:
+                text = self._advance()
+                if self.finish_reason is not None:
+                    self.close()
+                if text:
+                    return text
+        except BaseException:  # after which an iterator has ended, as a generator has
+            self.close()
+            raise
         raise StopIteration
 
     def _advance(self) -> str:
         """Draw a token, and return the text that has become certain."""
+        if not self._begun:
+            self._begun = True
+            self._writer.begin(self)
         if self._builder.full:
             return self._builder.end("length")
-        token = self._draw()
+        token = self._writer.draw()
         text = self._builder.push(token)
         if self._builder.finish_reason is None:
-            self._take(token)
+            try:
+                self._writer.take(token)
+            except BaseException:
+                self._builder.give_back()
+                raise
+            if self._builder.full:
+                text += self._builder.end("length")
         return text

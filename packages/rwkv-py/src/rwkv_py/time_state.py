@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._arguments import StrPath
+from ._arguments import StrPath, as_floats
 from .errors import InvalidArgumentError, StateFileError, StateMismatchError
-
-if TYPE_CHECKING:
-    from .model import Model
+from .model import Model
 
 __all__ = ["TimeState", "read_time_state"]
 
@@ -67,7 +65,7 @@ def flat_state(model: Model, time_state: TimeState) -> NDArray[np.float32]:
         time_state = read_time_state(time_state)
     if isinstance(time_state, Mapping):
         time_state = _in_order(time_state)
-    heads = _as_float32(where, time_state)
+    heads = as_floats(where, time_state)
     if info.version == "4":
         raise StateMismatchError(
             f"{where}: expected a model of version 5 or later, got {model.path} of version 4, "
@@ -93,19 +91,10 @@ def _in_order(tensors: Mapping[str, ArrayLike]) -> NDArray[np.float32]:
     """Stack tensors by the layers in their names; others are not needed."""
     found: list[NDArray[np.float32]] = []
     while (name := f"blocks.{len(found)}.att.time_state") in tensors:
-        found.append(_as_float32(f"time_state: {name}", tensors[name]))
+        found.append(as_floats(f"time_state: {name}", tensors[name]))
     if not found:
         names = ", ".join(map(str, tensors))
         raise StateMismatchError(f"time_state: expected {name!r}, got {names[:60]!r}")
     if len({layer.shape for layer in found}) > 1:
         raise StateMismatchError("time_state: expected layers of one shape, got several")
     return np.stack(found)
-
-
-def _as_float32(where: str, values: object) -> NDArray[np.float32]:
-    try:
-        return np.asarray(values, np.float32)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise StateMismatchError(
-            f"{where}: expected numbers, in layers of one shape, got others: {error}"
-        ) from None

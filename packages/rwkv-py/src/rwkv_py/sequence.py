@@ -1,0 +1,180 @@
+"""A state, and what is known of it: what sessions and requests are made of."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _core
+from ._arguments import Tokens
+from .errors import InvalidArgumentError
+from .prompt import BEGIN_OF_DOCUMENT, Prompt, pieces
+from .tokenizer import Tokenizer
+
+__all__ = ["Moving", "Place", "ReadText", "Sequence", "place_of_state"]
+
+Logits = NDArray[np.float32]
+
+
+class ReadText(NamedTuple):
+    """The bytes that a sequence has read, as its tokenizer renders its tokens.
+
+    Attributes:
+        tokenizer: what renders them.
+        n_bytes: how many there are.
+        hash: a running digest of them, which is copied before it goes on.
+    """
+
+    tokenizer: Tokenizer
+    n_bytes: int
+    hash: Any
+
+    def after(self, piece: Tokens) -> ReadText | None:
+        """Return what has been read after a piece; None if a token in it stands for no text."""
+        try:
+            parts = [self.tokenizer.decode_bytes(piece[i : i + 1]) for i in range(piece.size)]
+        except Exception:  # a token that the vocabulary lacks, or a fault in somebody's tokenizer
+            return None
+        if not all(parts):
+            return None
+        rendered = b"".join(parts)
+        running = self.hash.copy()
+        running.update(rendered)
+        return ReadText(self.tokenizer, self.n_bytes + len(rendered), running)
+
+
+class Place(NamedTuple):
+    """Where a sequence is: all that its state depends on.
+
+    Attributes:
+        begin: a digest of the state that it began with; b"" for the model's own.
+        pieces: a digest of `begin` and of all pieces read since, in order: two sequences of a model
+            with the same have the same state to the bit.
+        text: the bytes read since; None if nobody asked, or if a token stands for none.
+    """
+
+    begin: bytes
+    pieces: bytes
+    text: ReadText | None
+
+    def after(self, tokens: Tokens) -> Place:
+        """Return the place after tokens that were read in one call, which the library cuts."""
+        digest, text = self.pieces, self.text
+        for piece in pieces(tokens):
+            # Too long for two to meet by chance.
+            digest = hashlib.blake2b(digest + piece.tobytes(), digest_size=32).digest()
+            text = None if text is None else text.after(piece)
+        return Place(self.begin, digest, text)
+
+
+def place_of_state(state: NDArray[np.float32] | None, tokenizer: Tokenizer | None) -> Place:
+    """Return the place of a sequence that begins so.
+
+    Args:
+        state: float32 (state_size,), or None for the model's own.
+        tokenizer: what renders the text that it reads, if that is to be known.
+    """
+    begin = b""
+    if state is not None:
+        data = state.tobytes()
+        begin = hashlib.blake2b(data, digest_size=32, person=b"fresh state").digest()
+    text = None if tokenizer is None else ReadText(tokenizer, 0, hashlib.blake2b(digest_size=32))
+    return Place(begin, begin, text)
+
+
+class Sequence:
+    """A native session with the logits after its last token and its place, if they are known.
+
+    It checks nothing that the library does not check. `fork` costs a copy of the state; all else
+    that is known is immutable and shared.
+
+    Attributes:
+        core: the native session.
+        n_vocab: how many logits there are.
+        logits: float32 (n_vocab,) after the last token, read-only; None if they are not known.
+        has_read: whether it has read anything, or its state was set.
+        place: where it is; None after its state was set from elsewhere.
+    """
+
+    def __init__(self, core: _core.Session, n_vocab: int, place: Place | None = None):
+        self.core = core
+        self.n_vocab = n_vocab
+        self.logits: Logits | None = None
+        self.has_read = False
+        self.place = place
+
+    def _moving(self) -> Sequence:
+        """Return itself: it may always be moved. See `Moving`."""
+        return self
+
+    def fork(self) -> Sequence:
+        """Return another that goes on from here."""
+        copy = Sequence(self.core.fork(), self.n_vocab)
+        copy._know(self)
+        return copy
+
+    def copy_from(self, other: Sequence) -> None:
+        """Be where `other`, one of the same model, is."""
+        self.core.copy_state(other.core)
+        self._know(other)
+
+    def become(self, other: Sequence) -> None:
+        """Take the state of `other`, which is used no more; this cannot fail."""
+        self.core = other.core
+        self._know(other)
+
+    def read(self, piece: Tokens, *, wants_logits: bool = True) -> None:
+        """Read at least one token, all or none."""
+        logits = np.empty(self.n_vocab, np.float32) if wants_logits else None
+        self.core.feed(piece, logits)
+        self.moved(piece, logits)
+
+    def moved(self, tokens: Tokens, logits: Logits | None) -> None:
+        """Note that `tokens` were read in one call, and the logits after the last, our own."""
+        if logits is not None:
+            logits.flags.writeable = False
+        self.logits = logits
+        self.has_read = True
+        self.place = None if self.place is None else self.place.after(tokens)
+
+    def was_set(self) -> None:
+        """Note that the state is from elsewhere: nothing is known of it."""
+        self.logits = None
+        self.has_read = True
+        self.place = None
+
+    def found(self, place: Place, logits: Logits | None) -> None:
+        """Note that the state is one that was kept at `place`."""
+        self.logits = logits
+        self.has_read = True
+        self.place = place
+
+    def before_writing(self, prompt: Prompt) -> Prompt:
+        """Return what must be read before the first token is drawn: `prompt`, token 0, nothing."""
+        if prompt.tokens.size or self.logits is not None:
+            return prompt
+        if not self.has_read:
+            return BEGIN_OF_DOCUMENT
+        raise InvalidArgumentError(
+            "prompt: expected at least one token after a state was set or a step was made "
+            "without logits, got an empty prompt"
+        )
+
+    def _know(self, other: Sequence) -> None:
+        self.logits = other.logits
+        self.has_read = other.has_read
+        self.place = other.place
+
+
+class Moving(Protocol):
+    """What a step asks of each session: the sequence in it, if it may be moved now."""
+
+    def _moving(self) -> Sequence:
+        """Return the sequence.
+
+        Raises:
+            InvalidArgumentError: something else is moving it.
+        """
