@@ -7,6 +7,8 @@ import doctest
 import importlib
 import inspect
 import pkgutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,3 +86,37 @@ def test_core_stub_names_what_core_has(repo: Path) -> None:
     constants = {n.target.id for n in stub.body if isinstance(n, ast.AnnAssign)}  # type: ignore[union-attr]
     native = {name for name in vars(_core) if not name.startswith("_")} - classes.keys()
     assert functions | constants == native
+
+
+def test_modules_are_there_but_imported_when_they_are_used() -> None:
+    """As `import rwkv_py; rwkv_py.evaluate.perplexity(...)` is documented."""
+    program = (
+        "import sys, rwkv_py\n"
+        "assert {'evaluate', 'speed'} <= set(dir(rwkv_py))\n"
+        "assert not {'rwkv_py.evaluate', 'rwkv_py.speed'} & set(sys.modules)\n"
+        "rwkv_py.evaluate.perplexity, rwkv_py.speed.measure\n"
+        "try: rwkv_py.nonsense\n"
+        "except AttributeError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "module 'rwkv_py' has no attribute 'nonsense'\n", done.stderr
+
+
+def test_imports_have_no_circle() -> None:
+    """Neither at the top of a module, nor inside a function, nor for types alone."""
+    folder = Path(rwkv_py.__file__).parent
+    modules = {path.stem: path for path in folder.glob("*.py") if path.stem != "__init__"}
+    arrows = {
+        name: {
+            node.module.split(".")[0] if node.module else alias.name
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.ImportFrom) and node.level == 1
+            for alias in node.names
+        }
+        & modules.keys()
+        for name, path in modules.items()
+    }
+    assert len(arrows) > 15
+    while leaves := {name for name, needed in arrows.items() if not needed & arrows.keys()}:
+        arrows = {name: needed for name, needed in arrows.items() if name not in leaves}
+    assert not arrows

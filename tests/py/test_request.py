@@ -1,0 +1,141 @@
+"""What a request tells, and what asyncio makes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rwkv_py import (
+    Engine,
+    InvalidArgumentError,
+    Model,
+    PrefixCache,
+    Request,
+    Session,
+)
+
+PROMPT = "The :mod:`json` module "
+ENDLESS: dict[str, Any] = {"max_tokens": 1_000_000, "banned_tokens": [0]}
+
+
+@pytest.fixture
+def engine(trained: Model) -> Iterator[Engine]:
+    with Engine(trained) as engine:
+        yield engine
+        engine.close(cancel=True)
+
+
+def first_piece(request: Request) -> str:
+    return next(iter(request))
+
+
+def test_facts_about_a_request(trained: Model) -> None:
+    cache = PrefixCache(trained)
+    with Engine(trained, cache=cache, max_running=1) as engine:
+        before = time.monotonic()
+        first = engine.submit(PROMPT * 20, max_tokens=5, banned_tokens=[0])
+        waiting = engine.submit([*(PROMPT * 20).encode()], max_tokens=2, banned_tokens=[0])
+        assert waiting.finished_at is None
+        first.result()
+        waiting.result()
+        after = time.monotonic()
+    assert first.n_prompt_tokens == waiting.n_prompt_tokens == 20 * len(PROMPT)
+    assert (first.n_cached_tokens, waiting.n_cached_tokens) == (0, 20 * len(PROMPT))
+    times: list[float] = []
+    for request in (first, waiting):
+        assert request.started_at is not None
+        assert request.first_token_at is not None
+        assert request.finished_at is not None
+        times += [request.started_at, request.first_token_at, request.finished_at]
+    assert [before, first.submitted_at, *times, after] == sorted(
+        [before, first.submitted_at, *times, after]
+    )
+    assert first.submitted_at <= waiting.submitted_at <= times[0] + 1
+
+
+def test_logprobs_are_those_of_the_model(engine: Engine) -> None:
+    """Whatever the sampler makes of the logits; and one for each token that was taken."""
+    request = engine.submit(
+        PROMPT, max_tokens=40, seed=5, temperature=1.5, logprobs=3, stop=".", presence_penalty=1.0
+    )
+    plain = engine.submit(PROMPT, max_tokens=40, seed=5, temperature=1.5, stop=".", logprobs=0,
+                          presence_penalty=1.0)  # fmt: skip
+    none = engine.submit(PROMPT, max_tokens=4, seed=5)
+    request.result()
+    plain.result()
+    none.result()
+    assert none.logprobs == []
+    assert [each.token for each in request.logprobs] == request.tokens == plain.tokens
+    session = Session(engine.model)
+    logits = session.feed(PROMPT)
+    for each, bare in zip(request.logprobs, plain.logprobs, strict=True):
+        wide = logits.astype(np.float64)
+        log_p = wide - np.logaddexp.reduce(wide)
+        assert each.logprob == pytest.approx(log_p[each.token], rel=1e-9)
+        assert bare == (each.token, each.logprob, ())
+        best = np.sort(log_p)[::-1][:3]
+        assert [p for _, p in each.top] == pytest.approx(best, rel=1e-9)
+        assert [log_p[token] for token, _ in each.top] == pytest.approx(best, rel=1e-9)
+        logits = session.feed([each.token])
+
+
+def test_reprs(trained: Model) -> None:
+    engine = Engine(trained, max_running=1)
+    running = engine.submit(PROMPT, **ENDLESS)
+    waiting = engine.submit("abc", max_tokens=2, banned_tokens=[0])
+    first_piece(running)
+    assert re.fullmatch(r"<Engine of <Model .*>: 1 running, 1 waiting>", repr(engine))
+    assert re.fullmatch(
+        rf"<Request: {len(PROMPT)} prompt tokens, \d+ written, writing>", repr(running)
+    )
+    assert repr(waiting) == "<Request: 3 prompt tokens, 0 written, waiting>"
+    running.cancel()
+    waiting.result()
+    assert repr(waiting) == "<Request: 3 prompt tokens, 2 written, length>"
+    engine.close()
+    assert repr(engine).endswith(": closed>")
+
+
+@pytest.mark.parametrize("logprobs", [-1, 1.5, True, "3"])
+def test_logprobs_that_are_no_count(engine: Engine, logprobs: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="logprobs: expected"):
+        engine.submit("a", logprobs=logprobs)
+
+
+def test_a_request_is_what_asyncio_takes(trained: Model) -> None:
+    options: dict[str, Any] = {"max_tokens": 9, "temperature": 0}
+    expected = Session(trained).generate(PROMPT, **options)
+
+    async def main(engine: Engine) -> None:
+        def submit() -> Request:
+            return engine.submit(PROMPT, **options)
+
+        task = asyncio.create_task(submit())
+        assert await task == expected
+        assert await asyncio.gather(submit(), asyncio.create_task(submit())) == [expected] * 2
+        assert await asyncio.wait_for(submit(), 60) == expected
+        request = submit()  # two tasks of one request
+        assert await asyncio.gather(*map(asyncio.create_task, [request, request])) == [expected] * 2
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(submit()) for _ in range(3)]
+        assert [task.result() for task in tasks] == [expected] * 3
+        bad = asyncio.create_task(engine.submit(PROMPT, banned_tokens=range(256)))
+        with pytest.raises(InvalidArgumentError, match="ban"):
+            await bad
+        endless = engine.submit(PROMPT, **ENDLESS)
+        task = asyncio.create_task(endless)
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert endless.finish_reason == "cancelled"
+
+    with Engine(trained) as engine:
+        assert asyncio.run(engine.submit(PROMPT, **options)) == expected
+        asyncio.run(main(engine))
