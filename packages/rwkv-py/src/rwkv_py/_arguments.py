@@ -5,8 +5,8 @@ from __future__ import annotations
 import operator
 import os
 import reprlib
-from collections.abc import Iterable, Sequence
-from typing import Any, SupportsFloat, TypeAlias
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, SupportsFloat, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ StrPath: TypeAlias = str | os.PathLike[str]
 TokenSequence: TypeAlias = Sequence[int] | NDArray[np.integer]
 # Tokens inside this package: int32 (n_tokens,), made by `as_tokens`, read-only and our own.
 Tokens: TypeAlias = NDArray[np.int32]
+
+_T = TypeVar("_T")
 
 _INT32 = np.iinfo(np.int32)
 
@@ -48,13 +50,17 @@ def as_integer(name: str, value: int) -> int:
         raise InvalidArgumentError(f"{name}: expected a whole number, got {value!r}") from None
 
 
+def as_iterable(name: str, values: Iterable[_T], of: str = "several") -> Iterator[_T]:
+    """Check that the argument `name` can be iterated over: that it is several of something."""
+    try:
+        return iter(values)
+    except TypeError:
+        raise InvalidArgumentError(f"{name}: expected {of}, got {values!r}") from None
+
+
 def as_integers(name: str, values: Iterable[int]) -> list[int]:
     """Check that the argument `name` can be iterated over and gives integers."""
-    try:
-        iterator = iter(values)
-    except TypeError:
-        raise InvalidArgumentError(f"{name}: expected whole numbers, got {values!r}") from None
-    return [as_integer(name, value) for value in iterator]
+    return [as_integer(name, value) for value in as_iterable(name, values, "whole numbers")]
 
 
 def as_bytes(name: str, text: str | bytes) -> bytes:
@@ -78,23 +84,19 @@ def as_stops(stop: str | bytes | Iterable[str | bytes]) -> list[bytes]:
     """Make the stop strings of `stop`, one or several, bytes: none of them empty."""
     if isinstance(stop, str | bytes):
         stop = [stop]
-    try:
-        iterator = iter(stop)
-    except TypeError:
-        raise InvalidArgumentError(
-            f"stop: expected text, bytes or a list of them, got {stop!r}"
-        ) from None
-    stops = [as_bytes("stop", each) for each in iterator]
+    several = as_iterable("stop", stop, "text, bytes or a list of them")
+    stops = [as_bytes("stop", each) for each in several]
     if not all(stops):
         raise InvalidArgumentError("stop: expected no empty string, got one")
     return stops
 
 
-def as_count(name: str, value: int, *, at_least: int = 0) -> int:
-    """Check that the argument `name` is an integer, `at_least` or more."""
+def as_count(name: str, value: int, *, at_least: int = 0, at_most: int | None = None) -> int:
+    """Check that the argument `name` is an integer, `at_least` or more, and `at_most`, if given."""
     count = as_integer(name, value)
-    if count < at_least:
-        raise InvalidArgumentError(f"{name}: expected {at_least} or more, got {count}")
+    if count < at_least or (at_most is not None and count > at_most):
+        expected = f"{at_least} or more" if at_most is None else f"{at_least} to {at_most}"
+        raise InvalidArgumentError(f"{name}: expected {expected}, got {count}")
     return count
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import reprlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import TypeAlias, TypedDict, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from ._arguments import StrPath, Tokens, as_tokens
+from ._arguments import StrPath, Tokens, as_path, as_tokens
 from ._options import takes_options_of
 from .errors import InvalidArgumentError
 from .model import Model
@@ -251,6 +253,8 @@ def lambada(
     >>> lambada(model, ["Return True if the object is a class, otherwise return False"]).n_texts
     1
     """
+    if isinstance(texts, str | bytes) or not all(isinstance(text, str) for text in texts):
+        raise InvalidArgumentError(f"texts: expected a list of str, got {reprlib.repr(texts)}")
     if not texts:
         raise InvalidArgumentError("texts: expected at least one, got none")
     reading = _Reading(**options)
@@ -282,7 +286,9 @@ def read_lambada(path: StrPath) -> list[str]:
         OSError: the file cannot be read.
     """
     texts = []
-    for number, line in enumerate(Path(path).read_bytes().splitlines(), start=1):
+    for number, line in enumerate(
+        Path(os.fsdecode(as_path(path))).read_bytes().splitlines(), start=1
+    ):
         if not line.strip():
             continue
         try:

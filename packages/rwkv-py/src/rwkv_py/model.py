@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
-from ._arguments import StrPath, TokenSequence, as_count, as_number, as_path, as_tokens
+from ._arguments import StrPath, TokenSequence, as_count, as_iterable, as_number, as_path, as_tokens
 from .errors import InvalidArgumentError, ModelFileError
 from .sequence import Moving, Place, Sequence
 
@@ -89,9 +90,7 @@ class Model:
 
     def __init__(self, path: StrPath, *, threads: int | None = None, ln_x_eps: float | None = None):
         if threads is not None:
-            threads = as_count("threads", threads, at_least=1)
-            if threads >= 2**63:
-                raise InvalidArgumentError(f"threads: expected fewer, got {threads}")
+            threads = as_count("threads", threads, at_least=1, at_most=1024)
         if ln_x_eps is not None:
             ln_x_eps = as_number("ln_x_eps", ln_x_eps)
             if not (math.isfinite(ln_x_eps) and ln_x_eps > 0):
@@ -158,18 +157,25 @@ class Model:
         >>> [x.shape for x in model.step([(a, [72, 105]), (b, [72])], logits=["all", "last"])]
         [(2, 256), (256,)]
         """
-        pairs = [(session._moving(), as_tokens(tokens, self.n_vocab)) for session, tokens in work]
+        pairs = [
+            (session._moving(), as_tokens(tokens, self.n_vocab))
+            for session, tokens in map(_as_pair, as_iterable("work", work))
+        ]
         wanted: list[WantedLogits]
         if logits is None or isinstance(logits, str):
             wanted = [logits] * len(pairs)
         else:
-            wanted = list(logits)
+            wanted = list(as_iterable("logits", logits))
         if len(wanted) != len(pairs):
             raise InvalidArgumentError(
                 f"logits: expected one choice for each of {len(pairs)} sessions, got {len(wanted)}"
             )
         if len({id(sequence) for sequence, _ in pairs}) < len(pairs):
             raise InvalidArgumentError("work: expected each session once, got one twice")
+        if not all(sequence.model is self._core for sequence, _ in pairs):
+            raise InvalidArgumentError(
+                f"work: expected sessions of {self._path}, got one of another Model"
+            )
         out = [
             self._room(choice, len(tokens))
             for choice, (_, tokens) in zip(wanted, pairs, strict=True)
@@ -188,7 +194,7 @@ class Model:
 
     def _new_sequence(self, place: Place | None = None) -> Sequence:
         """Return a new sequence, which sessions and requests are made of; not for users."""
-        return Sequence(_core.Session(self._core), self.n_vocab, place)
+        return Sequence(self._core, _core.Session(self._core), self.n_vocab, place)
 
     def _room(self, wanted: WantedLogits, n_tokens: int) -> NDArray[np.float32] | None:
         if wanted is None:
@@ -198,3 +204,11 @@ class Model:
         if wanted == "all":
             return np.empty((n_tokens, self.n_vocab), np.float32)
         raise InvalidArgumentError(f"logits: expected 'last', 'all' or None, got {wanted!r}")
+
+
+def _as_pair(pair: tuple[Moving, TokenSequence]) -> tuple[Moving, TokenSequence]:
+    if not (isinstance(pair, tuple | list) and len(pair) == 2 and hasattr(pair[0], "_moving")):
+        raise InvalidArgumentError(
+            f"work: expected pairs (session, tokens), got {reprlib.repr(pair)}"
+        )
+    return pair

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from . import _core
 from ._arguments import as_count
+from .errors import InvalidArgumentError
 from .model import Model
 from .prompt import Prompt, pieces
 from .sequence import Place, Sequence
@@ -81,6 +82,11 @@ class PrefixCache:
     """
 
     def __init__(self, model: Model, *, budget: int = 256 << 20, exact: bool = False):
+        if not isinstance(model, Model):
+            raise InvalidArgumentError(
+                f"model: expected a Model, got {type(model).__name__}: {model!r}",
+                remedy="Try PrefixCache(session.model)",
+            )
         self._model = model
         self._budget = as_count("budget", budget)
         self._exact = exact

@@ -20,6 +20,7 @@ from collections.abc import (
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+from ._arguments import as_number
 from .errors import EngineClosedError, InvalidArgumentError
 from .session import Session
 from .text_stream import FinishReason
@@ -149,6 +150,8 @@ class Request(Iterable[str], AsyncIterable[str], Coroutine[Any, Any, str]):
             TimeoutError: it takes longer. The request goes on.
             EngineClosedError: this is another process than the engine's.
         """
+        if timeout is not None:
+            timeout = as_number("timeout", timeout)
         with self._locked():
             if not self._changed.wait_for(lambda: self.done, timeout):
                 raise TimeoutError(f"request: expected its end within {timeout} s, got none yet")

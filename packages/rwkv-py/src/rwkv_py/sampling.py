@@ -122,7 +122,7 @@ class Sampler:
         options.frequency_penalty = as_number("frequency_penalty", frequency_penalty)
         options.penalty_decay = as_number("penalty_decay", penalty_decay)
         options.seed = self._seed
-        self._n_vocab = as_count("n_vocab", n_vocab)
+        self._n_vocab = as_count("n_vocab", n_vocab, at_least=1, at_most=1 << 24)
         self._core = _core.Sampler(self._n_vocab, options)
         self._options = options
         with _naming("logit_bias"):

@@ -92,6 +92,7 @@ class Sequence:
     that is known is immutable and shared.
 
     Attributes:
+        model: the native model that it is of.
         core: the native session.
         n_vocab: how many logits there are.
         logits: float32 (n_vocab,) after the last token, read-only; None if they are not known.
@@ -99,7 +100,14 @@ class Sequence:
         place: where it is; None after its state was set from elsewhere.
     """
 
-    def __init__(self, core: _core.Session, n_vocab: int, place: Place | None = None):
+    def __init__(
+        self,
+        model: _core.Model,
+        core: _core.Session,
+        n_vocab: int,
+        place: Place | None = None,
+    ):
+        self.model = model
         self.core = core
         self.n_vocab = n_vocab
         self.logits: Logits | None = None
@@ -112,7 +120,7 @@ class Sequence:
 
     def fork(self) -> Sequence:
         """Return another that goes on from here."""
-        copy = Sequence(self.core.fork(), self.n_vocab)
+        copy = Sequence(self.model, self.core.fork(), self.n_vocab)
         copy._know(self)
         return copy
 
