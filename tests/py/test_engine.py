@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import random
 import subprocess
@@ -50,14 +49,6 @@ def prompts(examples: Path) -> list[bytes]:
     choose = random.Random(1)
     places = [choose.randrange(len(text) - 700) for _ in range(64)]
     return [text[place : place + choose.choice([1, 5, 40, 300, 700])] for place in places]
-
-
-def batch(model: Model, prompts: Any, **options: Any) -> list[str]:
-    """`Engine.generate_batch`, with the options of the engine among its own."""
-    names = ("tokenizer", "time_state", "max_running", "max_waiting")
-    opening = {name: options.pop(name) for name in names if name in options}
-    with Engine(model, **opening) as engine:
-        return engine.generate_batch(prompts, **options)
 
 
 def first_piece(request: Request) -> str:
@@ -416,130 +407,12 @@ def test_python_exits_though_nobody_closed_the_engine(converted: Callable[[str],
     assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
 
 
-def test_asyncio(trained: Model) -> None:
-    expected = Session(trained).generate(PROMPT, max_tokens=30, temperature=0)
-
-    async def pieces(request: Request) -> list[str]:
-        return [piece async for piece in request]
-
-    async def main() -> None:
-        async with Engine(trained) as engine:
-            requests = [engine.submit(PROMPT, max_tokens=30, temperature=0) for _ in range(8)]
-            ticks = 0
-
-            async def tick() -> None:
-                nonlocal ticks
-                while not all(request.done for request in requests):
-                    ticks += 1
-                    await asyncio.sleep(0)
-
-            ticking = asyncio.create_task(tick())
-            assert await requests[0] == expected
-            assert await requests[0] == expected
-            lists = await asyncio.gather(*(pieces(request) for request in requests[1:]))
-            assert all("".join(each) == expected for each in lists)
-            await ticking
-            assert ticks > 10  # the event loop was free meanwhile
-
-    asyncio.run(main())
-
-
-def test_asyncio_failure_and_cancellation(trained: Model) -> None:
-    async def main() -> None:
-        async with Engine(trained) as engine:
-            bad = engine.submit(PROMPT, banned_tokens=range(256))
-            with pytest.raises(InvalidArgumentError):
-                await bad
-            with pytest.raises(InvalidArgumentError):
-                async for _ in bad:
-                    pass
-            slow = engine.submit(PROMPT, **ENDLESS)
-            with pytest.raises(asyncio.TimeoutError):
-                await asyncio.wait_for(slow, 0.1)
-            assert slow.finish_reason == "cancelled"
-            other = engine.submit(PROMPT, **ENDLESS)
-
-            async def read() -> None:
-                async for _ in other:
-                    pass
-
-            task = asyncio.create_task(read())
-            while not other.tokens:
-                await asyncio.sleep(0.01)
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-            assert other.finish_reason == "cancelled"
-
-    asyncio.run(main())
-
-
-def test_an_event_loop_that_went_away_hurts_nobody(engine: Engine) -> None:
-    request = engine.submit(PROMPT, **ENDLESS)
-    other = engine.submit(PROMPT, max_tokens=200, temperature=0)
-    loop = asyncio.new_event_loop()
-    waiting = loop.create_task(request._wait(lambda: request.done))
-    loop.run_until_complete(asyncio.sleep(0))
-    waiting._log_destroy_pending = False  # type: ignore[attr-defined]
-    loop.close()
-    expected = Session(engine.model).generate(PROMPT, max_tokens=200, temperature=0)
-    assert other.result() == expected
-    assert first_piece(request)
-
-
-def test_generate_batch(trained: Model, prompts: list[bytes]) -> None:
-    counts = []
-    texts = batch(
-        trained,
-        prompts[:10],
-        max_tokens=20,
-        seed=4,
-        temperature=0.8,
-        stop=(stop for stop in ["``"]),
-        banned_tokens=iter([0]),
-        max_running=4,
-        progress=lambda done, total: counts.append((done, total)),
-    )
-    expected = [
-        Session(trained).generate(
-            prompt, max_tokens=20, seed=4, temperature=0.8, stop="``", banned_tokens=[0]
-        )
-        for prompt in prompts[:10]
-    ]
-    assert texts == expected
-    assert counts == [(i, 10) for i in range(1, 11)]
-
-
-def test_generate_batch_seeds(trained: Model) -> None:
-    same = [PROMPT] * 3
-    texts = batch(trained, same, max_tokens=20, seeds=[1, 2, 3])
-    assert texts == [Session(trained).generate(PROMPT, max_tokens=20, seed=s) for s in (1, 2, 3)]
-    assert len(set(texts)) == 3
-    assert len(set(batch(trained, same, max_tokens=20, seed=1))) == 1
-    assert len(set(batch(trained, same, max_tokens=20))) == 3
-    with pytest.raises(InvalidArgumentError, match="expected one for each of 3 prompts, got 2"):
-        batch(trained, same, seeds=[1, 2])
-
-
-def test_generate_batch_nothing_and_errors(trained: Model, model_file: Callable[..., Path]) -> None:
-    assert batch(trained, []) == []
-    with pytest.raises(InvalidArgumentError, match="prompts: expected a list of them, got one"):
-        batch(trained, "import ")
-    with pytest.raises(TokenOutOfRangeError, match="256"):
-        batch(trained, [[1], [256]])
-    other = Model(model_file("7", n_vocab=64))
-    with pytest.raises(NoTokenizerError):
-        batch(other, [[1]])
-    bytewise = Tokenizer.bytewise()
-    texts = batch(other, [np.array([1, 2])], tokenizer=bytewise, max_tokens=3, seed=1)
-    assert texts == [Session(other, tokenizer=bytewise).generate([1, 2], max_tokens=3, seed=1)]
-
-
 def test_requests_together_need_fewer_steps(
     trained: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorder = Recorder(monkeypatch)
-    batch(trained, [PROMPT] * 16, max_tokens=32, banned_tokens=[0], seed=1)
+    with Engine(trained) as engine:
+        engine.generate_batch([PROMPT] * 16, max_tokens=32, banned_tokens=[0], seed=1)
     assert len(recorder.steps) < 16 * 32 / 4
 
 

@@ -6,11 +6,20 @@ import random
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from rwkv_py import Chat, InvalidArgumentError, Model, PrefixCache, Session, TokenOutOfRangeError
+from rwkv_py import (
+    Chat,
+    InvalidArgumentError,
+    Model,
+    OutOfMemoryError,
+    PrefixCache,
+    Session,
+    TokenOutOfRangeError,
+)
 from rwkv_py.prompt import PIECE_TOKENS
 
 LONG = [*b"A long prompt, longer than one piece of it. "] * 20
@@ -135,6 +144,33 @@ def test_threads_share_a_cache(trained: Model) -> None:
         thread.join()
     assert not wrong
     assert cache.tokens_found + cache.tokens_read == 20 * len(LONG)
+
+
+def test_without_memory_for_a_state_nothing_fails(
+    trained: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = PrefixCache(trained)
+    session = Session(trained, cache=cache)
+
+    class Core:
+        """A native session that cannot be copied any more."""
+
+        def __init__(self, core: Any):
+            self._core = core
+            self.n_forks = 0
+
+        def fork(self) -> Any:
+            self.n_forks += 1
+            if self.n_forks > 1:  # the first is what to go back to
+                raise OutOfMemoryError("no room for a state")
+            return self._core.fork()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._core, name)
+
+    session._sequence.core = Core(session._sequence.core)  # type: ignore[assignment]
+    assert np.array_equal(session.feed(LONG[:40]), Session(trained).feed(LONG[:40]))
+    assert (len(cache), cache.n_bytes) == (0, 0)
 
 
 def test_arguments(trained: Model, converted: Callable[[str], Path]) -> None:

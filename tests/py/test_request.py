@@ -139,3 +139,74 @@ def test_a_request_is_what_asyncio_takes(trained: Model) -> None:
     with Engine(trained) as engine:
         assert asyncio.run(engine.submit(PROMPT, **options)) == expected
         asyncio.run(main(engine))
+
+
+def test_asyncio(trained: Model) -> None:
+    expected = Session(trained).generate(PROMPT, max_tokens=30, temperature=0)
+
+    async def pieces(request: Request) -> list[str]:
+        return [piece async for piece in request]
+
+    async def main() -> None:
+        async with Engine(trained) as engine:
+            requests = [engine.submit(PROMPT, max_tokens=30, temperature=0) for _ in range(8)]
+            ticks = 0
+
+            async def tick() -> None:
+                nonlocal ticks
+                while not all(request.done for request in requests):
+                    ticks += 1
+                    await asyncio.sleep(0)
+
+            ticking = asyncio.create_task(tick())
+            assert await requests[0] == expected
+            assert await requests[0] == expected
+            lists = await asyncio.gather(*(pieces(request) for request in requests[1:]))
+            assert all("".join(each) == expected for each in lists)
+            await ticking
+            assert ticks > 10  # the event loop was free meanwhile
+
+    asyncio.run(main())
+
+
+def test_asyncio_failure_and_cancellation(trained: Model) -> None:
+    async def main() -> None:
+        async with Engine(trained) as engine:
+            bad = engine.submit(PROMPT, banned_tokens=range(256))
+            with pytest.raises(InvalidArgumentError):
+                await bad
+            with pytest.raises(InvalidArgumentError):
+                async for _ in bad:
+                    pass
+            slow = engine.submit(PROMPT, **ENDLESS)
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(slow, 0.1)
+            assert slow.finish_reason == "cancelled"
+            other = engine.submit(PROMPT, **ENDLESS)
+
+            async def read() -> None:
+                async for _ in other:
+                    pass
+
+            task = asyncio.create_task(read())
+            while not other.tokens:
+                await asyncio.sleep(0.01)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert other.finish_reason == "cancelled"
+
+    asyncio.run(main())
+
+
+def test_an_event_loop_that_went_away_hurts_nobody(engine: Engine) -> None:
+    request = engine.submit(PROMPT, **ENDLESS)
+    other = engine.submit(PROMPT, max_tokens=200, temperature=0)
+    loop = asyncio.new_event_loop()
+    waiting = loop.create_task(request._wait(lambda: request.done))
+    loop.run_until_complete(asyncio.sleep(0))
+    waiting._log_destroy_pending = False  # type: ignore[attr-defined]
+    loop.close()
+    expected = Session(engine.model).generate(PROMPT, max_tokens=200, temperature=0)
+    assert other.result() == expected
+    assert first_piece(request)

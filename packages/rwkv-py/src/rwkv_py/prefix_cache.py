@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import weakref
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from . import _core
 from ._arguments import as_count
-from .errors import InvalidArgumentError
+from .errors import InvalidArgumentError, OutOfMemoryError
 from .model import Model
 from .prompt import Prompt, pieces
 from .sequence import Place, Sequence
@@ -201,7 +202,7 @@ class PrefixCache:
         n_bytes = 4 * self._model.state_size + (0 if logits is None else logits.nbytes)
         if place is None or n_bytes > self._budget:
             return
-        with self._lock:
+        with self._lock, contextlib.suppress(OutOfMemoryError):  # then it is read again, some day
             old = self._kept.get(place.pieces)
             if old is not None:
                 if logits is None or old.logits is not None:  # nothing new
