@@ -281,6 +281,23 @@ def test_engine_goes_on_from_sessions_with_the_cache(trained: Model, cache: Pref
     assert cache.tokens_found - before == 2 * len(SYSTEM)
 
 
+def test_a_session_with_another_tokenizer_than_the_engine(
+    trained: Model, cache: PrefixCache
+) -> None:
+    """What was read in the one's tokens is not found for the other's prompt."""
+    pairs = Pairs()
+    base = Session(trained, tokenizer=pairs, cache=cache)
+    base.feed(SYSTEM)
+    text = "this and that, the other thing, and a third thing."
+    base.fork().feed(text)
+    plain = read(pairs.encode(SYSTEM), [*text.encode()], model=trained)
+    expected = plain.generate("", max_tokens=9, temperature=0)
+    with Engine(trained, cache=cache) as engine:
+        request = engine.submit(text, session=base, max_tokens=9, temperature=0, keep_session=True)
+        assert request.result() == expected
+        assert request.n_cached_tokens == 0
+
+
 def test_engines_and_sessions_in_threads(trained: Model) -> None:
     cache = PrefixCache(trained, budget=3_000_000)
     prompts = [SYSTEM * n + end for n in (1, 3, 6) for end in ("", "a", "b")]

@@ -203,3 +203,29 @@ def test_stream_gives_whole_characters_before_the_stop(data: bytes, stops: list[
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     assert "".join(pieces) == decoder.decode(shown)
     assert stream.finish_reason == ("stop" if begins else "end")
+
+
+def test_a_token_that_could_not_be_read_is_not_one_of_the_text() -> None:
+    script = Script(b"abc")
+    stream = script.stream()
+    assert next(stream) == "a"
+
+    def failing(token: int) -> None:
+        raise KeyboardInterrupt
+
+    script.take = failing  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        next(stream)
+    assert stream.tokens == [*b"a"]
+    assert (stream.finish_reason, list(stream)) == (None, [])
+    assert script.events == ["begin", "left"]
+
+
+@pytest.mark.parametrize("ending", [b"a.", b"a\0"])
+def test_a_writer_hears_how_the_text_ended(ending: bytes) -> None:
+    script = Script(ending)
+    assert list(script.stream(stop=".")) == ["a"]
+    assert script.events == ["begin", "finished"]
+    nothing = Script([])
+    nothing.stream().close()  # it has not begun
+    assert nothing.events == []
