@@ -47,6 +47,7 @@ def native_includes(folder: Path) -> Arrows:
 # of the code in it.
 PARTS: dict[str, tuple[str, Callable[[Path], Arrows]]] = {
     "Inside `native/src`": ("native/src", native_includes),
+    "Inside `rwkv_py`": ("packages/rwkv-py/src/rwkv_py", python_imports),
     "Inside `rwkv_convert`": ("packages/rwkv-convert/src/rwkv_convert", python_imports),
 }
 

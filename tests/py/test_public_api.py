@@ -100,23 +100,3 @@ def test_modules_are_there_but_imported_when_they_are_used() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout == "module 'rwkv_py' has no attribute 'nonsense'\n", done.stderr
-
-
-def test_imports_have_no_circle() -> None:
-    """Neither at the top of a module, nor inside a function, nor for types alone."""
-    folder = Path(rwkv_py.__file__).parent
-    modules = {path.stem: path for path in folder.glob("*.py") if path.stem != "__init__"}
-    arrows = {
-        name: {
-            node.module.split(".")[0] if node.module else alias.name
-            for node in ast.walk(ast.parse(path.read_text()))
-            if isinstance(node, ast.ImportFrom) and node.level == 1
-            for alias in node.names
-        }
-        & modules.keys()
-        for name, path in modules.items()
-    }
-    assert len(arrows) > 15
-    while leaves := {name for name, needed in arrows.items() if not needed & arrows.keys()}:
-        arrows = {name: needed for name, needed in arrows.items() if name not in leaves}
-    assert not arrows
