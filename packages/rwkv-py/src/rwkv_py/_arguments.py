@@ -71,7 +71,8 @@ def as_bytes(name: str, text: str | bytes) -> bytes:
         except UnicodeEncodeError as error:
             raise InvalidArgumentError(
                 f"{name}: expected Unicode characters, got the lone surrogate "
-                f"{text[error.start]!r} at {error.start}. Try giving bytes."
+                f"{text[error.start]!r} at {error.start}",
+                remedy="Try giving bytes",
             ) from None
     if isinstance(text, bytes):
         return text

@@ -132,7 +132,8 @@ class Request(Iterable[str], AsyncIterable[str], Coroutine[Any, Any, str]):
         if self._session is None:
             raise InvalidArgumentError(
                 "session: expected a request made with keep_session=True whose text has ended by "
-                f"itself, got one with finish_reason {self._finish_reason!r}. Try result() first"
+                f"itself, got one with finish_reason {self._finish_reason!r}",
+                remedy="Try result() first",
             )
         return self._session
 

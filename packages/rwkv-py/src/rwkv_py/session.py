@@ -345,4 +345,4 @@ def _as_state_file_error() -> Iterator[None]:
     try:
         yield
     except ModelFileError as error:
-        raise StateFileError(str(error)) from None
+        raise StateFileError(error.message, remedy=error.remedy) from None

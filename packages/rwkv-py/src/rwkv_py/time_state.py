@@ -41,8 +41,9 @@ def read_time_state(path: StrPath) -> NDArray[np.float32]:
     except ImportError:
         raise StateFileError(
             f"{os.fspath(path)}: reading an initial state needs rwkv-convert, which is not "
-            "installed. Try `pip install rwkv-py[states]`, or put the state into the model file: "
-            "rwkv-convert MODEL.pth OUT.bin --time-state FILE"
+            "installed",
+            remedy="Try `pip install rwkv-py[states]`, or put the state into the model file: "
+            "rwkv-convert MODEL.pth OUT.bin --time-state FILE",
         ) from None
     try:
         return rwkv_convert.read_time_state(path)
@@ -74,8 +75,8 @@ def flat_state(model: Model, time_state: TimeState) -> NDArray[np.float32]:
     shape = (info.n_layer, info.n_head, info.head_size, info.head_size)
     if heads.shape != shape:
         raise StateMismatchError(
-            f"{where}: expected shape {shape} for {model.path}, got {heads.shape}. Try the initial "
-            "state that was tuned with this model"
+            f"{where}: expected shape {shape} for {model.path}, got {heads.shape}",
+            remedy="Try the initial state that was tuned with this model",
         )
     if not np.isfinite(heads).all():
         raise InvalidArgumentError(f"{where}: expected finite numbers, got others")
