@@ -128,6 +128,8 @@ def test_state_file_leaves_nothing_beside_it(session: Session, tmp_path: Path) -
     session.feed(PROMPT)
     session.state = np.full(session.model.state_size, 1e30, np.float32)
     session.save_state(tmp_path / "a.state")
-    with pytest.raises(StateFileError, match=r"1e\+30, expected at most 65504 in fp16. Try fp32"):
+    with pytest.raises(
+        StateFileError, match=r"expected at most 65504 in fp16, got 1e\+30. Try fp32"
+    ):
         session.save_state(tmp_path / "a.state", dtype="fp16")
     assert [path.name for path in tmp_path.iterdir()] == ["a.state"]

@@ -77,7 +77,7 @@ def test_decode_invalid_utf8_is_replaced() -> None:
 
 @pytest.mark.parametrize("token", [-1, 65530, 65535, 2**31 - 1, 2**31, 2**32 + 5, -(2**31)])
 def test_unknown_token_is_an_index_error(token: int) -> None:
-    with pytest.raises(TokenOutOfRangeError, match=rf"token.* {token}\b.* expected"):
+    with pytest.raises(TokenOutOfRangeError, match=rf"token.* {token}\b"):
         WORLD.decode([100, token])
     with pytest.raises(IndexError):
         WORLD.decode([token])
@@ -177,7 +177,7 @@ def test_open_world_format(tmp_path: Path) -> None:
     assert tokenizer.n_vocab == 5
     assert tokenizer.encode("aab") == [1, 4]
     assert list(tokenizer.missing(6)) == [3, 5]
-    with pytest.raises(InvalidArgumentError, match="byte 1 is 0x63"):
+    with pytest.raises(InvalidArgumentError, match=r"byte 1, expected .*, got 0x63"):
         tokenizer.encode("ac")
 
 
