@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import gc
-import json
+import re
 import signal
 import threading
 import tracemalloc
-import zipfile
-from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,12 +19,10 @@ from rwkv_py import (
     Model,
     ReplyPart,
     Session,
-    StateFileError,
-    StateMismatchError,
     Tokenizer,
 )
-from rwkv_py.chat import _Splitter
 from rwkv_py.chat_format import CHAT_FORMATS
+from rwkv_py.chat_reply import ReplySplitter
 from rwkv_py.prompt import Prompt
 
 NO_NEWLINE = {10: -1000.0}  # an empty line would end the answer
@@ -226,7 +222,7 @@ def test_unasked_reasoning_is_not_an_answer(scripted: Scripted) -> None:
 )
 def test_splitter(opening: str, text: str, thinking: str, answer: str) -> None:
     for size in (1, 3, 100):
-        splitter = _Splitter(opening)
+        splitter = ReplySplitter(opening)
         parts: list[ReplyPart] = []
         for at in range(0, len(text), size):
             parts += splitter.push(text[at : at + size])
@@ -337,6 +333,68 @@ def test_arguments(trained: Model) -> None:
         Chat(trained, temperature=-1)
     with pytest.raises(InvalidArgumentError, match="expected one to go back to"):
         Chat(trained).retry()
+    with pytest.raises(InvalidArgumentError, match=r"format: expected one of world.*got 3"):
+        Chat(trained, format=3)  # type: ignore[arg-type]
+    with pytest.raises(InvalidArgumentError, match="system: expected str, got int"):
+        Chat(trained, system=3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("say", [Chat.ask, Chat.stream, Chat.edit])
+def test_what_cannot_be_said(say: Any, chat: Chat) -> None:
+    chat.ask("What is json?")
+    before, state = chat.messages, chat.session.state
+    for text in (3, None, b"bytes", ["a list"]):
+        with pytest.raises(InvalidArgumentError, match=r"text: expected str, got \w+$"):
+            say(chat, text)
+    with pytest.raises(InvalidArgumentError, match=r"text: .*lone surrogate '.ud800' at 1$"):
+        say(chat, "a\ud800")
+    with pytest.raises(InvalidArgumentError, match="input: expected none in the format world"):
+        say(chat, "x", input="y")
+    assert chat.messages == before
+    chat.undo()
+    assert not np.array_equal(chat.session.state, state)
+
+
+def test_input_is_text(scripted: Scripted) -> None:
+    with pytest.raises(InvalidArgumentError, match="input: expected str, got int"):
+        Chat(scripted, format="instruct").ask("x", input=3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"name": 3}, "name: expected str, got int"),
+        ({"user": "no place"}, r"user: expected a text with {}, got 'no place'. Try {{ and }}"),
+        ({"user": "{"}, "user: expected a text with {}, got '{'"),
+        ({"user": "{0} {1}"}, "user: expected a text with {}"),
+        ({"user": "{x.y}"}, "user: expected a text with {}"),
+        ({"user": "{} {}"}, "user: expected a text with {}"),
+        ({"user": ""}, "user: expected a text with one {}, got ''"),
+        ({"system": "System:"}, "system: expected a text with {}"),
+        ({"user_with_input": "{}"}, "user_with_input: expected a text with {} and {}, got"),
+        ({"stop": "\n"}, "stop: expected strings in a tuple, got"),
+        ({"stop": (3,)}, "stop: expected strings in a tuple, got"),
+    ],
+)
+def test_a_format_that_cannot_be_written(fields: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=re.escape(complaint).replace(r"\.\ ", ". ")):
+        ChatFormat(**{"name": "mine", **fields})
+
+
+def test_reprs(chat: Chat) -> None:
+    assert repr(ChatFormat.named("raven-chat")) == "<ChatFormat raven-chat: 'Bob: {}\\n\\nAlice:'>"
+    assert repr(chat).startswith("<Chat in the format world, 0 turns: <Session of <Model ")
+    reply = chat.stream("What is json?", max_tokens=3)
+    assert repr(reply) == "<Reply: 0 tokens, being written>"
+    reply.read()
+    assert repr(reply) == "<Reply: 3 tokens, finish_reason 'length'>"
+    assert reply.ended
+    reply = chat.stream("And os?")
+    assert not reply.ended
+    reply.close()
+    assert repr(reply) == "<Reply: 0 tokens, left early>"
+    assert reply.ended
+    assert ", 2 turns: " in repr(chat)
 
 
 # ---- long chats
@@ -408,66 +466,3 @@ def test_200_turns_keep_no_memory_but_what_was_said(trained: Model) -> None:
         tracemalloc.stop()
     per_turn = (held[199] - held[49]) / 150
     assert 0 < per_turn < 1000  # 256 logits are 1024 bytes
-
-
-# ---- saved
-
-
-@pytest.mark.parametrize("dtype", ["fp32", "fp16"])
-def test_save_and_load(chat: Chat, trained: Model, tmp_path: Path, dtype: str) -> None:
-    chat.ask("What is json?")
-    answer = chat.ask("And os?")
-    path = tmp_path / "a.chat"
-    chat.save(path, dtype=dtype)  # type: ignore[arg-type]
-    assert [file.name for file in tmp_path.iterdir()] == ["a.chat"]
-    other = Chat(trained, max_tokens=25, seed=3, format="g1", system="Something else.")
-    other._sampling["logit_bias"] = NO_NEWLINE
-    other.load(path)
-    assert other.messages == chat.messages
-    assert other.format is chat.format
-    if dtype == "fp32":
-        assert np.array_equal(other.session.state, chat.session.state)
-        assert other.retry().read() == answer
-        assert other.ask("And sys?") == chat.ask("And sys?")
-        other.undo(2)
-        with pytest.raises(InvalidArgumentError, match="the last of a chat that was loaded"):
-            other.undo()
-    other.reset()
-    assert [message.content for message in other.messages] == [SYSTEM]
-
-
-def test_save_an_empty_chat(chat: Chat, trained: Model, tmp_path: Path) -> None:
-    chat.save(tmp_path / "a.chat")
-    other = Chat(trained, max_tokens=25, seed=3, logit_bias=NO_NEWLINE)
-    other.load(tmp_path / "a.chat")
-    assert other.messages == chat.messages
-    assert other.ask("Hi") == chat.ask("Hi")
-
-
-def test_load_refused(chat: Chat, converted: Callable[[str], Path], tmp_path: Path) -> None:
-    chat.ask("What is json?")
-    chat.save(tmp_path / "a.chat")
-    messages, state = chat.messages, chat.session.state
-    with pytest.raises(StateMismatchError, match=r"/a\.chat: start\.state: a state of another"):
-        Chat(converted("q8_0")).load(tmp_path / "a.chat")
-    with pytest.raises(StateFileError, match="No such file"):
-        chat.load(tmp_path / "b.chat")
-    with pytest.raises(StateFileError, match="cannot be written"):
-        chat.save(tmp_path / "no" / "folder.chat")
-    good = (tmp_path / "a.chat").read_bytes()
-    bad = tmp_path / "bad.chat"
-    for damaged in (b"", b"text", good[:-30], good[: len(good) // 2] + good):
-        bad.write_bytes(damaged[: len(good)])
-        with pytest.raises(StateFileError, match=r"bad\.chat: "):
-            chat.load(bad)
-    empty = {"rwkv_chat": 1, "format": "world", "messages": []}
-    for said in ([], {}, {"rwkv_chat": 2}, {**empty, "messages": [{}]},
-                 {**empty, "format": "nonsense"},
-                 {**empty, "messages": [{"role": "user", "content": 1}]},
-                 {**empty, "messages": [{"role": "user", "content": ""}]}):  # fmt: skip
-        with zipfile.ZipFile(bad, "w") as archive:
-            archive.writestr("chat.json", json.dumps(said))
-        with pytest.raises(StateFileError, match="expected a chat that was saved"):
-            chat.load(bad)
-    assert chat.messages == messages
-    assert np.array_equal(chat.session.state, state)

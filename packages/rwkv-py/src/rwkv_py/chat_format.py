@@ -6,11 +6,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Literal, TypeAlias
 
 from .errors import InvalidArgumentError
 from .sampling import SamplingOptions
 
-__all__ = ["CHAT_FORMATS", "ChatFormat"]
+__all__ = ["CHAT_FORMATS", "ChatFormat", "Message", "Role"]
+
+Role: TypeAlias = Literal["system", "user", "assistant"]
 
 _CHATTY: SamplingOptions = {
     "temperature": 1.0,
@@ -20,6 +23,23 @@ _CHATTY: SamplingOptions = {
     "penalty_decay": 0.996,
 }
 _REASONING: SamplingOptions = {"temperature": 1.0, "top_p": 0.5, "penalty_decay": 0.997}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """Something that was said.
+
+    Attributes:
+        role: who said it.
+        content: what.
+        thinking: what the assistant reasoned before; the model does not remember it.
+        input: what an instruction is about, if the format has that.
+    """
+
+    role: Role
+    content: str
+    thinking: str = ""
+    input: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +60,9 @@ class ChatFormat:
         stop: strings that end an answer: the beginning of what would follow it.
         sampling: the options of `Sampler` that suit it.
 
+    Raises:
+        InvalidArgumentError: a text is of the wrong type, or has not the `{}` that it needs.
+
     >>> CHAT_FORMATS["world"].user.format("Hi")
     'User: Hi\n\nAssistant:'
     """
@@ -54,6 +77,20 @@ class ChatFormat:
     stop: tuple[str, ...] = ("\n\n",)
     sampling: SamplingOptions = field(default_factory=lambda: _CHATTY)
 
+    def __post_init__(self) -> None:
+        for name in ("name", "system", "user", "user_with_input", "opening", "lead", "end"):
+            as_text(name, getattr(self, name))
+        for name, n_places in (("system", 1), ("user", 1), ("user_with_input", 2)):
+            if template := getattr(self, name):
+                _check_template(name, template, n_places)
+        if isinstance(self.stop, str) or not all(isinstance(stop, str) for stop in self.stop):
+            raise InvalidArgumentError(f"stop: expected strings in a tuple, got {self.stop!r}")
+        if not self.user:
+            raise InvalidArgumentError("user: expected a text with one {}, got ''")
+
+    def __repr__(self) -> str:
+        return f"<ChatFormat {self.name}: {self.user!r}>"
+
     @staticmethod
     def named(name: str) -> ChatFormat:
         """Return the format of that name.
@@ -61,7 +98,7 @@ class ChatFormat:
         Raises:
             InvalidArgumentError: there is none.
         """
-        if name not in CHAT_FORMATS:
+        if not isinstance(name, str) or name not in CHAT_FORMATS:
             raise InvalidArgumentError(
                 f"format: expected one of {', '.join(CHAT_FORMATS)}, got {name!r}"
             )
@@ -78,19 +115,48 @@ class ChatFormat:
             InvalidArgumentError: there is nothing to say, or an input that the format has no place
                 for.
         """
-        if not clean(text):
+        if not clean(as_text("text", text)):
             raise InvalidArgumentError("text: expected something to say, got nothing")
         if input is None:
             return self.user.format(clean(text))
         if not self.user_with_input:
             raise InvalidArgumentError(
-                f"input: expected none in the format {self.name}, got one. Try the format instruct"
+                f"input: expected none in the format {self.name}, got one",
+                remedy="Try the format instruct",
             )
-        return self.user_with_input.format(clean(text), clean(input))
+        return self.user_with_input.format(clean(text), clean(as_text("input", input)))
 
     def write_answer(self, text: str) -> str:
         """Return the text of an answer in the history, with what ends the turn."""
         return (self.lead + text if text else "") + self.end
+
+
+def as_text(name: str, value: str) -> str:
+    """Check that the argument `name` is a text that a tokenizer can take."""
+    if not isinstance(value, str):
+        raise InvalidArgumentError(f"{name}: expected str, got {type(value).__name__}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidArgumentError(
+            f"{name}: expected Unicode characters, got the lone surrogate {value[error.start]!r} "
+            f"at {error.start}"
+        ) from None
+    return value
+
+
+def _check_template(name: str, template: str, n_places: int) -> None:
+    places = ["{}"] * n_places
+    try:
+        fits = template.format(*places) == template.replace("{{", "{").replace("}}", "}")
+        fits = fits and template.count("{}") == n_places
+    except (ValueError, IndexError, KeyError, AttributeError):
+        fits = False
+    if not fits:
+        raise InvalidArgumentError(
+            f"{name}: expected a text with {' and '.join(places)}, got {template!r}",
+            remedy="Try {{ and }} for braces that are meant",
+        )
 
 
 def clean(text: str) -> str:
