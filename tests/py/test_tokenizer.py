@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -241,8 +242,64 @@ def test_json_not_a_tokenizer(tmp_path: Path) -> None:
 
 def test_json_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(ImportError, match=r"Try `pip install rwkv-py\[tokenizers\]`"):
+    with pytest.raises(VocabularyError, match=r"tokenizer\.json: cannot be opened: No such file"):
         Tokenizer.open(tmp_path / "tokenizer.json")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(ImportError, match=r"Try `pip install rwkv-py\[tokenizers\]`$"):
+        Tokenizer.open(tmp_path / "tokenizer.json")
+
+
+def test_json_wants_text(tokenizer_json: Path) -> None:
+    tokenizer = Tokenizer.open(tokenizer_json)
+    with pytest.raises(InvalidArgumentError, match="text: expected str or bytes, got int"):
+        tokenizer.encode(5)  # type: ignore[arg-type]
+    with pytest.raises(InvalidArgumentError, match="lone surrogate"):
+        tokenizer.encode("a\udc80")
+
+
+def test_json_without_tokens(tmp_path: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    path = tmp_path / "tokenizer.json"
+    tokenizers.Tokenizer(tokenizers.models.BPE()).save(str(path))
+    with pytest.raises(VocabularyError, match=r"expected a tokenizer\.json with tokens, got none"):
+        Tokenizer.open(path)
+
+
+@pytest.mark.parametrize("choice", ["20B", "World", "wrld", "", "nothing.txt", "nothing.json"])
+def test_named_says_what_is_accepted(choice: str) -> None:
+    with pytest.raises(VocabularyError) as error:
+        Tokenizer.named(choice)
+    assert error.value.message == (
+        f"{choice or repr(choice)}: cannot be opened: No such file or directory, expected a "
+        "vocabulary file or a tokenizer.json"
+    )
+    assert error.value.remedy == "Try 'world' or 'bytes' for the tokenizers that are built in"
+
+
+@pytest.mark.parametrize("choice", [3, b"world", ["world"]])
+def test_named_wants_text_or_a_path(choice: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="tokenizer: expected 'world', 'bytes' or the"):
+        Tokenizer.named(choice)
+
+
+@pytest.mark.parametrize("name", ["vocabulary.txt", "tokenizer.json"])
+def test_open_what_is_no_file(name: str, tmp_path: Path) -> None:
+    """A named pipe would be waited for, without Ctrl-C."""
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(VocabularyError, match=r": it is a named pipe, expected a vocabulary file$"):
+        Tokenizer.open(tmp_path / name)
+    with pytest.raises(VocabularyError, match=r": it is a folder, expected a vocabulary file$"):
+        Tokenizer.open(tmp_path)
+
+
+def test_reprs(tmp_path: Path, tokenizer_json: Path) -> None:
+    (tmp_path / "v.txt").write_text("1 'a' 1\n2 'b' 1\n")
+    assert repr(WORLD) == "<Tokenizer world: tokens 0 to 65529>"
+    assert repr(BYTEWISE) == "<Tokenizer bytes: tokens 0 to 255>"
+    assert (
+        repr(Tokenizer.open(tmp_path / "v.txt")) == f"<Tokenizer '{tmp_path}/v.txt': tokens 0 to 2>"
+    )
+    assert f"<Tokenizer '{tokenizer_json}': tokens" in repr(Tokenizer.open(tokenizer_json))
 
 
 def test_tokenizers_is_imported_only_when_needed() -> None:

@@ -16,7 +16,7 @@ if _core.abi_version() != _core.ABI_VERSION:
     raise ImportError(
         f"rwkv_py: the native library of rwkv-runtime {_core.runtime_version()}, expected ABI "
         f"{_core.ABI_VERSION}, got {_core.abi_version()}. Try `pip install --upgrade rwkv-py "
-        "rwkv-runtime`."
+        "rwkv-runtime`"
     )
 
 # This is the public API of rwkv_py.

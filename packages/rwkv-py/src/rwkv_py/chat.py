@@ -289,6 +289,10 @@ class Chat:
     def _write(self, options: GenerationOptions) -> Reply:
         """Make a reply that begins, when it is first asked, where the session then is."""
         wanted: GenerationOptions = {**self._format.sampling, **self._options}
+        if options.get("max_tokens") is None:
+            options.pop("max_tokens", None)
+        if options.get("stop") is None:
+            options.pop("stop", None)
         wanted.update(options)
         wanted["stop"] = [*self._format.stop, *as_stops(wanted["stop"])]
         stream = self._session.stream(self._format.opening, **wanted)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import functools
 import os
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,7 +16,13 @@ import rwkv_runtime
 
 from . import _core
 from ._arguments import StrPath, TokenSequence, as_bytes, as_path, as_tokens
-from .errors import ModelFileError, TokenOutOfRangeError, VocabularyError
+from ._files import kind_of
+from .errors import (
+    InvalidArgumentError,
+    ModelFileError,
+    TokenOutOfRangeError,
+    VocabularyError,
+)
 
 __all__ = ["StreamingDecoder", "Tokenizer"]
 
@@ -33,6 +40,9 @@ class Tokenizer(ABC):
     >>> world.decode([33155, 45, 40213, 34])
     'Hello, world!'
     """
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: tokens 0 to {self.n_vocab - 1}>"
 
     @property
     @abstractmethod
@@ -91,16 +101,37 @@ class Tokenizer(ABC):
             VocabularyError: the file cannot be read or understood; where, its text says.
             ImportError: the package `tokenizers` is not installed.
         """
-        if Path(path).suffix.lower() == ".json":
-            return _JsonTokenizer(path)
+        encoded = as_path(path)
+        name = os.fsdecode(encoded)
         try:
-            return _NativeTokenizer(_core.Tokenizer.open(as_path(path)))
+            mode = os.stat(encoded).st_mode
+        except OSError as error:
+            raise VocabularyError(
+                f"{name or repr(name)}: cannot be opened: {error.strerror}, expected a vocabulary "
+                "file or a tokenizer.json",
+                remedy="Try 'world' or 'bytes' for the tokenizers that are built in",
+            ) from None
+        if not stat.S_ISREG(mode):  # opening a named pipe would wait for its writer
+            raise VocabularyError(f"{name}: it is {kind_of(mode)}, expected a vocabulary file")
+        if Path(name).suffix.lower() == ".json":
+            return _JsonTokenizer(name)
+        try:
+            return _NativeTokenizer(_core.Tokenizer.open(encoded), repr(name))
         except ModelFileError as error:
-            raise VocabularyError(str(error)) from None
+            raise VocabularyError(error.message, remedy=error.remedy) from None
 
     @staticmethod
     def named(choice: StrPath) -> Tokenizer:
-        """Return the built-in tokenizer "world" or "bytes", or else `open` a vocabulary file."""
+        """Return the built-in tokenizer "world" or "bytes", or else `open` a vocabulary file.
+
+        Raises:
+            InvalidArgumentError: it is neither text nor a path; and what `open` raises.
+        """
+        if not isinstance(choice, str | os.PathLike):
+            raise InvalidArgumentError(
+                "tokenizer: expected 'world', 'bytes' or the path of a vocabulary file or a "
+                f"tokenizer.json, got {choice!r}"
+            )
         built_in = {"world": Tokenizer.world, "bytes": Tokenizer.bytewise}.get(os.fspath(choice))
         return built_in() if built_in else Tokenizer.open(choice)
 
@@ -139,8 +170,12 @@ class StreamingDecoder:
 
 
 class _NativeTokenizer(Tokenizer):
-    def __init__(self, core: _core.Tokenizer):
+    def __init__(self, core: _core.Tokenizer, name: str):
         self._core = core
+        self._name = name
+
+    def __repr__(self) -> str:
+        return f"<Tokenizer {self._name}: tokens 0 to {self.n_vocab - 1}>"
 
     @property
     def n_vocab(self) -> int:
@@ -163,13 +198,14 @@ class _NativeTokenizer(Tokenizer):
 class _JsonTokenizer(Tokenizer):
     """A byte-level BPE of the package `tokenizers`, such as 20B."""
 
-    def __init__(self, path: StrPath):
+    def __init__(self, path: str):
+        self._path = path
         try:
             import tokenizers
         except ImportError as error:
             raise ImportError(
                 f"{path}: expected the package tokenizers to read it, found none. Try "
-                "`pip install rwkv-py[tokenizers]`."
+                "`pip install rwkv-py[tokenizers]`"
             ) from error
         try:
             text = Path(path).read_text(encoding="utf-8")
@@ -178,6 +214,11 @@ class _JsonTokenizer(Tokenizer):
         except Exception as error:
             raise VocabularyError(f"{path}: expected a tokenizer.json, got: {error}") from error
         self._bytes_of = _bytes_of_tokens(self._tokenizer.get_vocab(), self._added())
+        if not self._bytes_of:
+            raise VocabularyError(f"{path}: expected a tokenizer.json with tokens, got none")
+
+    def __repr__(self) -> str:
+        return f"<Tokenizer {self._path!r}: tokens 0 to {self.n_vocab - 1}>"
 
     def _added(self) -> set[int]:
         return set(self._tokenizer.get_added_tokens_decoder())
@@ -187,7 +228,7 @@ class _JsonTokenizer(Tokenizer):
         return max(self._bytes_of) + 1
 
     def encode(self, text: str | bytes) -> list[int]:
-        string = text if isinstance(text, str) else text.decode("utf-8", "replace")
+        string = as_bytes("text", text).decode("utf-8", "replace")
         return list(self._tokenizer.encode(string, add_special_tokens=False).ids)
 
     def decode_bytes(self, tokens: TokenSequence) -> bytes:
@@ -224,9 +265,10 @@ def _bytes_of_tokens(vocabulary: dict[str, int], added: Iterable[int]) -> dict[i
 
 @functools.cache
 def _world() -> Tokenizer:
-    return Tokenizer.open(rwkv_runtime.world_vocabulary_path())
+    path = as_path(rwkv_runtime.world_vocabulary_path())
+    return _NativeTokenizer(_core.Tokenizer.open(path), "world")
 
 
 @functools.cache
 def _bytewise() -> Tokenizer:
-    return _NativeTokenizer(_core.Tokenizer.create_bytes())
+    return _NativeTokenizer(_core.Tokenizer.create_bytes(), "bytes")
