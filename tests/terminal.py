@@ -50,6 +50,14 @@ class Terminal:
             if not select.select([self._terminal], [], [], 0.3)[0]:
                 return came
 
+    def signal(self, number: signal.Signals) -> None:
+        os.kill(self._pid, number)
+
+    def modes(self) -> int:
+        """Return how the terminal treats what is typed (termios' local modes): ECHO, ICANON, ..."""
+        modes: int = termios.tcgetattr(self._terminal)[3]
+        return modes
+
     def exit_code(self) -> int:
         """Wait for the program to end, reading what it still writes; return its exit code."""
         with contextlib.suppress(OSError):  # Linux's way of saying that the other end is closed

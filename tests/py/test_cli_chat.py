@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import resource
+import select
 import signal
 import subprocess
 import sys
@@ -196,7 +198,76 @@ def test_an_empty_answer_is_told(terminal: Callable[..., Terminal]) -> None:
     assert chat.exit_code() == 0
 
 
+# ---- in a terminal of someone without a home
+
+
+@pytest.mark.parametrize(
+    "state", ["", "relative", "/dev/null", "{tmp}/fifo", "{tmp}/full", "{tmp}/locked"]
+)
+def test_where_no_history_can_be_kept(
+    state: str, model: Path, tmp_path: Path, reference: Chat
+) -> None:
+    """Without a home (as containers with a user of their own have none), and with odd files."""
+    for name in ("fifo", "full", "locked"):
+        (tmp_path / name / "rwkv").mkdir(parents=True)
+    os.mkfifo(tmp_path / "fifo" / "rwkv" / "chat_history")
+    (tmp_path / "full" / "rwkv" / "chat_history").symlink_to("/dev/full")
+    (tmp_path / "locked" / "rwkv" / "chat_history").mkdir()
+    code = (
+        "import os, pwd, sys; os.environ.pop('HOME', None)\n"
+        "def unknown(uid): raise KeyError(uid)\n"
+        "pwd.getpwuid = unknown\n"  # as for a user without an entry
+        "from rwkv_py.cli import main; main()"
+    )
+    env = {"XDG_STATE_HOME": state.format(tmp=tmp_path)}
+    chat = Terminal(sys.executable, "-c", code, "chat", str(model), *SAMPLING, **env)
+    assert "Ctrl-D leaves" in chat.ready()
+    chat.type("What is json?\r")
+    assert flat(reference.ask("What is json?")) in answer_of(chat)
+    chat.type("/save ~/x/y.chat\r")
+    assert flat("~/x/y.chat: cannot be written: No such file") in answer_of(chat)
+    chat.type("\x04")
+    assert chat.exit_code() == 0
+    chat.close()
+
+
+def test_what_is_typed_need_not_be_utf8(terminal: Callable[..., Terminal]) -> None:
+    chat = terminal(*SAMPLING)
+    os.write(chat._terminal, b"What is \xff?\r")
+    answer_of(chat)
+    chat.type("/undo\r")
+    assert flat("Taken back: What is \ufffd?") in answer_of(chat)
+    chat.type("\x04")
+    assert chat.exit_code() == 0
+
+
+def test_output_elsewhere(model: Path, tmp_path: Path, reference: Chat) -> None:
+    """`rwkv chat > file` in a terminal: lines are read as from a pipe, and no prompt is written."""
+    line = f'"{RWKV}" chat "{model}" {" ".join(SAMPLING)} > "{tmp_path}/out"'
+    chat = Terminal("/bin/bash", "-c", line)
+    chat.type("What is json?\r\x04")
+    assert chat.exit_code() == 0
+    assert (tmp_path / "out").read_text() == reference.ask("What is json?") + "\n"
+    chat.close()
+
+
 # ---- in a pipe
+
+
+def test_answers_come_as_soon_as_they_are_there(model: Path) -> None:
+    """Also those of commands, and without PYTHONUNBUFFERED: a program may wait for them."""
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    command = [RWKV, "chat", str(model)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write("/set\n")
+        process.stdin.flush()
+        assert select.select([process.stdout], [], [], 60)[0]
+        process.stdin.close()
+        assert process.wait(timeout=30) == 0
 
 
 def test_chat_in_a_pipe(model: Path, run_cli: RunCli, reference: Chat) -> None:
@@ -216,8 +287,33 @@ def test_chat_errors(model: Path, run_cli: RunCli, tmp_path: Path) -> None:
     assert done.stderr.startswith("rwkv: ")
     assert "No such file" in done.stderr
     done = run_cli("rwkv", "chat", model, stdin="/nonsense\n")
-    assert done.returncode == 0
-    assert done.stderr.startswith("/nonsense: there is no such command")
+    assert done.returncode == 1
+    assert done.stderr == "/nonsense: there is no such command. Try /help\n"
+    # What is wrong with a line is no reason not to answer the others.
+    lines = "/undo\n/loda x\n/set temprature 1\n/set x 1\nHi\n"
+    done = run_cli("rwkv", "chat", model, "-n", "3", stdin=lines)
+    assert done.returncode == 1
+    assert done.stdout.count("\n") == 1
+    undone, loaded, near, far = done.stderr.splitlines()
+    assert undone == "/undo: expected one to go back to, got none so far"
+    assert loaded == "/loda: there is no such command. Try /load"
+    assert near.startswith("/set: expected one of max_tokens, temperature, ")
+    assert near.endswith(", got temprature. Try /set temperature")
+    assert far.endswith(", got x. Try /set")
+
+
+def test_remedies_are_for_who_types(model: Path, run_cli: RunCli, tmp_path: Path) -> None:
+    lines = [*["Hi"] * 9, "/undo", *["/undo"] * 8, f"/save {tmp_path}/no/a.chat"]
+    done = run_cli("rwkv", "chat", model, "-n", "1", stdin="\n".join(lines))
+    older, unsaved = done.stderr.splitlines()
+    assert older == (
+        "/undo: expected one of the last 8, or the last of a chat that was loaded, got an older "
+        "one, whose state is not kept. Try /reset, which begins anew"
+    )
+    assert unsaved == (
+        f"{tmp_path}/no/a.chat: cannot be written: No such file or directory. Try another folder"
+    )
+    assert done.returncode == 1
 
 
 def test_every_setting_by_option_and_by_set(model: Path, run_cli: RunCli) -> None:

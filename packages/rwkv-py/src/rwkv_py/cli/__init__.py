@@ -1,17 +1,21 @@
-"""The `rwkv` command: a module for each subcommand, and what they share in `common`."""
+"""The `rwkv` command: a module for each subcommand, and a few for what they share.
+
+`streams` and `ending` know stdin, stdout, stderr and the exit codes; `options` and `sampling` what
+can be given; `output` what is shown; `remedies` what to do about an error; `talk` and `chat_lines`
+are what `rwkv chat` does.
+"""
 
 from __future__ import annotations
 
-import io
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from .. import __version__
+from . import ending
 from .bench import bench
 from .chat import chat
-from .common import exit_codes
 from .evaluate import compare, lambada, perplexity
 from .generate import generate
 from .info import info
@@ -47,11 +51,9 @@ def _rwkv(
 
 
 for command in (generate, chat, info, tokenize, perplexity, compare, lambada, bench):
-    app.command()(exit_codes(command))
+    app.command()(command)
 
 
-def main() -> None:
-    """Run the command line: exit code 1 for an error, 2 for wrong usage, 130 after Ctrl-C."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may lack a character of a text
-        sys.stdout.reconfigure(errors="replace")
-    app()
+def main() -> NoReturn:
+    """Run the command line, and end with the exit code that `ending` says."""
+    sys.exit(ending.run(app))

@@ -8,32 +8,25 @@ from typing import Annotated
 import typer
 
 from .. import speed
-from ..model import Model
-from .common import (
-    AsJson,
-    LnXEps,
-    ModelArgument,
-    Threads,
-    above_zero,
-    at_work,
-    progress_bar,
-    show,
-)
+from .options import AsJson, ModelArgument, Opening, above_zero, with_groups
+from .output import progress_bar, show
 
 
+@with_groups
 def bench(
+    *,
     model: ModelArgument,
     seconds: Annotated[
         float, typer.Option(help="For each of three measurements.", callback=above_zero)
     ] = 2.0,
-    batch: Annotated[int, typer.Option(min=1, help="Texts that are written at once.")] = 8,
+    batch: Annotated[
+        int, typer.Option(min=1, max=1024, help="Texts that are written at once.")
+    ] = 8,
     as_json: AsJson = False,
-    threads: Threads = None,
-    ln_x_eps: LnXEps = None,
+    opening: Opening,
 ) -> None:
     """Measure how fast a model reads and writes on this machine."""
-    with at_work("Opening the model"):
-        opened = Model(model, threads=threads, ln_x_eps=ln_x_eps)
+    opened = opening.model(model)
     with progress_bar("Measuring", "measurements") as progress:
         found = speed.measure(opened, seconds=seconds, n_batch=batch, progress=progress)
     info = opened.info

@@ -10,41 +10,35 @@ import typer
 
 from .. import evaluate
 from ..evaluate import Perplexity
-from ..model import Model
-from .common import (
-    AsJson,
-    LnXEps,
-    ModelArgument,
-    Threads,
-    TokenizerOption,
-    at_work,
-    open_tokenizer,
-    progress_bar,
-    read_file,
-    show,
-)
+from .options import ModelArgument, Reading, with_groups
+from .output import progress_bar, show
+from .streams import read_all, read_stdin
 
 TextArgument = Annotated[
     Path, typer.Argument(metavar="TEXT", help="A file of text; - reads it from stdin.")
 ]
 
 
+def _read(text: Path) -> bytes:
+    if str(text) == "-":
+        return read_stdin()
+    with text.open("rb") as file:
+        return read_all(file, str(text))
+
+
+@with_groups
 def perplexity(
+    *,
     model: ModelArgument,
     text: TextArgument,
-    tokenizer: TokenizerOption = None,
-    as_json: AsJson = False,
-    threads: Threads = None,
-    ln_x_eps: LnXEps = None,
+    reading: Reading,
 ) -> None:
     """Measure how well a model predicts a text, in bits per byte and per token."""
-    content = read_file(text)
-    with at_work("Opening the model"):
-        opened = Model(model, threads=threads, ln_x_eps=ln_x_eps)
+    content = _read(text)
+    tokenizer = reading.open_tokenizer()
+    opened = reading.model(model)
     with progress_bar("Reading", "tokens") as progress:
-        score = evaluate.perplexity(
-            opened, content, tokenizer=open_tokenizer(tokenizer), progress=progress
-        )
+        score = evaluate.perplexity(opened, content, tokenizer=tokenizer, progress=progress)
     facts = {"model": str(model), "text": str(text), **_facts_of(score)}
     rows = [
         ("bits per byte", f"{score.bits_per_byte:.4f}"),
@@ -52,10 +46,12 @@ def perplexity(
         ("perplexity", f"{score.perplexity:.4f}"),
         ("scored", f"{score.n_tokens:,} tokens, {score.n_bytes:,} bytes"),
     ]
-    show(facts, rows, as_json=as_json)
+    show(facts, rows, as_json=reading.as_json)
 
 
+@with_groups
 def compare(
+    *,
     model_a: Annotated[
         Path, typer.Argument(metavar="A", help="A model file: the one to compare with.")
     ],
@@ -63,20 +59,14 @@ def compare(
         Path, typer.Argument(metavar="B", help="Another: often A's weights in fewer bits.")
     ],
     text: TextArgument,
-    tokenizer: TokenizerOption = None,
-    as_json: AsJson = False,
-    threads: Threads = None,
-    ln_x_eps: LnXEps = None,
+    reading: Reading,
 ) -> None:
     """Measure how far the predictions of model B are from those of model A."""
-    content = read_file(text)
-    with at_work("Opening the models"):
-        a = Model(model_a, threads=threads, ln_x_eps=ln_x_eps)
-        b = Model(model_b, threads=threads, ln_x_eps=ln_x_eps)
+    content = _read(text)
+    tokenizer = reading.open_tokenizer()
+    a, b = reading.model(model_a), reading.model(model_b)
     with progress_bar("Reading", "tokens") as progress:
-        found = evaluate.compare(
-            a, b, content, tokenizer=open_tokenizer(tokenizer), progress=progress
-        )
+        found = evaluate.compare(a, b, content, tokenizer=tokenizer, progress=progress)
     facts = {
         "model_a": str(model_a),
         "model_b": str(model_b),
@@ -96,35 +86,32 @@ def compare(
         ("bits per byte, B", f"{found.b.bits_per_byte:.4f}"),
         ("compared", f"{found.n_tokens:,} tokens"),
     ]
-    show(facts, rows, as_json=as_json)
+    show(facts, rows, as_json=reading.as_json)
 
 
+@with_groups
 def lambada(
+    *,
     model: ModelArgument,
     file: Annotated[
         Path,
         typer.Argument(metavar="FILE.jsonl", help='Lines of {"text": "a passage"}.'),
     ],
-    tokenizer: TokenizerOption = None,
-    as_json: AsJson = False,
-    threads: Threads = None,
-    ln_x_eps: LnXEps = None,
+    reading: Reading,
 ) -> None:
     """Let a model guess the last word of passages."""
     texts = evaluate.read_lambada(file)
-    with at_work("Opening the model"):
-        opened = Model(model, threads=threads, ln_x_eps=ln_x_eps)
+    tokenizer = reading.open_tokenizer()
+    opened = reading.model(model)
     with progress_bar("Guessing", "texts") as progress:
-        found = evaluate.lambada(
-            opened, texts, tokenizer=open_tokenizer(tokenizer), progress=progress
-        )
+        found = evaluate.lambada(opened, texts, tokenizer=tokenizer, progress=progress)
     facts = {"model": str(model), "file": str(file), **dataclasses.asdict(found)}
     rows = [
         ("accuracy", f"{found.accuracy:.2%}"),
         ("perplexity of the last word", f"{found.perplexity:.4f}"),
         ("texts", f"{found.n_texts:,}"),
     ]
-    show(facts, rows, as_json=as_json)
+    show(facts, rows, as_json=reading.as_json)
 
 
 def _facts_of(score: Perplexity) -> dict[str, Any]:

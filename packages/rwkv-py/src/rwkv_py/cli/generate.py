@@ -7,55 +7,45 @@ from typing import Annotated, Any
 
 import typer
 
-from ..session import Session
-from .common import (
-    AsJson,
-    LnXEps,
-    ModelArgument,
-    Threads,
-    TimeStateOption,
-    TokenizerOption,
-    at_work,
-    open_tokenizer,
-    to_json,
-)
+from .options import AsJson, ModelArgument, Writing, with_groups
+from .output import at_work, to_json
 from .sampling import sampling_options
+from .streams import read_stdin
 
 
 @sampling_options()
+@with_groups
 def generate(
     *,
     model: ModelArgument,
+    text: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="PROMPT", help="What to continue; - reads it from stdin.", show_default=False
+        ),
+    ] = None,
     prompt: Annotated[
-        str, typer.Option("--prompt", "-p", help="What to continue; - reads it from stdin.")
-    ],
+        str | None, typer.Option("--prompt", "-p", help="The same, as an option.")
+    ] = None,
     max_tokens: Annotated[
         int, typer.Option("--max-tokens", "-n", min=0, help="How many tokens to write at most.")
     ] = 256,
     sampling: dict[str, Any],
-    tokenizer: TokenizerOption = None,
-    time_state: TimeStateOption = None,
+    writing: Writing,
     as_json: AsJson = False,
-    threads: Threads = None,
-    ln_x_eps: LnXEps = None,
 ) -> None:
     """Continue a text, and stop with Ctrl-C."""
-    # What is given need not be UTF-8: bytes are read as they are.
-    text = sys.stdin.buffer.read() if prompt == "-" else prompt.encode("utf-8", "surrogateescape")
-    with at_work("Opening the model"):
-        session = Session(
-            model,
-            threads=threads,
-            ln_x_eps=ln_x_eps,
-            tokenizer=open_tokenizer(tokenizer),
-            time_state=time_state,
-        )
-        stream = session.stream(text, max_tokens=max_tokens, **sampling)
+    given = [each for each in (text, prompt) if each is not None]
+    if len(given) != 1:
+        count = "both" if given else "none"
+        raise typer.BadParameter(f"expected PROMPT or --prompt, got {count}")
+    content = _prompt(given[0])
+    stream = writing.session(model).stream(content, max_tokens=max_tokens, **sampling)
     if as_json:
         with at_work("Writing"):
             answer = "".join(stream)
         facts = {
-            "prompt": text.decode("utf-8", "replace"),
+            "prompt": content.decode("utf-8", "replace"),
             "text": answer,
             "finish_reason": stream.finish_reason,
             "tokens": stream.tokens,
@@ -69,3 +59,8 @@ def generate(
         sys.stdout.flush()
         piece = next(stream, "")
     sys.stdout.write("\n")
+
+
+def _prompt(given: str) -> bytes:
+    """Return the prompt, which need not be UTF-8: bytes are read as they are."""
+    return read_stdin() if given == "-" else given.encode("utf-8", "surrogateescape")

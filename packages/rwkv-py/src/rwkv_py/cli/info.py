@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from ..model import Model
-from .common import AsJson, ModelArgument, at_work, show
+from .options import AsJson, ModelArgument, Opening
+from .output import show
 
 
 def info(
@@ -15,8 +15,7 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """Say what a model file is, and how it would run here."""
-    with at_work("Opening the model"):
-        opened = Model(model)
+    opened = Opening().model(model)
     facts = dataclasses.asdict(opened.info)
     facts["fingerprint"] = f"{opened.info.fingerprint:016x}"  # JSON readers round large integers
     show({"path": opened.path, **facts}, _readable(facts), as_json=as_json, title=opened.path)

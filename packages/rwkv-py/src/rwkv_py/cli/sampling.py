@@ -63,14 +63,14 @@ class Setting:
             value = self.parse(text)
         except ValueError:
             raise InvalidArgumentError(
-                f"expected {self.form}, got {text!r}. Try {self.example}"
+                f"expected {self.form}, got {text!r}", remedy=f"Try {self.example}"
             ) from None
         if self.name in inspect.signature(Sampler).parameters and self.collect is None:
             try:
                 Sampler(1, **{self.name: value})
             except InvalidArgumentError as error:
-                complaint = str(error).removeprefix(f"{self.name}: ")
-                raise InvalidArgumentError(f"{complaint}. Try {self.example}") from None
+                complaint = error.message.removeprefix(f"{self.name}: ")
+                raise InvalidArgumentError(complaint, remedy=f"Try {self.example}") from None
         return value
 
     def write(self, value: Any) -> str:

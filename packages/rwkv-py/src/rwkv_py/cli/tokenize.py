@@ -9,10 +9,11 @@ from typing import Annotated
 
 import typer
 
-from ..errors import NoTokenizerError
-from ..model import Model
+from ..session import Session
 from ..tokenizer import Tokenizer
-from .common import AsJson, TokenizerOption, at_work, open_tokenizer, to_json
+from .options import AsJson, Opening, TokenizerOption, open_tokenizer
+from .output import to_json
+from .streams import read_stdin
 
 
 def tokenize(
@@ -31,7 +32,7 @@ def tokenize(
     if len(model) != (1 if tokenizer is None else 0):
         raise typer.BadParameter("expected MODEL and TEXT, or --tokenizer and TEXT")
     chosen = open_tokenizer(tokenizer) or _tokenizer_of(Path(model[0]))
-    content = sys.stdin.buffer.read() if text == "-" else text.encode("utf-8", "surrogateescape")
+    content = read_stdin() if text == "-" else text.encode("utf-8", "surrogateescape")
     tokens = chosen.encode(content)
     pieces = [chosen.decode([token], errors="backslashreplace") for token in tokens]
     if as_json:
@@ -44,12 +45,5 @@ def tokenize(
 
 
 def _tokenizer_of(path: Path) -> Tokenizer:
-    with at_work("Opening the model"):
-        model = Model(path)
-    found = Tokenizer.of_model(model.n_vocab)
-    if found is None:
-        raise NoTokenizerError(
-            f"{path}: the model has {model.n_vocab} tokens, expected 65536 (World) or 256 (bytes) "
-            "to know its tokenizer. Try --tokenizer with its vocabulary file and no model."
-        )
-    return found
+    """Return the tokenizer that goes with a model."""
+    return Session(Opening().model(path)).tokenizer
