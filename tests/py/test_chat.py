@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import re
 import signal
 import threading
@@ -18,8 +19,10 @@ from rwkv_py import (
     InvalidArgumentError,
     Model,
     ReplyPart,
+    SamplingOptions,
     Session,
     Tokenizer,
+    UnknownOptionError,
 )
 from rwkv_py.chat_format import CHAT_FORMATS
 from rwkv_py.chat_reply import ReplySplitter
@@ -353,6 +356,35 @@ def test_what_cannot_be_said(say: Any, chat: Chat) -> None:
     assert chat.messages == before
     chat.undo()
     assert not np.array_equal(chat.session.state, state)
+
+
+@pytest.mark.parametrize("method", ["ask", "stream", "retry", "edit", "check"])
+def test_options_of_a_reply_are_shown_and_refused_by_name(method: str, chat: Chat) -> None:
+    shown = inspect.signature(getattr(Chat, method)).parameters
+    assert {"max_tokens", "stop", *SamplingOptions.__annotations__} <= shown.keys()
+    assert {"max_tokens", *SamplingOptions.__annotations__} <= inspect.signature(
+        Chat
+    ).parameters.keys()
+    text = () if method in ("retry", "check") else ("Hi",)
+    with pytest.raises(UnknownOptionError, match=r"got 'temprature'\. Try temperature"):
+        getattr(chat, method)(*text, temprature=1)
+    with pytest.raises(UnknownOptionError, match=r"got 'max_new_tokens'\. Try max_tokens"):
+        getattr(chat, method)(*text, max_new_tokens=1)
+    with pytest.raises(UnknownOptionError, match=r"got 'temprature'\. Try temperature"):
+        Chat(chat.session.model, temprature=1)  # type: ignore[call-arg]
+    chat.ask("Hi", max_tokens=None, stop=None)  # type: ignore[arg-type]
+
+
+def test_a_reply_that_is_left_frees_the_session(chat: Chat) -> None:
+    reply = chat.stream("What is json?")
+    next(reply)
+    chat.reset()
+    assert reply.ended
+    assert chat.session.generate("import ", max_tokens=3)
+    reply = chat.stream("What is json?")
+    next(reply)
+    reply.close()
+    assert chat.session.generate("import ", max_tokens=3)
 
 
 def test_input_is_text(scripted: Scripted) -> None:

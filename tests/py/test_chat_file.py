@@ -283,7 +283,8 @@ def test_a_failed_save_names_the_file_and_leaves_the_older_one(
     chat.session.state = state
     with pytest.raises(StateFileError, match="at most 65504 in fp16") as error:
         chat.save(tmp_path / "good.chat", dtype="fp16")
-    assert error.value.message.startswith(f"{tmp_path}/good.chat: now.state: not written: ")
+    assert error.value.message.startswith(f"{tmp_path}/good.chat: now.state: ")
+    assert str(tmp_path) not in error.value.message.removeprefix(f"{tmp_path}/good.chat")
     assert (tmp_path / "good.chat").read_bytes() == good
     assert os.listdir(tmp_path) == ["good.chat"]
 
@@ -307,9 +308,9 @@ def test_what_is_no_file(chat: Chat, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     for path, kind in ((tmp_path, "a folder"), (tmp_path / "fifo", "a named pipe"),
                        (Path("/dev/null"), "a device")):  # fmt: skip
-        with pytest.raises(StateFileError, match=f"it is {kind}, expected a file"):
+        with pytest.raises(StateFileError, match=f": expected a file, got {kind}$"):
             chat.load(path)
-        with pytest.raises(StateFileError, match=f"it is {kind}, expected a file or nothing"):
+        with pytest.raises(StateFileError, match=f"expected a file or nothing, got {kind}"):
             chat.save(path)
         assert not path.is_file()
     for call in (chat.load, chat.save):

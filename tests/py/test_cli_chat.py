@@ -166,7 +166,7 @@ def test_help_and_mistakes(terminal: Callable[..., Terminal]) -> None:
         "/set top_p 7": "top_p: expected",
         "/set top_p much": "/set top_p: expected a number, got 'much'. Try 0.9",
         "/set max_tokens -1": "/set max_tokens: expected 0 or more, got -1",
-        "/set banned_tokens 300": "/set banned_tokens: token 300, expected 0 to 255",
+        "/set banned_tokens 300": "/set banned_tokens: token: expected 0 to 255, got 300",
         "/set nonsense 1": "expected one of max_tokens, temperature",
         "/retry": "/retry: expected one to go back to, got none",
     }.items():

@@ -36,7 +36,7 @@ def appearing(path: Path) -> Iterator[Path]:
     except FileNotFoundError:
         mode = stat.S_IFREG
     if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):  # replacing a device breaks the system
-        raise FileExistsError(f"it is {kind_of(mode)}, expected a file or nothing")
+        raise FileExistsError(f"expected a file or nothing, got {kind_of(mode)}")
     with tempfile.TemporaryDirectory(
         prefix=".rwkv-", dir=path.parent, ignore_cleanup_errors=True
     ) as folder:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, Unpack
+from typing import Literal, Unpack, cast
 
 from ._arguments import StrPath, as_count, as_stops
 from ._options import takes_options_of
@@ -86,11 +86,8 @@ class Chat:
             )
         self._session = session
         self._format = format if isinstance(format, ChatFormat) else ChatFormat.named(format)
-        self._options: GenerationOptions = {
-            **sampling,
-            "max_tokens": max_tokens,
-            "stop": as_stops(stop),
-        }
+        self._options: GenerationOptions = {"max_tokens": max_tokens, "stop": as_stops(stop)}
+        self._options.update(cast(GenerationOptions, sampling))
         self._undo_turns = undo_turns
         self._system = "" if system is None else as_text("system", system)
         self._turns: list[_Turn] = []
@@ -125,7 +122,9 @@ class Chat:
         return said
 
     @_takes_reply_options
-    def ask(self, text: str, *, input: str | None = None, **options: Unpack[GenerationOptions]) -> str:
+    def ask(
+        self, text: str, *, input: str | None = None, **options: Unpack[GenerationOptions]
+    ) -> str:
         """Say something, and return the answer. The arguments are those of `stream`."""
         return self.stream(text, input=input, **options).read()
 

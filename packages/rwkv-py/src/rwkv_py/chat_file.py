@@ -130,7 +130,7 @@ def _naming(path: Path, file: Path) -> Iterator[None]:
 def _check_size(path: Path, session: Session) -> None:
     info = path.stat()
     if not stat.S_ISREG(info.st_mode):  # opening a named pipe would wait for its writer
-        raise StateFileError(f"{path}: it is {kind_of(info.st_mode)}, expected a file")
+        raise StateFileError(f"{path}: expected a file, got {kind_of(info.st_mode)}")
     n_states = len(_REQUIRED | _OPTIONAL) - 1
     largest = _MAX_TEXT_BYTES + n_states * (4 * session.model.state_size + 4096)
     if info.st_size > largest:

@@ -112,7 +112,7 @@ class Tokenizer(ABC):
                 remedy="Try 'world' or 'bytes' for the tokenizers that are built in",
             ) from None
         if not stat.S_ISREG(mode):  # opening a named pipe would wait for its writer
-            raise VocabularyError(f"{name}: it is {kind_of(mode)}, expected a vocabulary file")
+            raise VocabularyError(f"{name}: expected a vocabulary file, got {kind_of(mode)}")
         if Path(name).suffix.lower() == ".json":
             return _JsonTokenizer(name)
         try:
@@ -236,8 +236,8 @@ class _JsonTokenizer(Tokenizer):
             return b"".join(self._bytes_of[token] for token in as_tokens(tokens).tolist())
         except KeyError as error:
             raise TokenOutOfRangeError(
-                f"token {error.args[0]}, expected one of the vocabulary: 0 to {self.n_vocab - 1}; "
-                "ids may have gaps"
+                f"token: expected one of the vocabulary, 0 to {self.n_vocab - 1} with gaps, got "
+                f"{error.args[0]}"
             ) from None
 
     def missing(self, n_vocab: int) -> Sequence[int]:

@@ -1,17 +1,12 @@
-r"""How every command ends: with an exit code for what happened, and at most one line on stderr.
+"""How every command ends: with an exit code for what happened, and at most one line on stderr.
 
-| code | when |
-|---|---|
-| 0 | all was done, and all that was written has left this process |
-| 1 | it failed: one line says what was wrong, and what to try |
-| 2 | wrong usage |
-| 129, 143 | a signal asked for the end: SIGHUP, SIGTERM |
-| 130 | Ctrl-C |
-| 141 | nobody reads what is written, as in `rwkv generate ... \| head`: said by the code alone |
+The rule, which `rwkv-convert` follows too:
 
-The codes above 128 are what a shell reports of a program that the signal of that number ended
-(128 + SIGPIPE is 141). The program catches the signals in order to leave a terminal as it found it,
-and no temporary file.
+    0    all that was asked for was done, and all that was written has left this process
+    1    it was not, and one line says what was wrong and what to try; nothing is said where nobody
+         reads what is written, as in `rwkv generate ... | head`
+    2    wrong usage
+    130  Ctrl-C; 143 SIGTERM; 129 SIGHUP: a terminal is left as it was found, and no temporary file
 """
 
 from __future__ import annotations
@@ -19,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import typer
@@ -30,7 +25,6 @@ from .remedies import describe
 
 _FAILED = 1
 _INTERRUPTED = 128 + signal.SIGINT
-_NOBODY_READS = 128 + signal.SIGPIPE
 
 # All that Typer raises about a command line; it has no name for it.
 _WrongUsage: Any = typer.BadParameter.__base__
@@ -39,9 +33,9 @@ _WrongUsage: Any = typer.BadParameter.__base__
 def run(app: Callable[..., Any]) -> int:
     """Run a Typer application, and return the exit code."""
     streams.prepare()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:  # not with nohup
-            signal.signal(number, _end)
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    ours = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]  # nohup
+    _heed(ours, _end)
     try:
         code = app(standalone_mode=False)
         streams.flush()
@@ -50,7 +44,7 @@ def run(app: Callable[..., Any]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     except streams.NobodyReads:
-        code = _NOBODY_READS
+        code = _FAILED
     except _WrongUsage as error:
         with contextlib.suppress(OSError):  # of stderr
             error.show()
@@ -59,11 +53,18 @@ def run(app: Callable[..., Any]) -> int:
         streams.complain(f"rwkv: {_complaint(error)}")
         code = _FAILED
     finally:
+        _heed(ours, signal.SIG_DFL)  # what is left may wait for a reader
         streams.abandon()
     return code if isinstance(code, int) else 0
 
 
+def _heed(numbers: Iterable[int], action: Any) -> None:
+    for number in numbers:
+        signal.signal(number, action)
+
+
 def _end(number: int, _: object) -> None:
+    signal.signal(number, signal.SIG_IGN)  # what cleans up now is not to be disturbed
     raise SystemExit(128 + number)
 
 
