@@ -274,7 +274,7 @@ COMMANDS = {
     "lambada": st.tuples(st.sampled_from(PATHS), st.sampled_from(TEXTS)),
 }  # fmt: skip
 LINES = ["hi", "/undo", "/retry", "/reset", "/save", "/save {folder}", "/save {missing}/x",
-         "/save /dev/null", "/load {fifo}", "/load {text}", "/load \0", "/set", "/set temprature 1",
+         "/load {fifo}", "/load {text}", "/load \0", "/set", "/set temprature 1",
          "/set top_p nan", "/set seed 99999999999999999999", "/set max_tokens 3", "/help", "/x",
          "/set stop [/b]", "\udcff", "/", "\x1b[31m", "/save ~nobody/x", "/load ~/x"]  # fmt: skip
 ENVIRONMENT = {
