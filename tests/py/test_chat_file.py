@@ -313,7 +313,7 @@ def test_what_is_no_file(chat: Chat, tmp_path: Path) -> None:
         with pytest.raises(StateFileError, match=f"expected a file or nothing, got {kind}"):
             chat.save(path)
         assert not path.is_file()
-    with pytest.raises(StateFileError, match=": expected a file, got a device$"):
+    with pytest.raises(StateFileError, match=r": expected a file, got a device$"):
         chat.load("/dev/zero")
     for call in (chat.load, chat.save):
         with pytest.raises(InvalidArgumentError, match="zero character"):
