@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "api_guard.h"
+#include "api_model.h"
 #include "block_types.h"
 #include "kernels/registry.h"
 #include "model_loader.h"
@@ -13,10 +14,6 @@
 using rwkv::guard;
 using rwkv::require;
 using rwkv::require_given;
-
-struct rwkv_model {
-    std::shared_ptr<const rwkv::Model> shared;
-};
 
 struct rwkv_session {
     rwkv::Session session;
@@ -76,6 +73,8 @@ rwkv_model_info rwkv_model_info_of(const rwkv_model* model) {
         rwkv_model_info none = {};
         none.struct_size = sizeof none;
         none.version = none.data_type = none.kernels = "";
+        none.container = none.name = none.chat_template = "";
+        none.end_of_text = none.end_of_turn = -1;
         return none;
     }
     const rwkv::Model& m = *model->shared;
@@ -99,6 +98,12 @@ rwkv_model_info rwkv_model_info_of(const rwkv_model* model) {
     info.ln_x_eps = c.ln_x_eps;
     info.fingerprint = m.fingerprint;
     info.has_time_state = m.time_state.empty() ? 0 : 1;
+    info.has_tokenizer = m.notes.tokens.empty() ? 0 : 1;
+    info.end_of_text = m.notes.end_of_text;
+    info.end_of_turn = m.notes.end_of_turn;
+    info.container = m.container;
+    info.name = m.notes.name.c_str();
+    info.chat_template = m.notes.chat_template.c_str();
     return info;
 }
 

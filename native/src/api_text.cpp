@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "api_guard.h"
+#include "api_model.h"
 #include "sampler.h"
 #include "tokenizer.h"
 
@@ -45,6 +46,22 @@ rwkv_status rwkv_tokenizer_create_bytes(rwkv_tokenizer** tokenizer_out) {
     return guard([&] {
         require_given(tokenizer_out, "tokenizer_out", "where to put the tokenizer");
         *tokenizer_out = new rwkv_tokenizer{rwkv::Tokenizer::bytes()};
+    });
+}
+
+rwkv_status rwkv_tokenizer_create_of_model(const rwkv_model* model,
+                                           rwkv_tokenizer** tokenizer_out) {
+    return guard([&] {
+        require_given(model, "model", "a model");
+        require_given(tokenizer_out, "tokenizer_out", "where to put the tokenizer");
+        const rwkv::Model& m = *model->shared;
+        if (m.notes.tokens.empty()) {
+            throw Failure(RWKV_STATUS_MODEL_OPTION,
+                          format("%s: expected a file with a vocabulary, got one without. Open the "
+                                 "vocabulary that the model was trained with",
+                                 m.path.c_str()));
+        }
+        *tokenizer_out = new rwkv_tokenizer{rwkv::Tokenizer::of_tokens(m.notes.tokens)};
     });
 }
 

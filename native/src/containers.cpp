@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "read_ggmf.h"
+#include "read_gguf.h"
 #include "status.h"
 
 namespace rwkv {
@@ -18,6 +19,7 @@ struct Container {
 };
 constexpr Container kContainers[] = {
     {kGgmfMagic, read_ggmf},
+    {kGgufMagic, read_gguf},
 };
 
 // What a file that is no model may be, by its first bytes, and what to do about it.
@@ -25,29 +27,28 @@ struct Impostor {
     std::string_view magic;
     const char* what;
 };
-constexpr const char* kConvert = "Convert it with rwkv-convert IN OUT.bin";
+constexpr const char* kPacked = "a compressed archive. Try to unpack it first";
+constexpr const char* kGgml =
+    "a ggml file of another program. Try the checkpoint that it was made from";
 constexpr Impostor kImpostors[] = {
     {std::string_view("PK\x03\x04"),
      "a checkpoint (.pth) or another zip archive. Convert it with "
      "rwkv-convert IN OUT.bin"},
     {"version https://git-lfs", "a Git LFS pointer. Try `git lfs pull`"},
-    {"GGUF",
-     "a GGUF file, which this version does not read. Try the checkpoint that it was made "
-     "from"},
-    {"tjgg", "a ggml file of another program. Try the checkpoint that it was made from"},
-    {"lmgg", "a ggml file of another program. Try the checkpoint that it was made from"},
-    {"algg", "a ggml file of another program. Try the checkpoint that it was made from"},
+    {"tjgg", kGgml},
+    {"lmgg", kGgml},
+    {"algg", kGgml},
     {"rwkvstat", "a state that was saved from a session. Load it into one"},
-    {"\x1f\x8b", "a compressed archive. Try to unpack it first"},
-    {"7z\xbc\xaf", "a compressed archive. Try to unpack it first"},
-    {"Rar!", "a compressed archive. Try to unpack it first"},
+    {"\x1f\x8b", kPacked},
+    {"7z\xbc\xaf", kPacked},
+    {"Rar!", kPacked},
     {"\xfd"
      "7zXZ",
-     "a compressed archive. Try to unpack it first"},
-    {"\x28\xb5\x2f\xfd", "a compressed archive. Try to unpack it first"},
+     kPacked},
+    {"\x28\xb5\x2f\xfd", kPacked},
     {"\x80", "a pickle, perhaps a checkpoint (.pth). Convert it with rwkv-convert IN OUT.bin"},
 };
-constexpr std::string_view kWebPages[] = {"<!doctype", "<html", "<?xml", "<head"};
+constexpr std::string_view kWebPages[] = {"<!doctype", "<html", "<?xml", "<head", "<!--"};
 
 bool begins_with(std::string_view text, std::string_view with) {
     return text.substr(0, with.size()) == with;
@@ -74,7 +75,7 @@ std::string guess(std::string_view head) {
     }
     // Its first 8 bytes are the length of the JSON text that follows.
     if (head.size() > 8 && head[8] == '{') {
-        return std::string("a checkpoint (.safetensors). ") + kConvert;
+        return "a checkpoint (.safetensors). Convert it with rwkv-convert IN OUT.bin";
     }
     if (std::all_of(head.begin(), head.end(), [](char c) { return c == '\0'; })) {
         return "zeros. Try to download it again";
@@ -101,8 +102,8 @@ std::unique_ptr<ModelFile> read_model_file(const std::string& path) {
         return file;
     }
     throw Failure(RWKV_STATUS_FILE_FORMAT,
-                  format("%s: not a model file, expected a ggmf .bin file, got %s", path.c_str(),
-                         guess(begin).c_str()));
+                  format("%s: not a model file, expected a .gguf file or a ggmf .bin file, got %s",
+                         path.c_str(), guess(begin).c_str()));
 }
 
 }  // namespace rwkv

@@ -28,10 +28,15 @@ const uint8_t* FileReader::take(size_t n, const std::string& what) {
     return p;
 }
 
-int32_t FileReader::take_i32(const std::string& what) {
-    int32_t value;  // the format and every supported machine are little-endian
-    std::memcpy(&value, take(sizeof value, what), sizeof value);
-    return value;
+std::string FileReader::take_bytes(size_t n, const std::string& what) {
+    require(n, what);
+    std::string bytes(n, '\0');
+    for (size_t done = 0; done < n;) {
+        const size_t part = std::min(n - done, kMostBytes);
+        std::memcpy(bytes.data() + done, take(part, what), part);
+        done += part;
+    }
+    return bytes;
 }
 
 void FileReader::skip(size_t n, const std::string& what) {

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -21,7 +22,17 @@ class FileReader {
     // The next n bytes, valid until the next call; n <= kMostBytes. `what` is for the message.
     static constexpr size_t kMostBytes = 4096;
     const uint8_t* take(size_t n, const std::string& what);
-    int32_t take_i32(const std::string& what);
+    template <class Number>
+    Number take_number(const std::string& what) {
+        Number value;  // the formats and every supported machine are little-endian
+        std::memcpy(&value, take(sizeof value, what), sizeof value);
+        return value;
+    }
+    int32_t take_i32(const std::string& what) { return take_number<int32_t>(what); }
+
+    // The next n bytes, however many they are: more than the file has are refused before memory is
+    // asked for.
+    std::string take_bytes(size_t n, const std::string& what);
 
     // Passes n bytes over, which must be there.
     void skip(size_t n, const std::string& what);

@@ -113,6 +113,9 @@ void forward_v6(const Model& model, Executor& executor, const Batch& batch) {
             products(pass, {product_added(l.output, b.y, x)});
 
             channel_mix(pass, l.ffn, l.ln2, i, pairs, ffn, x);
+            // A file whose output and value matrices were divided by 2 after every so many layers,
+            // so that fp16 holds the residual stream.
+            if (c.rescale_every != 0 && (i + 1) % c.rescale_every == 0) halve(pass, x);
         }
         head(pass, x, head_buffers);
     });

@@ -13,6 +13,7 @@
 
 #include "kernels/kernels.h"
 #include "memory.h"
+#include "model_notes.h"
 
 namespace rwkv {
 
@@ -28,7 +29,8 @@ struct Config {
     size_t n_head = 0;     // 0 for v4
     size_t head_size = 0;  // 0 for v4; n_head * head_size = n_embd
     size_t n_ffn = 0;
-    float ln_x_eps = 0.0f;  // 0 for v4
+    float ln_x_eps = 0.0f;     // 0 for v4
+    size_t rescale_every = 0;  // v6: layers after which the residual stream is halved; 0: never
 
     size_t layer_state_size() const noexcept;  // floats
     size_t state_size() const noexcept { return n_layer * layer_state_size(); }
@@ -142,6 +144,8 @@ class Model {
 
     // What the file says of itself.
     std::string path;
+    const char* container = "";
+    ModelNotes notes;
     rwkv_type data_type = RWKV_TYPE_FP32;
     uint64_t n_parameters = 0;
     uint64_t file_bytes = 0;

@@ -27,6 +27,19 @@ std::string Tensor::shape_text() const {
     return text + ")";
 }
 
+ModelFile::ModelFile(const std::string& path) { open_next(path); }
+
+InputFile& ModelFile::open_next(const std::string& path) {
+    inputs_.push_back(std::make_unique<InputFile>(path));
+    return *inputs_.back();
+}
+
+size_t ModelFile::n_bytes() const noexcept {
+    size_t n = 0;
+    for (const auto& input : inputs_) n += input->size();
+    return n;
+}
+
 const Tensor* ModelFile::find(const std::string& name) const noexcept {
     const auto found = by_name_.find(name);
     return found == by_name_.end() ? nullptr : &tensors_[found->second];

@@ -3,12 +3,14 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
 #include "input_file.h"
 #include "kernels/kernels.h"
+#include "model_notes.h"
 
 namespace rwkv {
 
@@ -18,6 +20,7 @@ struct Tensor {
     std::vector<size_t> shape;  // PyTorch's order: slowest-varying dimension first
     size_t offset = 0;          // of its data in the file
     size_t n_bytes = 0;
+    size_t file = 0;  // which of the files that the model is split into
 
     size_t n_elements() const noexcept;
     std::string shape_text() const;  // "(768, 3072)"
@@ -29,29 +32,35 @@ struct Tensor {
 class ModelFile {
   public:
     // Opens it; a reader does the rest. Fails with FILE_UNREADABLE.
-    explicit ModelFile(const std::string& path) : input_(path) {}
+    explicit ModelFile(const std::string& path);
 
-    const InputFile& input() const noexcept { return input_; }
-    const std::string& path() const noexcept { return input_.path(); }
+    // The files, of which the first is the one that was named.
+    const std::vector<std::unique_ptr<InputFile>>& inputs() const noexcept { return inputs_; }
+    const InputFile& input() const noexcept { return *inputs_.front(); }
+    const std::string& path() const noexcept { return input().path(); }
+    size_t n_bytes() const noexcept;  // of all of them
 
+    const char* container = "";
     size_t n_vocab = 0;
     size_t n_embd = 0;
     size_t n_layer = 0;
     rwkv_type data_type = RWKV_TYPE_FP32;  // of most matrices
+    ModelNotes notes;
 
     const std::vector<Tensor>& tensors() const noexcept { return tensors_; }
     const Tensor* find(const std::string& name) const noexcept;  // nullptr if there is none
 
     // For readers. Fails with FILE_FORMAT if the name is taken, or if there are more tensors than in any model.
     void add(Tensor tensor);
+    InputFile& open_next(const std::string& path);  // another file of a model that is split
 
     // A tensor's n bytes from its byte `at` on.
     void read(const Tensor& tensor, size_t at, size_t n, void* out) const {
-        input_.read(tensor.offset + at, n, out);
+        inputs_[tensor.file]->read(tensor.offset + at, n, out);
     }
 
   private:
-    InputFile input_;
+    std::vector<std::unique_ptr<InputFile>> inputs_;
     std::vector<Tensor> tensors_;
     std::unordered_map<std::string, size_t> by_name_;
 };

@@ -108,6 +108,7 @@ class ModelLoader {
         c.n_ffn = shape_of("blocks.0.ffn.key.weight", 2)[0];
         set_heads();
         set_ln_x_eps(ln_x_eps);
+        c.rescale_every = file_.notes.rescale_every;
 
         embedding();
         norm(model_.ln0, "blocks.0.ln0");
@@ -132,8 +133,10 @@ class ModelLoader {
         pack_matrices();
 
         for (const Tensor& t : file_.tensors()) model_.n_parameters += t.n_elements();
+        model_.container = file_.container;
+        model_.notes = file_.notes;
         model_.data_type = file_.data_type;
-        model_.file_bytes = file_.input().size();
+        model_.file_bytes = file_.n_bytes();
         model_.fingerprint = fingerprint_of(file_);
     }
 

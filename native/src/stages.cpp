@@ -272,6 +272,13 @@ void channel_mix(Pass& pass, const ChannelMix& w, const Norm& norm, size_t layer
     products(pass, {product_added(w.value, b.k, x, b.r)});
 }
 
+void halve(Pass& pass, float* x) {
+    const size_t C = pass.model.config.n_embd;
+    for_each_span(pass, pass.n_rows(), C, [&](size_t row, size_t column, size_t n) {
+        for (size_t i = 0; i < n; ++i) x[row * C + column + i] *= 0.5f;
+    });
+}
+
 HeadBuffers::HeadBuffers(Scratch& scratch, const Config& c, const Batch& batch)
     : n(std::min(batch.logits.size(), kRows)), rows(scratch.rows(n, c.n_embd)) {}
 

@@ -223,6 +223,9 @@ struct ChannelMixBuffers {
 void channel_mix(Pass& pass, const ChannelMix& weights, const Norm& norm, size_t layer,
                  const RowPairs& pairs, const ChannelMixBuffers& buffers, float* x);
 
+// x /= 2, (n, C).
+void halve(Pass& pass, float* x);
+
 // The logits that the batch asks for: head(ln_out(x)).
 struct HeadBuffers {
     HeadBuffers(Scratch& scratch, const Config& c, const Batch& batch);

@@ -18,6 +18,10 @@ class Tokenizer {
     // One token for each byte.
     static Tokenizer bytes();
 
+    // `tokens[id]` is what id stands for; empty: there is no such token. Fails with VOCABULARY if
+    // two stand for the same bytes.
+    static Tokenizer of_tokens(const std::vector<std::string>& tokens) { return Tokenizer(tokens); }
+
     // The largest token id plus one.
     size_t n_vocab() const noexcept { return starts_.size() - 1; }
 

@@ -123,7 +123,6 @@ void test_not_a_model_file() {
         {"\xef\xbb\xbf \n<HTML>", "a web page", "the file itself"},
         {"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a Git LFS pointer",
          "git lfs pull"},
-        {"GGUF\x03", "a GGUF file", "Try"},
         {"tjgg", "a ggml file of another program", "Try the checkpoint"},
         {std::string("\x40\0\0\0\0\0\0\0{\"emb.weight\"", 21), "a checkpoint (.safetensors)",
          "rwkv-convert IN OUT.bin"},

@@ -81,7 +81,7 @@ extern "C" {
 #define RWKV_VERSION_STRING "0.1.0"
 
 /* Grows when a program compiled against an older header would break. */
-#define RWKV_ABI_VERSION 2
+#define RWKV_ABI_VERSION 3
 
 /* Returns the version of the library that is loaded, such as "0.1.0". */
 RWKV_API const char* rwkv_version_string(void);
@@ -146,9 +146,12 @@ typedef struct rwkv_model_options {
 
 RWKV_API rwkv_model_options rwkv_model_options_default(void);
 
-/* Opens a ggmf file (`.bin`, version 100 or 101) made by rwkv-convert or rwkv.cpp, checks all of
- * it, and packs its weights for this processor. `options` may be NULL. `path` is UTF-8. Returns any
- * of the FILE, TENSOR, MODEL and KERNELS statuses, INVALID_ARGUMENT, OUT_OF_MEMORY. */
+/* Opens a model file, checks all of it, and packs its weights for this processor:
+ *     ggmf   `.bin`, version 100 or 101, made by rwkv-convert or rwkv.cpp
+ *     GGUF   version 2 or 3, of RWKV-6 or RWKV-7, made by rwkv-convert or llama.cpp; of a model that
+ *            is split into several files, name any, and keep the others beside it
+ * The content tells which. `options` may be NULL. `path` is UTF-8. Returns any of the FILE, TENSOR,
+ * MODEL and KERNELS statuses, INVALID_ARGUMENT, OUT_OF_MEMORY. */
 RWKV_API rwkv_status rwkv_model_open(const char* path, const rwkv_model_options* options,
                                      rwkv_model** model_out);
 
@@ -174,6 +177,13 @@ typedef struct rwkv_model_info {
     float ln_x_eps;         /* 0 for version 4 */
     uint64_t fingerprint;   /* tells models apart: of tensors' names, types, shapes and samples */
     int32_t has_time_state; /* 1 if the file holds an initial state, see section 4; else 0 */
+    /* What GGUF files say; others say nothing. */
+    int32_t has_tokenizer;     /* 1 if the file has a vocabulary: rwkv_tokenizer_create_of_model */
+    int32_t end_of_text;       /* the token; -1 if the file names none */
+    int32_t end_of_turn;       /* likewise: after which the other side of a chat speaks */
+    const char* container;     /* "ggmf" or "gguf" */
+    const char* name;          /* what the model is called; "" if the file does not say */
+    const char* chat_template; /* jinja; "" likewise */
 } rwkv_model_info;
 
 /* Returns what `model` is. */
@@ -296,6 +306,12 @@ RWKV_API rwkv_status rwkv_tokenizer_open(const char* path, rwkv_tokenizer** toke
 
 /* A tokenizer with one token for each byte: 0 .. 255. */
 RWKV_API rwkv_status rwkv_tokenizer_create_bytes(rwkv_tokenizer** tokenizer_out);
+
+/* The tokenizer of a model whose file has a vocabulary, as GGUF files do: see
+ * rwkv_model_info.has_tokenizer. Returns MODEL_OPTION where it has none, VOCABULARY, OUT_OF_MEMORY,
+ * INVALID_ARGUMENT. */
+RWKV_API rwkv_status rwkv_tokenizer_create_of_model(const rwkv_model* model,
+                                                    rwkv_tokenizer** tokenizer_out);
 
 RWKV_API void rwkv_tokenizer_free(rwkv_tokenizer* tokenizer);
 

@@ -8,6 +8,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <atomic>
+#include <cstring>
 #include <exception>
 #include <memory>
 #include <optional>
@@ -118,6 +119,16 @@ class Model {
         dict["ln_x_eps"] = info.ln_x_eps;
         dict["fingerprint"] = info.fingerprint;
         dict["has_time_state"] = info.has_time_state != 0;
+        dict["has_tokenizer"] = info.has_tokenizer != 0;
+        dict["end_of_text"] = info.end_of_text < 0 ? nb::none() : nb::cast(info.end_of_text);
+        dict["end_of_turn"] = info.end_of_turn < 0 ? nb::none() : nb::cast(info.end_of_turn);
+        dict["container"] = info.container;
+        // A file may hold any bytes.
+        dict["name"] = nb::steal(PyUnicode_DecodeUTF8(
+            info.name, static_cast<Py_ssize_t>(std::strlen(info.name)), "replace"));
+        dict["chat_template"] = nb::steal(PyUnicode_DecodeUTF8(
+            info.chat_template, static_cast<Py_ssize_t>(std::strlen(info.chat_template)),
+            "replace"));
         return dict;
     }
 
@@ -245,6 +256,13 @@ class Tokenizer {
         return new Tokenizer(tokenizer);
     }
 
+    static Tokenizer* create_of_model(const Model& model) {
+        rwkv_tokenizer* tokenizer = nullptr;
+        const nb::gil_scoped_release released;
+        check(rwkv_tokenizer_create_of_model(model.get(), &tokenizer));
+        return new Tokenizer(tokenizer);
+    }
+
     size_t n_vocab() const { return rwkv_tokenizer_n_vocab(handle_.get()); }
 
     bool has(int32_t token) const { return rwkv_tokenizer_has(handle_.get(), token) != 0; }
@@ -341,6 +359,7 @@ NB_MODULE(_core, m) {
     nb::class_<Tokenizer>(m, "Tokenizer")
         .def_static("open", &Tokenizer::open, "path"_a)
         .def_static("create_bytes", &Tokenizer::create_bytes)
+        .def_static("create_of_model", &Tokenizer::create_of_model, "model"_a)
         .def_prop_ro("n_vocab", &Tokenizer::n_vocab)
         .def("has", &Tokenizer::has, "token"_a)
         .def("encode", &Tokenizer::encode, "text"_a, "tokens"_a)

@@ -56,7 +56,7 @@ class Beginning:
         Raises:
             NoTokenizerError: none was given, and none is known for this number of tokens.
         """
-        tokenizer = self.known_tokenizer or Tokenizer.of_model(self.model.n_vocab)
+        tokenizer = self.known_tokenizer or self.model.tokenizer
         if tokenizer is None:
             raise NoTokenizerError(
                 f"{self.model.path}: the model has {self.model.n_vocab} tokens, expected 65536 "
@@ -132,5 +132,5 @@ def begin(
     # The text that is read must be known for a cache to be asked for it.
     rendered_by = None
     if cache is not None:
-        rendered_by = tokenizer or Tokenizer.of_model(model.n_vocab)
+        rendered_by = tokenizer or model.tokenizer
     return Beginning(model, tokenizer, cache, state, place_of_state(state, rendered_by))

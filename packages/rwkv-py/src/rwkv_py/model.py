@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import reprlib
@@ -16,6 +17,7 @@ from . import _core
 from ._arguments import StrPath, TokenSequence, as_count, as_iterable, as_number, as_path, as_tokens
 from .errors import InvalidArgumentError, ModelFileError
 from .sequence import Moving, Place, Sequence
+from .tokenizer import Tokenizer
 
 __all__ = ["Model", "ModelInfo", "WantedLogits"]
 
@@ -44,6 +46,12 @@ class ModelInfo:
         ln_x_eps: eps of the group norm after WKV; 0 for version 4.
         fingerprint: tells models apart: a hash of the tensors' names, types, shapes and samples.
         has_time_state: whether the file holds an initial state, with which sessions begin.
+        has_tokenizer: whether the file holds a vocabulary, as GGUF files do.
+        end_of_text: the token that ends a text, by the file; None if it does not say.
+        end_of_turn: the token after which the other side of a chat speaks, likewise.
+        container: "ggmf" or "gguf".
+        name: what the model is called, by the file; "" if it does not say.
+        chat_template: how chats are written, in jinja; "" likewise.
     """
 
     version: str
@@ -63,6 +71,12 @@ class ModelInfo:
     ln_x_eps: float
     fingerprint: int
     has_time_state: bool
+    has_tokenizer: bool
+    end_of_text: int | None
+    end_of_turn: int | None
+    container: str
+    name: str
+    chat_template: str
 
 
 class Model:
@@ -71,7 +85,8 @@ class Model:
     It owns the threads that compute; steps on one model queue up.
 
     Args:
-        path: a `.bin` made by rwkv-convert or rwkv.cpp.
+        path: a `.bin` made by rwkv-convert or rwkv.cpp, or a `.gguf` of RWKV-6 or RWKV-7 made by
+            rwkv-convert or llama.cpp; of one that is split into several files, any of them.
         threads: how many threads compute a step; None: the environment variable RWKV_THREADS, else
             the physical cores that this process may use.
         ln_x_eps: eps of the group norm after WKV; None: 64e-5, as in the official models. rwkv.cpp
@@ -93,7 +108,8 @@ class Model:
             threads = as_count("threads", threads, at_least=1, at_most=1024)
         if ln_x_eps is not None:
             ln_x_eps = as_number("ln_x_eps", ln_x_eps)
-            if not (math.isfinite(ln_x_eps) and ln_x_eps > 0):
+            # As the library has it: a number that is 0 there would mean the default.
+            if not (math.isfinite(ln_x_eps) and np.float32(ln_x_eps) > 0):
                 raise InvalidArgumentError(f"ln_x_eps: expected a number above 0, got {ln_x_eps}")
         encoded = as_path(path)
         self._path = os.fsdecode(encoded)
@@ -114,6 +130,19 @@ class Model:
     def path(self) -> str:
         """The file it was opened from."""
         return self._path
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer | None:
+        """The vocabulary in the file, if it has one, or what models with as many tokens use.
+
+        None if neither is known.
+
+        Raises:
+            VocabularyError: the vocabulary in the file makes no sense.
+        """
+        if self._info.has_tokenizer:
+            return Tokenizer.in_file_of(self._core, self._path)
+        return Tokenizer.of_model(self.n_vocab)
 
     @property
     def info(self) -> ModelInfo:

@@ -136,6 +136,11 @@ class Tokenizer(ABC):
         return built_in() if built_in else Tokenizer.open(choice)
 
     @staticmethod
+    def in_file_of(model: _core.Model, path: str) -> Tokenizer:
+        """Return the tokenizer of the vocabulary that a model file holds; see `Model.tokenizer`."""
+        return _NativeTokenizer(_core.Tokenizer.create_of_model(model), repr(path))
+
+    @staticmethod
     def of_model(n_vocab: int) -> Tokenizer | None:
         """Return the tokenizer that models with `n_vocab` logits use, or None if it is not known.
 

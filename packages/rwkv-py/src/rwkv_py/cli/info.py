@@ -24,6 +24,8 @@ def info(
 def _readable(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the rows of `rwkv info`."""
     yield "architecture", f"RWKV-{facts['version']}"
+    if facts["name"]:
+        yield "name", facts["name"]
     yield "type", facts["data_type"]
     yield "parameters", f"{facts['n_parameters']:,}"
     yield "layers", str(facts["n_layer"])
@@ -31,10 +33,11 @@ def _readable(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if facts["n_head"]:
         yield "heads", f"{facts['n_head']} of {facts['head_size']}"
         yield "ln_x_eps", f"{facts['ln_x_eps']:.3g}"
-    yield "vocabulary", f"{facts['n_vocab']} tokens"
+    own = ", in the file" if facts["has_tokenizer"] else ""
+    yield "vocabulary", f"{facts['n_vocab']} tokens{own}"
     yield "state", f"{facts['state_size'] * 4 / 1e6:.2f} MB"
     yield "begins with", "its own initial state" if facts["has_time_state"] else "a blank state"
-    yield "file", f"{facts['file_bytes'] / 1e6:.1f} MB"
+    yield "file", f"{facts['file_bytes'] / 1e6:.1f} MB, {facts['container']}"
     yield "weights in memory", f"{facts['weight_bytes'] / 1e6:.1f} MB"
     yield "fingerprint", facts["fingerprint"]
     yield "kernels", facts["kernels"]
