@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "cpu_cores.h"
 #include "kernels/registry.h"
 #include "machine_limits.h"
 #include "memory.h"
@@ -30,7 +31,7 @@ constexpr const char* kUsage =
     "usage: bench_kernels [options]\n"
     "  --levels A,B     kernel levels (default: all that run here, but reference)\n"
     "  --kernels A,B    matmul, quantize, layer_norm, wkv, elementwise (default: all)\n"
-    "  --types A,B      fp32, fp16, q4_0, q4_1, q5_0, q5_1, q8_0 (default: all)\n"
+    "  --types A,B      fp32, fp16, bf16, q4_0, ... q6_K (default: all)\n"
     "  --rows A,B       rows of activations (default: 1,4,16,64,256)\n"
     "  --uncached MB    memory that matrices which do not fit the cache take (default: 128)\n"
     "  --seconds S      time for each figure (default: 0.1)\n"
@@ -40,13 +41,19 @@ constexpr const char* kUsage =
     "  --threads A,B    with --limits and --pool: numbers of threads (default: 1 and all cores)\n"
     "  --json           print JSON\n";
 
-constexpr const char* kTypeNames[RWKV_TYPE_COUNT] = {"fp32", "fp16", "q4_0", "q4_1",
-                                                     "q5_0", "q5_1", "q8_0"};
+std::vector<std::string> type_names() {
+    std::vector<std::string> names;
+    names.reserve(RWKV_TYPE_COUNT);
+    for (int type = 0; type < RWKV_TYPE_COUNT; ++type) {
+        names.emplace_back(rwkv_block_type_of(static_cast<rwkv_type>(type))->name);
+    }
+    return names;
+}
 
 struct Options {
     std::vector<std::string> levels;
     std::vector<std::string> kernels = {"matmul", "quantize", "layer_norm", "wkv", "elementwise"};
-    std::vector<std::string> types{std::begin(kTypeNames), std::end(kTypeNames)};
+    std::vector<std::string> types = type_names();
     std::vector<size_t> rows = {1, 4, 16, 64, 256};
     size_t uncached_bytes = size_t{128} << 20;
     double seconds = 0.1;
@@ -147,8 +154,9 @@ Options parse(int argc, char** argv) {
             refuse("unknown option '" + option + "'");
         }
     }
+    const std::vector<std::string> types = type_names();
     for (const std::string& type : o.types) {
-        if (std::find(std::begin(kTypeNames), std::end(kTypeNames), type) == std::end(kTypeNames)) {
+        if (std::find(types.begin(), types.end(), type) == types.end()) {
             refuse("--types: unknown type '" + type + "'");
         }
     }
@@ -251,13 +259,15 @@ std::vector<uint8_t> random_weights(rwkv_type type, size_t n_values) {
     for (uint8_t& b : bytes) b = static_cast<uint8_t>(random.next() >> 8);
     constexpr float kFp32 = 0.01f;
     constexpr uint16_t kFp16 = 0x211f;  // 0.01
-    const bool has_m = type == RWKV_TYPE_Q4_1 || type == RWKV_TYPE_Q5_1;
+    constexpr uint16_t kBf16 = 0x3c24;  // 0.01
+    const size_t d_at = rwkv_block_type_of(type)->d_at;
     for (size_t at = 0; at < bytes.size(); at += block) {
         if (type == RWKV_TYPE_FP32) {
             std::memcpy(&bytes[at], &kFp32, sizeof kFp32);
         } else {
-            std::memcpy(&bytes[at], &kFp16, sizeof kFp16);
-            if (has_m) std::memcpy(&bytes[at + 2], &kFp16, sizeof kFp16);
+            const uint16_t& value = type == RWKV_TYPE_BF16 ? kBf16 : kFp16;
+            std::memcpy(&bytes[at + d_at], &value, sizeof value);
+            if (rwkv_has_m(type)) std::memcpy(&bytes[at + d_at + 2], &value, sizeof value);
         }
     }
     return bytes;
@@ -274,7 +284,9 @@ class Bench {
     std::vector<Figure> run() {
         if (options_.wants_kernel("matmul")) {
             for (int type = 0; type < RWKV_TYPE_COUNT; ++type) {
-                if (!options_.wants_type(kTypeNames[type])) continue;
+                if (!options_.wants_type(rwkv_block_type_of(static_cast<rwkv_type>(type))->name)) {
+                    continue;
+                }
                 matmul(static_cast<rwkv_type>(type), 256, 1);
                 matmul(static_cast<rwkv_type>(type), 1024, options_.uncached_bytes);
                 if (k_.matrix[type].matmul_columns != nullptr) {
@@ -337,10 +349,10 @@ class Bench {
             const double macs = static_cast<double>(rows * n_out * kIn);
             const std::string shape = std::to_string(n_out) + "x" + std::to_string(kIn) +
                                       (count > 1 ? " in memory" : " in cache");
-            const bool fp = type == RWKV_TYPE_FP32 || type == RWKV_TYPE_FP16;
+            const bool fp = !rwkv_is_quantised(type);
             size_t turn = 0;
             const auto measure = [&](const char* kernel, auto* product, double rate) {
-                add(kernel, kTypeNames[type], shape, rows, static_cast<double>(size),
+                add(kernel, rwkv_block_type_of(type)->name, shape, rows, static_cast<double>(size),
                     static_cast<double>(size * count), macs, rate, [&] {
                         const rwkv_matrix* w = &matrices[turn++ % count];
                         product(w, &in, 0, rows, 0, panels, y.data(), n_out);
@@ -361,7 +373,7 @@ class Bench {
         constexpr size_t kIn = 4096;
         constexpr size_t kPanels = kOut / RWKV_COLUMN;
         const rwkv_matrix_kernels& m = k_.matrix[type];
-        const size_t size = kOut * rwkv_row_bytes(type, kIn);
+        const size_t size = m.packed_size(type, kOut, kIn);
         const size_t count = (min_bytes + size - 1) / size;
         const rwkv::Memory memory(size * count);
         const std::vector<uint8_t> weights = random_weights(type, kOut * kIn);
@@ -369,7 +381,8 @@ class Bench {
         for (size_t i = 1; i < count; ++i) {
             std::memcpy(memory.data() + i * size, memory.data(), size);
         }
-        const double block = static_cast<double>(rwkv_columns_block_bytes(type));
+        constexpr size_t kBlocks = kPanels * kIn / RWKV_BLOCK;
+        const double block = static_cast<double>(size) / static_cast<double>(kBlocks);
         const double codes = type == RWKV_TYPE_Q8_0 ? 4096.0 : 2048.0;
         struct {
             size_t rows;
@@ -391,7 +404,7 @@ class Bench {
                                       std::to_string(25 * c.in_use) + " % of inputs" +
                                       (count > 1 ? " in memory" : " in cache");
             size_t turn = 0;
-            add("matmul_columns", kTypeNames[type], shape, c.rows, bytes,
+            add("matmul_columns", rwkv_block_type_of(type)->name, shape, c.rows, bytes,
                 static_cast<double>(size * count), share * static_cast<double>(c.rows * kOut * kIn),
                 rates_.int8, [&] {
                     const rwkv_matrix w = {memory.data() + turn++ % count * size, kOut, kIn, type,

@@ -34,6 +34,17 @@ void put_fp16(uint8_t*& p, float f) noexcept {
     p += sizeof h;
 }
 
+// Float to bf16, rounded half to even; overflow gives infinity, NaN a quiet NaN.
+void put_bf16(uint8_t*& p, float f) noexcept {
+    uint32_t bits;
+    std::memcpy(&bits, &f, sizeof bits);
+    const bool nan = (bits & 0x7fffffffu) > 0x7f800000u;
+    const uint32_t rounded = nan ? bits | 0x400000u : bits + 0x7fffu + (bits >> 16 & 1);
+    const uint16_t h = static_cast<uint16_t>(rounded >> 16);
+    std::memcpy(p, &h, sizeof h);
+    p += sizeof h;
+}
+
 // d may be so small that 1 / d overflows, or the block may hold NaN or infinity: both are stored as
 // zeros: d = m = 0 with the code of zero.
 float inverse(float d) noexcept {
@@ -120,66 +131,34 @@ void quantize_q8_0(const float* x, uint8_t*& p) noexcept {
     }
 }
 
+template <class Predicate>
+rwkv_type find_type(Predicate holds) noexcept {
+    int type = 0;
+    while (type < RWKV_TYPE_COUNT && !holds(*rwkv_block_type_of(static_cast<rwkv_type>(type)))) {
+        ++type;
+    }
+    return static_cast<rwkv_type>(type);
+}
+
 }  // namespace
 
 const char* type_name(rwkv_type type) noexcept {
-    switch (type) {
-        case RWKV_TYPE_FP32:
-            return "fp32";
-        case RWKV_TYPE_FP16:
-            return "fp16";
-        case RWKV_TYPE_Q4_0:
-            return "q4_0";
-        case RWKV_TYPE_Q4_1:
-            return "q4_1";
-        case RWKV_TYPE_Q5_0:
-            return "q5_0";
-        case RWKV_TYPE_Q5_1:
-            return "q5_1";
-        case RWKV_TYPE_Q8_0:
-            return "q8_0";
-        case RWKV_TYPE_COUNT:
-            break;
-    }
-    return "unknown";
+    return type < RWKV_TYPE_COUNT ? rwkv_block_type_of(type)->name : "unknown";
+}
+
+rwkv_type type_in_ggmf(int32_t number) noexcept {
+    return find_type(
+        [=](const rwkv_block_type& t) { return t.ggmf == number && t.ggmf != RWKV_NO_NUMBER; });
+}
+
+rwkv_type type_in_gguf(int32_t number) noexcept {
+    return find_type([=](const rwkv_block_type& t) { return t.gguf == number; });
 }
 
 bool row_fits(rwkv_type type, size_t n) noexcept { return n % rwkv_block_values(type) == 0; }
 
 void dequantize_row(rwkv_type type, const uint8_t* row, size_t n, float* out) noexcept {
-    if (type == RWKV_TYPE_FP32) {
-        std::memcpy(out, row, n * sizeof *out);
-        return;
-    }
-    if (type == RWKV_TYPE_FP16) {
-        for (size_t i = 0; i < n; ++i) out[i] = rwkv_fp16_to_fp32(rwkv_load_u16(row + 2 * i));
-        return;
-    }
-    const bool has_m = type == RWKV_TYPE_Q4_1 || type == RWKV_TYPE_Q5_1;
-    const bool five_bits = type == RWKV_TYPE_Q5_0 || type == RWKV_TYPE_Q5_1;
-    const int32_t offset = type == RWKV_TYPE_Q4_0 ? 8 : type == RWKV_TYPE_Q5_0 ? 16 : 0;
-    for (const uint8_t* p = row; n > 0; n -= RWKV_BLOCK, out += RWKV_BLOCK) {
-        const float d = rwkv_fp16_to_fp32(rwkv_load_u16(p));
-        p += 2;
-        if (type == RWKV_TYPE_Q8_0) {
-            for (int j = 0; j < RWKV_BLOCK; ++j) {
-                out[j] = d * static_cast<float>(static_cast<int8_t>(p[j]));
-            }
-            p += RWKV_BLOCK;
-            continue;
-        }
-        const float m = has_m ? rwkv_fp16_to_fp32(rwkv_load_u16(p)) : 0.0f;
-        p += has_m ? 2 : 0;
-        const uint32_t fifth = five_bits ? rwkv_load_u32(p) : 0;
-        p += five_bits ? 4 : 0;
-        for (int j = 0; j < RWKV_BLOCK; ++j) {
-            const int32_t nibble = j < 16 ? p[j] & 15 : p[j - 16] >> 4;
-            const int32_t q = (nibble | static_cast<int32_t>(fifth >> j & 1) << 4) - offset;
-            const float product = d * static_cast<float>(q);
-            out[j] = has_m ? product + m : product;
-        }
-        p += 16;
-    }
+    rwkv_dequantize_row(type, row, n, out);
 }
 
 void quantize_row(rwkv_type type, const float* x, size_t n, uint8_t* row) noexcept {
@@ -189,6 +168,10 @@ void quantize_row(rwkv_type type, const float* x, size_t n, uint8_t* row) noexce
     }
     if (type == RWKV_TYPE_FP16) {
         for (size_t i = 0; i < n; ++i) put_fp16(row, x[i]);
+        return;
+    }
+    if (type == RWKV_TYPE_BF16) {
+        for (size_t i = 0; i < n; ++i) put_bf16(row, x[i]);
         return;
     }
     for (; n > 0; n -= RWKV_BLOCK, x += RWKV_BLOCK) {
@@ -205,8 +188,10 @@ void quantize_row(rwkv_type type, const float* x, size_t n, uint8_t* row) noexce
             case RWKV_TYPE_Q5_1:
                 quantize_with_minimum(x, true, row);
                 break;
-            default:
+            case RWKV_TYPE_Q8_0:
                 quantize_q8_0(x, row);
+                break;
+            default:  // the others are not quantised here
                 break;
         }
     }

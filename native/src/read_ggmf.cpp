@@ -11,44 +11,35 @@ namespace {
 
 constexpr size_t kMaxNameBytes = 1024;
 
-// ggmf's numbers for types: our types, or the name of one we do not read.
-struct FileType {
+// Types that ggmf has numbers for and that are not read from it.
+constexpr struct {
     int32_t number;
-    rwkv_type type;       // RWKV_TYPE_COUNT: not readable
-    const char* refused;  // then its name
-};
-
-constexpr FileType kFileTypes[] = {
-    {0, RWKV_TYPE_FP32, nullptr},
-    {1, RWKV_TYPE_FP16, nullptr},
-    {2, RWKV_TYPE_Q4_0, nullptr},
-    {3, RWKV_TYPE_Q4_1, nullptr},
-    {4, RWKV_TYPE_COUNT, "q4_1_o (retired)"},
-    {5, RWKV_TYPE_COUNT, "q4_2 (retired)"},
-    {6, RWKV_TYPE_COUNT, "q4_3 (retired)"},
-    {7, RWKV_TYPE_Q5_0, nullptr},
-    {8, RWKV_TYPE_Q5_1, nullptr},
-    {9, RWKV_TYPE_Q8_0, nullptr},
-    {10, RWKV_TYPE_COUNT, "q8_1"},
-    {11, RWKV_TYPE_COUNT, "q2_K"},
-    {12, RWKV_TYPE_COUNT, "q3_K"},
-    {13, RWKV_TYPE_COUNT, "q4_K"},
-    {14, RWKV_TYPE_COUNT, "q5_K"},
-    {15, RWKV_TYPE_COUNT, "q6_K"},
-    {16, RWKV_TYPE_COUNT, "q8_K"},
+    const char* name;
+} kRefused[] = {
+    {4, "q4_1_o (retired)"},
+    {5, "q4_2 (retired)"},
+    {6, "q4_3 (retired)"},
+    {10, "q8_1"},
+    {11, "q2_K"},
+    {12, "q3_K"},
+    {13, "q4_K"},
+    {14, "q5_K"},
+    {15, "q6_K"},
+    {16, "q8_K"},
 };
 
 constexpr const char* kCorrupt = "The file is corrupt, try to download it again";
 
 rwkv_type type_of(int32_t number, const std::string& where) {
-    for (const FileType& t : kFileTypes) {
-        if (t.number != number) continue;
-        if (t.type != RWKV_TYPE_COUNT) return t.type;
+    const rwkv_type type = type_in_ggmf(number);
+    if (type != RWKV_TYPE_COUNT) return type;
+    for (const auto& refused : kRefused) {
+        if (refused.number != number) continue;
         throw Failure(RWKV_STATUS_TENSOR_TYPE,
                       format("%s: data type, expected one of fp32, fp16, q4_0, q4_1, q5_0, q5_1, "
                              "q8_0, got %s. Convert the original checkpoint again with "
                              "rwkv-convert",
-                             where.c_str(), t.refused));
+                             where.c_str(), refused.name));
     }
     throw Failure(RWKV_STATUS_FILE_FORMAT, format("%s: data type, expected 0 to 16, got %d. %s",
                                                   where.c_str(), number, kCorrupt));
@@ -95,8 +86,7 @@ Tensor read_tensor(const ModelFile& file, FileReader& reader, int32_t version) {
                              tensor.shape_text().c_str(), kCorrupt));
     }
     tensor.type = type_of(data_type, where);
-    const bool quantised = tensor.type != RWKV_TYPE_FP32 && tensor.type != RWKV_TYPE_FP16;
-    if (version == 100 && quantised) {
+    if (version == 100 && rwkv_is_quantised(tensor.type)) {
         throw Failure(RWKV_STATUS_FILE_VERSION,
                       format("%s: %s in a file of ggmf version 100, whose quantised blocks had "
                              "another layout. Convert the original checkpoint again with "
@@ -105,8 +95,9 @@ Tensor read_tensor(const ModelFile& file, FileReader& reader, int32_t version) {
     }
     if (!row_fits(tensor.type, tensor.shape.back())) {
         throw Failure(RWKV_STATUS_TENSOR_SHAPE,
-                      format("%s: rows of %s, expected a multiple of 32 values, got %zu",
-                             where.c_str(), type_name(tensor.type), tensor.shape.back()));
+                      format("%s: rows of %s, expected a multiple of %zu values, got %zu",
+                             where.c_str(), type_name(tensor.type), rwkv_block_values(tensor.type),
+                             tensor.shape.back()));
     }
     tensor.n_bytes = n / rwkv_block_values(tensor.type) * rwkv_block_bytes(tensor.type);
     tensor.offset = reader.at();

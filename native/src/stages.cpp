@@ -21,7 +21,7 @@ void quantize_span(const rwkv_kernels& k, const rwkv_rows& rows, const float* x,
 
 // What is shared out of a product: a panel of a matrix by columns; else two panels, whose outputs
 // are a whole block for who reads them.
-size_t unit_of(const Matrix& m) { return m.by_columns ? RWKV_COLUMN : RWKV_BLOCK; }
+size_t unit_of(const Matrix& m) { return m.by_columns ? size_t{RWKV_COLUMN} : size_t{RWKV_BLOCK}; }
 size_t units_of(const Matrix& m) { return (m.n_out + unit_of(m) - 1) / unit_of(m); }
 size_t panels_of(const Matrix& m) { return (m.n_out + RWKV_PANEL - 1) / RWKV_PANEL; }
 

@@ -47,9 +47,7 @@ struct Pass {
 };
 
 // Whether a matrix takes its activations quantised.
-inline bool quantised(const Matrix& m) noexcept {
-    return m.type != RWKV_TYPE_FP32 && m.type != RWKV_TYPE_FP16;
-}
+inline bool quantised(const Matrix& m) noexcept { return rwkv_is_quantised(m.type) != 0; }
 
 // x = ln0(embedding of the row's token).
 void embed(Pass& pass, float* x);

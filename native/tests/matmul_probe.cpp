@@ -1,26 +1,27 @@
 // One matrix product of the kernels, for tests that compute the same in another language:
 //
-//     matmul_probe MODEL TENSOR X OUT
+//     matmul_probe TYPE N_OUT N_IN W X OUT
 //
-// MODEL is a ggmf file (any tensors will do), TENSOR the name of a matrix (n_out, n_in) in it, X
-// raw float32 (rows, n_in). The level is that of RWKV_KERNELS. OUT receives, raw and one after
-// another,
+// W holds a matrix (N_OUT, N_IN) of the type (q4_0, ...) as it lies in model files, X raw float32
+// (rows, N_IN). The level is that of RWKV_KERNELS. OUT receives, raw and one after another,
 //     y    float32 (rows, n_out)       x times the transpose of the matrix
 //     d    float32 (rows, n_in / 32)   the activations' scales ...
 //     sum  float32 (rows, n_in / 32)   ... the sums of their codes ...
 //     q    int8    (rows, n_in)        ... and the codes; these three for quantised matrices only
 //
 //     matmul_probe              prints the levels that this machine supports, one a line
-//     matmul_probe LEVEL...     fails unless it supports these (not four of them)
+//     matmul_probe LEVEL...     fails unless it supports these (not six of them)
 #include <algorithm>
 #include <cstdio>
+#include <cstring>
+#include <exception>
 #include <string>
 #include <vector>
 
-#include "containers.h"
+#include "block_types.h"
+#include "input_file.h"
 #include "kernels/registry.h"
 #include "memory.h"
-#include "status.h"
 
 namespace {
 
@@ -31,32 +32,41 @@ std::vector<float> read_floats(const char* path) {
     return x;
 }
 
+rwkv_type type_named(const char* name) {
+    int type = 0;
+    while (type < RWKV_TYPE_COUNT &&
+           std::strcmp(rwkv::type_name(static_cast<rwkv_type>(type)), name) != 0) {
+        ++type;
+    }
+    return static_cast<rwkv_type>(type);
+}
+
 template <class T>
 bool write(std::FILE* file, const std::vector<T>& values) {
     return std::fwrite(values.data(), sizeof(T), values.size(), file) == values.size();
 }
 
-bool probe(const char* model, const char* name, const char* x_path, const char* out_path) {
-    const auto opened = rwkv::read_model_file(model);
-    const rwkv::ModelFile& file = *opened;
-    const rwkv::Tensor* tensor = file.find(name);
-    if (tensor == nullptr || tensor->shape.size() != 2) {
-        std::fprintf(stderr, "%s: no matrix '%s'\n", model, name);
+bool probe(const char* type_text, size_t n_out, size_t n_in, const char* w_path, const char* x_path,
+           const char* out_path) {
+    const rwkv_type type = type_named(type_text);
+    const rwkv::InputFile w(w_path);
+    if (type == RWKV_TYPE_COUNT || n_out == 0 || n_in == 0 ||
+        w.size() != n_out * rwkv_row_bytes(type, n_in)) {
+        std::fprintf(stderr, "%s: no matrix (%zu, %zu) of type %s\n", w_path, n_out, n_in,
+                     type_text);
         return false;
     }
     const rwkv_kernels kernels = rwkv::choose_kernels();
-    const rwkv_matrix_kernels& m = kernels.matrix[tensor->type];
-    const size_t n_out = tensor->shape[0];
-    const size_t n_in = tensor->shape[1];
+    const rwkv_matrix_kernels& m = kernels.matrix[type];
     const size_t n_panels = (n_out + RWKV_PANEL - 1) / RWKV_PANEL;
-    const rwkv::Memory packed(m.packed_size(tensor->type, n_out, n_in));
-    std::vector<uint8_t> bytes(tensor->n_bytes);
-    file.read(*tensor, 0, bytes.size(), bytes.data());
-    m.pack(tensor->type, bytes.data(), n_out, n_in, 0, n_panels, packed.data());
+    const rwkv::Memory packed(m.packed_size(type, n_out, n_in));
+    std::vector<uint8_t> bytes(w.size());
+    w.read(0, bytes.size(), bytes.data());
+    m.pack(type, bytes.data(), n_out, n_in, 0, n_panels, packed.data());
 
     std::vector<float> x = read_floats(x_path);
     const size_t n_rows = x.size() / n_in;
-    const bool quantised = tensor->type != RWKV_TYPE_FP32 && tensor->type != RWKV_TYPE_FP16;
+    const bool quantised = rwkv_is_quantised(type) != 0;
     const size_t n_blocks = quantised ? n_in / RWKV_BLOCK : 0;
     std::vector<float> y(n_rows * n_out);
     const size_t tile = std::clamp<size_t>(n_rows, 1, RWKV_TILE);
@@ -75,7 +85,7 @@ bool probe(const char* model, const char* name, const char* x_path, const char* 
             q.insert(q.end(), block.q, block.q + RWKV_BLOCK);
         }
     }
-    const rwkv_matrix matrix = {packed.data(), n_out, n_in, tensor->type, 0};
+    const rwkv_matrix matrix = {packed.data(), n_out, n_in, type, 0};
     m.matmul(&matrix, &rows, 0, n_rows, 0, n_panels, y.data(), n_out);
 
     std::FILE* out = std::fopen(out_path, "wb");
@@ -87,11 +97,13 @@ bool probe(const char* model, const char* name, const char* x_path, const char* 
 }  // namespace
 
 int main(int argc, char** argv) {
-    if (argc == 5) {
+    if (argc == 7) {
         try {
-            return probe(argv[1], argv[2], argv[3], argv[4]) ? 0 : 1;
-        } catch (const rwkv::Failure& failure) {
-            std::fprintf(stderr, "%s\n", failure.what());
+            const size_t n_out = std::stoul(argv[2]);
+            const size_t n_in = std::stoul(argv[3]);
+            return probe(argv[1], n_out, n_in, argv[4], argv[5], argv[6]) ? 0 : 1;
+        } catch (const std::exception& error) {
+            std::fprintf(stderr, "%s\n", error.what());
             return 1;
         }
     }

@@ -20,25 +20,13 @@ static void to_bf16(const float* x, size_t n, uint16_t* y) {
     for (size_t i = 0; i < n; ++i) y[i] = bf16_of(x[i]);
 }
 
-/* The table below this level, by whose product every type's weights are decoded: a row of
- * activations that is 1 in one place and 0 elsewhere picks one of them out. */
-static rwkv_kernels below;
-
+/* The reference's matrices are as in a file: of the row's block that holds it, one value. */
 static float weight(const rwkv_matrix* w, size_t out, size_t in) {
-    enum { MOST = 256 / RWKV_BLOCK };
-    rwkv_q8 blocks[MOST] = {{0.0f, 0.0f, 0, {0}}};
+    float values[RWKV_SUPER];
     const size_t n = rwkv_block_values(w->type);
-    const size_t place = in % n;
-    blocks[place / RWKV_BLOCK] = (rwkv_q8){1.0f, 1.0f, -8, {0}};
-    blocks[place / RWKV_BLOCK].q[place % RWKV_BLOCK] = 1;
-    /* The block that holds it, as a matrix of its own. */
-    const rwkv_matrix one = {(const uint8_t*)w->data + out * rwkv_row_bytes(w->type, w->n_in) +
-                                 in / n * rwkv_block_bytes(w->type),
-                             1, n, w->type, 0};
-    const rwkv_rows x = {NULL, blocks, NULL, n, n, 1};
-    float y = 0.0f;
-    below.matrix[w->type].matmul(&one, &x, 0, 1, 0, 1, &y, 1);
-    return y;
+    const uint8_t* row = (const uint8_t*)w->data + out * rwkv_row_bytes(w->type, w->n_in);
+    rwkv_dequantize_row(w->type, row + in / n * rwkv_block_bytes(w->type), n, values);
+    return values[in % n];
 }
 
 static void matmul_wide(const rwkv_matrix* w, const rwkv_rows* x, size_t row_begin, size_t row_end,
@@ -60,8 +48,8 @@ static void matmul_wide(const rwkv_matrix* w, const rwkv_rows* x, size_t row_beg
 }
 
 void rwkv_kernels_reference_wide(rwkv_kernels* k) {
-    below = *k;
-    for (int type = RWKV_TYPE_Q4_0; type < RWKV_TYPE_COUNT; ++type) {
+    for (int type = 0; type < RWKV_TYPE_COUNT; ++type) {
+        if (!rwkv_is_quantised((rwkv_type)type)) continue;
         k->matrix[type].matmul_wide = matmul_wide;
     }
     k->to_bf16 = to_bf16;

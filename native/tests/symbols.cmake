@@ -21,12 +21,12 @@ endfunction()
 
 set(levels 0)
 foreach(object IN LISTS OBJECTS)
-  # kernels/<level>.c; panel16.c and columns.c are packings that levels share, for every processor.
+  # kernels/<level>.c; block_type.c, panel16.c and columns.c are what levels share, for every processor.
   if(NOT object MATCHES "/kernels/([a-z0-9_]+)\\.c\\.[a-z]+$")
     continue()
   endif()
   set(level ${CMAKE_MATCH_1})
-  if(level MATCHES "^(panel16|columns)$")
+  if(level MATCHES "^(block_type|panel16|columns)$")
     continue()
   endif()
   math(EXPR levels "${levels} + 1")

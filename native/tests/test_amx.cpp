@@ -1,6 +1,7 @@
 // The products of kernels/amx.c, with its tile instructions emulated (amx_emulation.h), against the
-// definition: weights and activations rounded to bf16, products added up. Needs AVX512-BF16 for the
-// conversions; where it is missing there is nothing to run.
+// definition: weights and activations rounded to bf16, products added up. Once with the processor's
+// AVX512-BF16, if it has it, and once with that emulated as well (avx512_emulation.h), if SIMDe is
+// installed.
 #include <cmath>
 #include <cstring>
 #include <random>
@@ -11,10 +12,14 @@
 #include "check.h"
 #include "cpu_features.h"
 #include "kernels/registry.h"
+#include "random_blocks.h"
 
 using namespace rwkv;
 
 extern "C" void rwkv_kernels_amx_emulated(rwkv_kernels* k);
+#ifdef RWKV_EMULATED_AVX512
+extern "C" void rwkv_kernels_avx512_emulated(rwkv_kernels* k);
+#endif
 
 namespace {
 
@@ -30,27 +35,33 @@ float bf16(float f) {
 }  // namespace
 
 int main() {
+#ifdef RWKV_EMULATED_AVX512
+    rwkv_kernels k = kernels_of("reference");
+    rwkv_kernels_avx512_emulated(&k);
+#else
     constexpr uint32_t kNeeds = kAvx2 | kFma | kF16c | kAvx512 | kAvx512Vnni | kAvx512Bf16;
     if ((cpu_features() & kNeeds) != kNeeds) {
         std::printf("no AVX512-BF16 on this machine: not run\n");
         return 0;
     }
     rwkv_kernels k = kernels_of("avx512_vnni");
+#endif
     rwkv_kernels_amx_emulated(&k);
 
     std::mt19937 random_bits(11);
     const auto value = [&] { return static_cast<float>(random_bits()) * 0x1p-31f - 1.0f; };
-    for (int t = RWKV_TYPE_Q4_0; t < RWKV_TYPE_COUNT; ++t) {
+    for (int t = 0; t < RWKV_TYPE_COUNT; ++t) {
         const rwkv_type type = static_cast<rwkv_type>(t);
-        for (const size_t n_in : {32, 96, 1024, 1056, 2208}) {  // below, at and above a chunk
+        if (!rwkv_is_quantised(type)) continue;
+        for (const size_t n_in : {32, 96, 256, 1024, 1056, 1280, 2208}) {  // about a chunk of 1024
+            if (!row_fits(type, n_in)) continue;
             for (const size_t n_out : {1, 16, 17, 40, 64}) {
                 for (const size_t n_rows : {32, 33, 48, 63, 70}) {
                     const size_t row_bytes = rwkv_row_bytes(type, n_in);
                     std::vector<uint8_t> file(n_out * row_bytes);
                     std::vector<float> w(n_out * n_in);
-                    for (float& v : w) v = value();
                     for (size_t o = 0; o < n_out; ++o) {
-                        quantize_row(type, &w[o * n_in], n_in, &file[o * row_bytes]);
+                        tests::random_row(type, n_in, random_bits, &file[o * row_bytes]);
                         dequantize_row(type, &file[o * row_bytes], n_in, &w[o * n_in]);
                     }
                     const size_t n_panels = (n_out + 15) / 16;

@@ -89,7 +89,54 @@ void test_golden_blocks() {
         check_type(type, x, blocks, values, 1);
         check_type(type, x, blocks, values, 5);  // of the last blocks, those that fill no row go
     }
+    const std::vector<uint16_t> rounded = reader.take<uint16_t>(n * RWKV_BLOCK);
+    for (size_t i = 0; i < x.size(); ++i) {
+        uint8_t bytes[2];
+        rwkv::quantize_row(RWKV_TYPE_BF16, &x[i], 1, bytes);
+        CHECK(rwkv_load_u16(bytes) == rounded[i]);
+    }
+    const auto k = static_cast<size_t>(reader.take<int32_t>(1)[0]);
+    for (const rwkv_type type :
+         {RWKV_TYPE_IQ4_NL, RWKV_TYPE_Q4_K, RWKV_TYPE_Q5_K, RWKV_TYPE_Q6_K}) {
+        const size_t n_values = k * rwkv_block_values(type);
+        const std::vector<uint8_t> blocks = reader.take<uint8_t>(k * rwkv_block_bytes(type));
+        const std::vector<float> values = reader.take<float>(n_values);
+        std::vector<float> out(n_values);
+        rwkv::dequantize_row(type, blocks.data(), n_values, out.data());
+        for (size_t i = 0; i < n_values; ++i) CHECK(same(out[i], values[i]));
+    }
     CHECK(reader.at_end());
+}
+
+// All 65536 of bf16 to float and back; floats between two go to the nearer one, or the even one.
+void test_bf16() {
+    for (uint32_t h = 0; h < 0x10000; ++h) {
+        const uint16_t half = static_cast<uint16_t>(h);
+        uint8_t bytes[2];
+        std::memcpy(bytes, &half, sizeof half);
+        float f;
+        rwkv::dequantize_row(RWKV_TYPE_BF16, bytes, 1, &f);
+        uint32_t bits;
+        std::memcpy(&bits, &f, sizeof bits);
+        CHECK(bits == h << 16);
+        rwkv::quantize_row(RWKV_TYPE_BF16, &f, 1, bytes);
+        if (std::isnan(f)) {
+            CHECK((rwkv_load_u16(bytes) & 0x7fc0u) == 0x7fc0u);
+            continue;
+        }
+        CHECK(rwkv_load_u16(bytes) == h);
+        if (std::isinf(f)) continue;
+        const struct {
+            uint32_t lower_half;
+            uint32_t expected;
+        } cases[] = {{0x7fff, h}, {0x8000, h + h % 2}, {0x8001, h + 1}};
+        for (const auto& c : cases) {
+            bits = h << 16 | c.lower_half;
+            std::memcpy(&f, &bits, sizeof f);
+            rwkv::quantize_row(RWKV_TYPE_BF16, &f, 1, bytes);
+            CHECK(rwkv_load_u16(bytes) == c.expected);
+        }
+    }
 }
 
 // All 65536 halves to float and back; then floats between halves, which go to the nearer one, or
@@ -145,6 +192,20 @@ void test_names_and_rows() {
         CHECK(rwkv::row_fits(type, 32) && rwkv::row_fits(type, 0) && !rwkv::row_fits(type, 33));
     }
     CHECK(rwkv::row_fits(RWKV_TYPE_FP32, 1) && rwkv::row_fits(RWKV_TYPE_FP16, 33));
+    CHECK(rwkv::row_fits(RWKV_TYPE_Q4_K, 768) && !rwkv::row_fits(RWKV_TYPE_Q6_K, 128));
+    // Types have numbers of their own, and are found by them.
+    for (int t = 0; t < RWKV_TYPE_COUNT; ++t) {
+        const rwkv_type type = static_cast<rwkv_type>(t);
+        CHECK(rwkv::type_in_gguf(rwkv_block_type_of(type)->gguf) == type);
+        const int32_t ggmf = rwkv_block_type_of(type)->ggmf;
+        CHECK(ggmf == RWKV_NO_NUMBER || rwkv::type_in_ggmf(ggmf) == type);
+        CHECK((ggmf == RWKV_NO_NUMBER) == (t >= RWKV_TYPE_BF16));
+    }
+    for (const int32_t none : {-1, 4, 12, 31}) {
+        CHECK(rwkv::type_in_ggmf(none) == RWKV_TYPE_COUNT);
+    }
+    CHECK(rwkv::type_in_gguf(12) == RWKV_TYPE_Q4_K && rwkv::type_in_gguf(-1) == RWKV_TYPE_COUNT);
+    CHECK(rwkv::type_name(RWKV_TYPE_Q6_K) == std::string("q6_K"));
 }
 
 }  // namespace
@@ -152,6 +213,7 @@ void test_names_and_rows() {
 int main() {
     test_names_and_rows();
     test_fp16();
+    test_bf16();
     test_golden_blocks();
     return 0;
 }

@@ -11,7 +11,9 @@
 
 #include "block_types.h"
 #include "check.h"
+#include "kernels/packing.h"
 #include "kernels/registry.h"
+#include "random_blocks.h"
 
 using namespace rwkv;
 
@@ -170,7 +172,7 @@ void test_quantize(const rwkv_kernels& ref, const rwkv_kernels& k) {
     block(10)[16] = -1000.0f;
     const size_t n = x.size();
     const size_t stride = 3;
-    const rwkv_q8 untouched = {9.0f, 9.0f, 9, {9}};
+    const rwkv_q8 untouched = {9.0f, 9.0f, 9, {9, 9}, {9}};
     std::vector<rwkv_q8> expected(n / 32 * stride, untouched), got = expected;
     const auto same = [&](size_t first) {
         for (size_t i = 0; i < got.size(); ++i) {
@@ -178,6 +180,7 @@ void test_quantize(const rwkv_kernels& ref, const rwkv_kernels& k) {
             c.near(i, got[i].d, expected[i].d, 0.0);
             c.near(i, got[i].s, expected[i].s, 0.0);
             CHECK(got[i].minus_8_sum == expected[i].minus_8_sum);
+            CHECK(std::memcmp(got[i].minus_8_sums, expected[i].minus_8_sums, 4) == 0);
             CHECK(std::memcmp(got[i].q, expected[i].q, sizeof untouched.q) == 0);
             if (i % stride != 0) CHECK(got[i].d == 9.0f && got[i].q[0] == 9);
         }
@@ -200,9 +203,11 @@ void test_quantize(const rwkv_kernels& ref, const rwkv_kernels& k) {
         CHECK(at(b).q[0] == 0 && at(b).minus_8_sum == 0);
     }
     for (size_t b = 6; b < n / 32; ++b) {  // what the fields mean
-        int32_t sum = 0;
-        for (const int8_t q : at(b).q) sum += q;
+        int32_t sums[2] = {0, 0};
+        for (size_t j = 0; j < RWKV_BLOCK; ++j) sums[j / 16] += at(b).q[j];
+        const int32_t sum = sums[0] + sums[1];
         CHECK(at(b).minus_8_sum == -8 * sum && at(b).s == at(b).d * static_cast<float>(sum));
+        for (int half = 0; half < 2; ++half) CHECK(at(b).minus_8_sums[half] == -8 * sums[half]);
     }
 }
 
@@ -242,19 +247,16 @@ struct Rows {
 };
 
 void test_matmul(const rwkv_kernels& ref, const rwkv_kernels& k, rwkv_type type, size_t tile) {
-    const bool quantised = type != RWKV_TYPE_FP32 && type != RWKV_TYPE_FP16;
-    const size_t widths[] = {1, 2, 5, 31, 32, 64, 96, 160, 1024};
+    const size_t widths[] = {1, 2, 5, 31, 32, 96, 160, 256, 512};
     for (const size_t n_in : widths) {
-        if (quantised && n_in % 32 != 0) continue;
+        if (!row_fits(type, n_in)) continue;
         for (const size_t n_out : {size_t{1}, size_t{15}, size_t{16}, size_t{17}, size_t{50}}) {
             const size_t row_bytes = rwkv_row_bytes(type, n_in);
             std::vector<uint8_t> file(n_out * row_bytes);
-            std::vector<float> sizes(n_out);  // of the terms, for the tolerance
             for (size_t o = 0; o < n_out; ++o) {
-                const std::vector<float> w = floats(n_in, -0.5, 1);
-                quantize_row(type, w.data(), n_in, file.data() + o * row_bytes);
+                tests::random_row(type, n_in, random_bits, file.data() + o * row_bytes);
             }
-            const size_t n_rows = 40;
+            const size_t n_rows = 25;
             const Rows x(ref, n_rows, n_in, tile);
             const Packed mine(k, type, file, n_out, n_in), oracle(ref, type, file, n_out, n_in);
             const size_t panels = (n_out + 15) / 16, ldy = n_out + 3;
@@ -269,7 +271,7 @@ void test_matmul(const rwkv_kernels& ref, const rwkv_kernels& k, rwkv_type type,
             c.near(got, expected, 2e-6, 0.5 * std::sqrt(static_cast<double>(n_in)));
 
             // Any split of rows and panels gives the same bits, and touches nothing else.
-            const size_t cuts[] = {0, 1, 3, 8, 9, 25, n_rows};
+            const size_t cuts[] = {0, 1, 3, 8, 9, n_rows};
             for (size_t i = 0; i + 1 < std::size(cuts); ++i) {
                 for (size_t p = 0; p < panels; ++p) {
                     k.matrix[type].matmul(&mine.matrix, &x.rows, cuts[i], cuts[i + 1], p, p + 1,
@@ -304,8 +306,12 @@ constexpr int kQuantised = -2;
 void test_columns(const rwkv_kernels& k, rwkv_type type) {
     const rwkv_matrix_kernels& m = k.matrix[type];
     const std::string level = k.name;
-    const bool quantised = type != RWKV_TYPE_FP32 && type != RWKV_TYPE_FP16;
-    const bool has_columns = quantised && level.find("reference") != 0 && level.find("neon") != 0;
+#ifdef RWKV_EMULATED_AVX512  // where no avx2 stands below avx512
+    const bool level_has_columns = level == "avx512_vnni";
+#else
+    const bool level_has_columns = level.find("avx") == 0 || level == "amx";
+#endif
+    const bool has_columns = rwkv_is_quantised(type) && level_has_columns;
     CHECK((m.matmul_columns != nullptr) == has_columns);
     CHECK((m.pack_columns != nullptr) == has_columns);
     CHECK((m.unpack_columns != nullptr) == has_columns);
@@ -315,29 +321,32 @@ void test_columns(const rwkv_kernels& k, rwkv_type type) {
     const size_t ldy = n_out + 5;
     const size_t n_rows = 40;
     struct {
-        size_t n_in;
+        size_t n_blocks;
         int bytes;  // of the codes and fifth bits, or kAny; kQuantised: a file's
-    } const cases[] = {{32, kQuantised},  {64, kQuantised},   {160, kQuantised},
-                       {224, kQuantised}, {1024, kQuantised}, {96, kAny},
-                       {64, 0xff},        {64, 0x80},         {64, 0x00}};
-    for (const auto& [n_in, bytes] : cases) {
+    } const cases[] = {{1, kQuantised}, {2, kQuantised},  {5, kQuantised},
+                       {7, kQuantised}, {32, kQuantised}, {3, kAny},
+                       {2, 0xff},       {2, 0x80},        {2, 0x00}};
+    for (const auto& [n_blocks, bytes] : cases) {
+        const size_t n_in =
+            std::min(n_blocks, 2048 / rwkv_block_values(type)) * rwkv_block_values(type);
         const size_t row_bytes = rwkv_row_bytes(type, n_in);
         std::vector<uint8_t> file(n_out * row_bytes);
         for (size_t o = 0; o < n_out; ++o) {
-            const std::vector<float> w = floats(n_in, -0.5, 1);
             uint8_t* row = file.data() + o * row_bytes;
-            quantize_row(type, w.data(), n_in, row);
+            tests::random_row(type, n_in, random_bits, row);
             if (bytes == kQuantised) continue;
             const size_t block = rwkv_block_bytes(type);
-            const size_t scales = type == RWKV_TYPE_Q4_1 || type == RWKV_TYPE_Q5_1 ? 4 : 2;
+            const size_t d_at = rwkv_block_type_of(type)->d_at;
+            const size_t scales = rwkv_has_m(type) ? 4 : 2;
             for (size_t i = 0; i < row_bytes; ++i) {
-                if (i % block < scales) continue;
+                if (i % block >= d_at && i % block < d_at + scales) continue;
                 row[i] = static_cast<uint8_t>(bytes == kAny ? random_bits() >> 9
                                                             : static_cast<uint32_t>(bytes));
             }
         }
         const Packed by_panels(k, type, file, n_out, n_in);
-        Aligned packed(file.size());
+        const size_t panel_bytes = m.packed_size(type, RWKV_COLUMN, n_in);
+        Aligned packed(3 * panel_bytes);
         m.pack_columns(type, file.data(), n_out, n_in, 2, 3, packed.data);
         m.pack_columns(type, file.data(), n_out, n_in, 0, 2, packed.data);
         const rwkv_matrix by_columns = {packed.data, n_out, n_in, type, 1};
@@ -347,9 +356,9 @@ void test_columns(const rwkv_kernels& k, rwkv_type type) {
                 file.begin() + static_cast<ptrdiff_t>(panel * RWKV_COLUMN * row_bytes),
                 file.begin() + static_cast<ptrdiff_t>((panel + 1) * RWKV_COLUMN * row_bytes));
             const Packed expected(k, type, rows, RWKV_COLUMN, n_in);
-            Aligned unpacked(rows.size());
+            Aligned unpacked(panel_bytes);
             m.unpack_columns(&by_columns, panel, unpacked.data);
-            CHECK(std::memcmp(unpacked.data, expected.matrix.data, rows.size()) == 0);
+            CHECK(std::memcmp(unpacked.data, expected.matrix.data, panel_bytes) == 0);
         }
 
         for (const size_t tile : {1, 6, 16}) {
@@ -390,10 +399,11 @@ void test_columns(const rwkv_kernels& k, rwkv_type type) {
     }
 }
 
-// Scales of 1 and one block make the result the int32 block sum itself (below 2^24): exact.
+// With scales d of 1 and activations in one block of 32, the result is the int32 sum of that block
+// (of super-blocks, of products with whole numbers s), below 2^24: exact.
 void test_block_sums(const rwkv_kernels& k, rwkv_type type) {
-    const size_t n_out = 33, row_bytes = rwkv_row_bytes(type, 32);
-    const bool has_m = type == RWKV_TYPE_Q4_1 || type == RWKV_TYPE_Q5_1;
+    const size_t n_out = 33, n_in = rwkv_block_values(type);
+    const size_t row_bytes = rwkv_row_bytes(type, n_in), n_blocks = n_in / RWKV_BLOCK;
     for (int round = 0; round < 50; ++round) {
         std::vector<uint8_t> file(n_out * row_bytes);
         for (uint8_t& byte : file) byte = static_cast<uint8_t>(random_bits());
@@ -402,34 +412,41 @@ void test_block_sums(const rwkv_kernels& k, rwkv_type type) {
             std::fill(file.begin(), file.end(), fill[round]);
         }
         for (size_t o = 0; o < n_out; ++o) {
-            const uint16_t one = 0x3c00, zero = 0;
-            std::memcpy(file.data() + o * row_bytes, &one, 2);
-            if (has_m) std::memcpy(file.data() + o * row_bytes + 2, &zero, 2);
+            tests::set_scales(type, 1.0f, 0.0f, n_in, file.data() + o * row_bytes);
         }
         const size_t n_rows = 31;  // tiles of 16, 8, 4, 2 and 1
-        Rows x(k, n_rows, 32, RWKV_TILE);
+        Rows x(k, n_rows, n_in, RWKV_TILE);
+        const auto block_of = [&](size_t i, size_t b) -> rwkv_q8& {
+            return rwkv_q8_row(&x.rows, i)[b * RWKV_TILE];
+        };
+        const auto active = [&](size_t i) { return (i + static_cast<size_t>(round)) % n_blocks; };
         for (size_t i = 0; i < n_rows; ++i) {
-            rwkv_q8& block = *rwkv_q8_row(&x.rows, i);
-            int32_t sum = 0;
-            for (int8_t& q : block.q) {
-                q = static_cast<int8_t>(static_cast<int>(random_bits() % 255) - 127);
-                if (i == 0) q = 127;
-                if (i == 1) q = -127;
-                sum += q;
+            for (size_t b = 0; b < n_blocks; ++b) {
+                rwkv_q8& block = block_of(i, b);
+                int32_t sums[2] = {0, 0};
+                for (size_t j = 0; j < RWKV_BLOCK; ++j) {
+                    int8_t& q = block.q[j];
+                    q = static_cast<int8_t>(static_cast<int>(random_bits() % 255) - 127);
+                    if (i < n_blocks) q = 127;
+                    if (i >= n_blocks && i < 2 * n_blocks) q = -127;
+                    sums[j / 16] += q;
+                }
+                block.d = b == active(i) ? 1.0f : 0.0f;
+                rwkv_q8_end(sums[0], sums[1], &block);
             }
-            block.d = 1.0f;
-            rwkv_q8_end(sum, &block);
         }
-        const Packed packed(k, type, file, n_out, 32);
+        const Packed packed(k, type, file, n_out, n_in);
         std::vector<float> y(n_rows * n_out);
         k.matrix[type].matmul(&packed.matrix, &x.rows, 0, n_rows, 0, 3, y.data(), n_out);
         for (size_t o = 0; o < n_out; ++o) {
-            std::vector<float> w(32);  // d = 1, m = 0: the values are the signed codes
-            dequantize_row(type, file.data() + o * row_bytes, 32, w.data());
+            std::vector<float> w(n_in);  // d = 1, m = 0: whole numbers
+            dequantize_row(type, file.data() + o * row_bytes, n_in, w.data());
             for (size_t i = 0; i < n_rows; ++i) {
                 int32_t isum = 0;
-                const rwkv_q8& block = *rwkv_q8_row(&x.rows, i);
-                for (size_t j = 0; j < 32; ++j) isum += static_cast<int32_t>(w[j]) * block.q[j];
+                const size_t b = active(i);
+                for (size_t j = 0; j < RWKV_BLOCK; ++j) {
+                    isum += static_cast<int32_t>(w[b * RWKV_BLOCK + j]) * block_of(i, b).q[j];
+                }
                 const Case c = {std::string("block_sum_") + type_name(type) + "/" + k.name};
                 c.near(o, y[i * n_out + o], isum, 0.0);
             }
@@ -614,7 +631,50 @@ void test_split(const rwkv_kernels& ref, const rwkv_kernels& k) {
     }
 }
 
+void test_level(const rwkv_kernels& reference, const rwkv_kernels& k) {
+    test_unary(reference, k);
+    test_elementwise(reference, k);
+    test_heads_v7(reference, k);
+    test_quantize(reference, k);
+    for (int type = 0; type < RWKV_TYPE_COUNT; ++type) {
+        for (const size_t tile : {1, 6, 16}) {
+            test_matmul(reference, k, static_cast<rwkv_type>(type), tile);
+        }
+        test_columns(k, static_cast<rwkv_type>(type));
+    }
+    for (int type = 0; type < RWKV_TYPE_COUNT; ++type) {
+        if (!rwkv_is_quantised(static_cast<rwkv_type>(type))) continue;
+        test_block_sums(k, static_cast<rwkv_type>(type));
+    }
+    test_wkv(reference, k);
+    test_largest(k);
+    test_exp_sum(reference, k);
+    test_keep_from(reference, k);
+    test_split(reference, k);
+    std::printf("%s: ok\n", k.name);
+}
+
 }  // namespace
+
+#ifdef RWKV_EMULATED_AVX512
+
+// The levels that need AVX-512, compiled against avx512_emulation.h.
+extern "C" void rwkv_kernels_avx512_emulated(rwkv_kernels* k);
+extern "C" void rwkv_kernels_avx512_vnni_emulated(rwkv_kernels* k);
+
+int main() {
+    const rwkv_kernels reference = kernels_of("reference");
+    rwkv_kernels k = reference;
+    rwkv_kernels_avx512_emulated(&k);
+    k.name = "avx512";
+    test_level(reference, k);
+    rwkv_kernels_avx512_vnni_emulated(&k);
+    k.name = "avx512_vnni";
+    test_level(reference, k);
+    return 0;
+}
+
+#else
 
 int main() {
     const rwkv_kernels reference = kernels_of("reference");
@@ -625,25 +685,9 @@ int main() {
         }
         const rwkv_kernels k = kernels_of(*name);
         CHECK(std::strcmp(k.name, *name) == 0);  // what runs is what was asked for
-        test_unary(reference, k);
-        test_elementwise(reference, k);
-        test_heads_v7(reference, k);
-        test_quantize(reference, k);
-        for (int type = 0; type < RWKV_TYPE_COUNT; ++type) {
-            for (const size_t tile : {1, 6, 16}) {
-                test_matmul(reference, k, static_cast<rwkv_type>(type), tile);
-            }
-            test_columns(k, static_cast<rwkv_type>(type));
-        }
-        for (int type = RWKV_TYPE_Q4_0; type < RWKV_TYPE_COUNT; ++type) {
-            test_block_sums(k, static_cast<rwkv_type>(type));
-        }
-        test_wkv(reference, k);
-        test_largest(k);
-        test_exp_sum(reference, k);
-        test_keep_from(reference, k);
-        test_split(reference, k);
-        std::printf("%s: ok\n", *name);
+        test_level(reference, k);
     }
     return 0;
 }
+
+#endif

@@ -177,10 +177,7 @@ void append_i32(std::vector<uint8_t>& bytes, int32_t value) {
 
 }  // namespace
 
-int32_t file_type(rwkv_type type) {
-    constexpr int32_t kNumbers[RWKV_TYPE_COUNT] = {0, 1, 2, 3, 7, 8, 9};
-    return kNumbers[type];
-}
+int32_t file_type(rwkv_type type) { return rwkv_block_type_of(type)->ggmf; }
 
 Tensor tensor(const std::string& name, rwkv_type type, const std::vector<size_t>& shape,
               const std::vector<float>& x) {
@@ -199,17 +196,17 @@ Model random_model(const std::string& version, rwkv_type type, const Sizes& size
 }
 
 Model mixed_model(const std::string& version, const Sizes& sizes) {
+    constexpr int kGgmfTypes = RWKV_TYPE_Q8_0 + 1;  // which come first
     Model mixed = random_model(version, RWKV_TYPE_FP32, sizes);
     int turn = 0;
     for (Tensor& t : mixed.tensors) {
         std::vector<float> x(t.data.size() / sizeof(float));
         std::memcpy(x.data(), t.data.data(), t.data.size());
         const bool matrix = t.shape.back() % 32 == 0 && t.shape.front() > 1;
-        const auto type =
-            matrix ? static_cast<rwkv_type>(turn++ % RWKV_TYPE_COUNT) : RWKV_TYPE_FP16;
+        const auto type = matrix ? static_cast<rwkv_type>(turn++ % kGgmfTypes) : RWKV_TYPE_FP16;
         t = tensor(t.name, type, {t.shape.begin(), t.shape.end()}, x);
     }
-    CHECK(turn >= RWKV_TYPE_COUNT);
+    CHECK(turn >= kGgmfTypes);
     return mixed;
 }
 

@@ -9,6 +9,11 @@ Little-endian, in this order:
     then for each of q4_0 q4_1 q5_0 q5_1 q8_0:
     uint8      the quantised blocks (n, bytes of a block)
     float32    what they stand for (n, 32); where infinite scales meet code 0, any NaN
+    then of bf16:
+    uint16     the values rounded (n, 32)
+    then the number of blocks, k, of each of iq4_nl q4_K q5_K q6_K, and for each:
+    uint8      blocks of any bytes (k, bytes of a block)
+    float32    what they stand for (k, values of a block)
 
 Blocks for which `gguf.quants` is undefined (NaN, infinity, a scale whose inverse overflows) are as
 `twin.block_types` defines them.
@@ -25,7 +30,7 @@ from gguf import GGMLQuantizationType, quants
 from numpy.typing import NDArray
 
 from oracle.test_twin_gguf import edge_cases, scale_is_invertible
-from twin.block_types import BLOCK_TYPES, QK, Tensor, dequantize, quantize
+from twin.block_types import BLOCK_TYPES, GGUF_BLOCK_TYPES, QK, Tensor, dequantize, quantize
 
 GOLDEN = Path(__file__).resolve().parents[2] / "native/tests/block_types.bin"
 
@@ -81,12 +86,27 @@ def expected(type: str, x: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDAr
         return blocks, meaning
 
 
+def any_bytes(type: str, k: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """k blocks (k, bytes) in which every code occurs, and their values (k, values)."""
+    random = np.random.RandomState(2)
+    blocks = random.randint(0, 256, (k, GGUF_BLOCK_TYPES[type].block_bytes)).astype(np.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scales may be infinite or NaN
+        return blocks, quants.dequantize(blocks, GGMLQuantizationType[type.upper()])
+
+
 def content() -> bytes:
     """The file."""
     x = values()
     parts = [struct.pack("<i", len(x)), x.astype("<f4").tobytes()]
     for type in BLOCK_TYPES:
         blocks, meaning = expected(type, x)
+        parts += [blocks.tobytes(), meaning.astype("<f4").tobytes()]
+    parts.append(quants.quantize(x, GGMLQuantizationType.BF16).tobytes())
+    k = 32
+    parts.append(struct.pack("<i", k))
+    for type in GGUF_BLOCK_TYPES:
+        blocks, meaning = any_bytes(type, k)
         parts += [blocks.tobytes(), meaning.astype("<f4").tobytes()]
     return b"".join(parts)
 

@@ -6,15 +6,24 @@ import warnings
 
 import numpy as np
 import pytest
-from gguf import GGMLQuantizationType, quants
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from twin.block_types import BLOCK_TYPES, QK, dequantize, quantize
+from twin.block_types import (
+    BLOCK_TYPES,
+    GGUF_BLOCK_TYPES,
+    QK,
+    QUANTISED_TYPES,
+    Tensor,
+    dequantize,
+    quantize,
+    row_bytes,
+)
 
-pytestmark = pytest.mark.parametrize("type", BLOCK_TYPES)
+each_type = pytest.mark.parametrize("type", BLOCK_TYPES)
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
@@ -83,6 +92,7 @@ def edge_cases() -> dict[str, NDArray[np.float32]]:
     }
 
 
+@each_type
 @pytest.mark.parametrize("name", edge_cases())
 def test_gguf_edge_case(type: str, name: str) -> None:
     x = edge_cases()[name]
@@ -90,6 +100,7 @@ def test_gguf_edge_case(type: str, name: str) -> None:
     assert_equals_gguf(type, x)
 
 
+@each_type
 def test_gguf_subnormal_scale_with_finite_inverse(type: str) -> None:
     """Each type has its own range of values for which d is subnormal and 1 / d is not infinite."""
     levels = {"q4_0": 8, "q5_0": 16, "q8_0": 127, "q4_1": 15, "q5_1": 31}[type]
@@ -105,6 +116,7 @@ def test_gguf_subnormal_scale_with_finite_inverse(type: str) -> None:
         assert_equals_gguf(type, x)
 
 
+@each_type
 @pytest.mark.parametrize("seed", range(4))
 def test_gguf_random(type: str, seed: int) -> None:
     random = np.random.RandomState(seed)
@@ -118,6 +130,7 @@ def test_gguf_random(type: str, seed: int) -> None:
     assert_equals_gguf(type, x[:, :QK].clip(-60000, 60000).astype(np.float16).astype(np.float32))
 
 
+@each_type
 @settings(max_examples=300, deadline=None)
 @given(
     x=arrays(
@@ -130,3 +143,27 @@ def test_gguf_any_finite_floats(type: str, x: NDArray[np.float32]) -> None:
     defined = scale_is_invertible(type, x)
     for block in x[defined]:
         assert_equals_gguf(type, block)
+
+
+@pytest.mark.parametrize("type", ["bf16", *QUANTISED_TYPES])
+def test_gguf_any_bytes(type: str) -> None:
+    """Blocks of any bytes, so that every code and scale occurs, stand for the same values."""
+    oracle = GGMLQuantizationType[type.upper()]
+    random = np.random.RandomState(3)
+    rows, n = 200, 512
+    data = random.randint(0, 256, (rows, row_bytes(type, n))).astype(np.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scales may be infinite or NaN
+        expected = quants.dequantize(data, oracle)
+        got = dequantize(Tensor(type, (rows, n), data.reshape(-1)))
+    assert np.isfinite(expected).mean() > 0.9
+    np.testing.assert_array_equal(got, expected)  # NaN equals NaN, 0 equals -0
+    finite = np.isfinite(expected)
+    np.testing.assert_array_equal(np.signbit(got[finite]), np.signbit(expected[finite]))
+
+
+@pytest.mark.parametrize("type", GGUF_BLOCK_TYPES)
+def test_gguf_sizes(type: str) -> None:
+    values, size = GGML_QUANT_SIZES[GGMLQuantizationType[type.upper()]]
+    layout = GGUF_BLOCK_TYPES[type]
+    assert (layout.values, layout.block_bytes) == (values, size)

@@ -8,7 +8,7 @@
  * activations that the integer path cuts to 8 bits as well. */
 #include <immintrin.h>
 
-#include "kernels.h"
+#include "packing.h"
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -45,10 +45,12 @@ static void to_bf16(const float* x, size_t n, uint16_t* y) {
     }
 }
 
-/* Byte c of each dword as a number: unsigned codes, but for q8_0. */
+#include "avx512_codes.h"
+
+/* Byte c of each dword as a number: unsigned codes, but for those with a sign. */
 INLINE __m512 byte_of(rwkv_type type, __m512i code, int c) {
     const __m512i v =
-        type == RWKV_TYPE_Q8_0
+        rwkv_is_signed(type)
             ? _mm512_srai_epi32(_mm512_slli_epi32(code, 24 - 8 * c), 24)
             : _mm512_and_si512(_mm512_srli_epi32(code, 8 * c), _mm512_set1_epi32(255));
     return _mm512_cvtepi32_ps(v);
@@ -58,30 +60,30 @@ INLINE __m512 byte_of(rwkv_type type, __m512i code, int c) {
  * holds columns 2 i and 2 i + 1 of its block, side by side for each of the 16 outputs. */
 INLINE void unpack(rwkv_type type, const rwkv_matrix* w, size_t panel, size_t first, size_t n,
                    uint16_t* tiles) {
-    const int is_q8 = type == RWKV_TYPE_Q8_0;
     const uint8_t* base = rwkv_panel16_at(type, w, panel);
-    const float offset = type == RWKV_TYPE_Q4_0 ? 8.0f : type == RWKV_TYPE_Q5_0 ? 16.0f : 0.0f;
+    const __m512 minus_zero = _mm512_set1_ps(-(float)rwkv_block_type_of(type)->zero);
     for (size_t b = first; b < first + n; ++b, tiles += TILE_BF16) {
         const rwkv_block16 block = rwkv_block16_at(type, base, b);
-        const __m512 dw = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(block.d)));
-        const __m512 base_value =
-            rwkv_has_m(type) ? _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(block.m)))
-                             : _mm512_mul_ps(dw, _mm512_set1_ps(-offset));
+        __m512i code[8];
+        rwkv_prefetch_head(type, &block, b);
+        unpack_codes(type, &block, code);
+        /* Of each half of a block, which differ in q6_K. */
+        __m512 dw[2];
+        __m512 base_value[2];
+        for (int half = 0; half < 2; ++half) {
+            dw[half] = load_d(type, block.d, block.s, 0);
+            if (type == RWKV_TYPE_Q6_K) {
+                dw[half] = _mm512_mul_ps(dw[half], _mm512_cvtepi32_ps(load_s(block.s, half)));
+            }
+            base_value[half] = rwkv_has_m(type) ? load_m(type, block.m, block.t, 0)
+                                                : _mm512_mul_ps(dw[half], minus_zero);
+        }
         for (int g = 0; g < 8; ++g) {
-            const int from = is_q8 ? g : g % 4;
-            __m512i code = _mm512_loadu_si512(block.codes + 64 * from);
-            if (!is_q8) {
-                if (g >= 4) code = _mm512_srli_epi16(code, 4);
-                code = _mm512_and_si512(code, _mm512_set1_epi8(15));
-            }
-            if (rwkv_has_fifth(type)) {
-                __mmask64 bits;
-                memcpy(&bits, block.fifth + 8 * g, sizeof bits);
-                code = _mm512_mask_add_epi8(code, bits, code, _mm512_set1_epi8(16));
-            }
+            const __m512 d = dw[g / 4];
+            const __m512 zero = base_value[g / 4];
             for (int c = 0; c < 4; c += 2) {
-                const __m512 even = _mm512_fmadd_ps(byte_of(type, code, c), dw, base_value);
-                const __m512 odd = _mm512_fmadd_ps(byte_of(type, code, c + 1), dw, base_value);
+                const __m512 even = _mm512_fmadd_ps(byte_of(type, code[g], c), d, zero);
+                const __m512 odd = _mm512_fmadd_ps(byte_of(type, code[g], c + 1), d, zero);
                 const __m512i low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(even));
                 const __m512i high = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(odd));
                 _mm512_storeu_si512(tiles + (4 * g + c) * 16,
@@ -185,28 +187,20 @@ INLINE void matmul_of(rwkv_type type, const rwkv_matrix* w, const rwkv_rows* x, 
 static void matmul_wide(const rwkv_matrix* w, const rwkv_rows* x, size_t r0, size_t r1, size_t p0,
                         size_t p1, float* y, size_t ldy) {
     switch (w->type) {
-        case RWKV_TYPE_Q4_0:
-            matmul_of(RWKV_TYPE_Q4_0, w, x, r0, r1, p0, p1, y, ldy);
-            break;
-        case RWKV_TYPE_Q4_1:
-            matmul_of(RWKV_TYPE_Q4_1, w, x, r0, r1, p0, p1, y, ldy);
-            break;
-        case RWKV_TYPE_Q5_0:
-            matmul_of(RWKV_TYPE_Q5_0, w, x, r0, r1, p0, p1, y, ldy);
-            break;
-        case RWKV_TYPE_Q5_1:
-            matmul_of(RWKV_TYPE_Q5_1, w, x, r0, r1, p0, p1, y, ldy);
-            break;
-        case RWKV_TYPE_Q8_0:
-            matmul_of(RWKV_TYPE_Q8_0, w, x, r0, r1, p0, p1, y, ldy);
-            break;
+#define CASE(type)                                     \
+    case type:                                         \
+        matmul_of(type, w, x, r0, r1, p0, p1, y, ldy); \
+        break;
+        RWKV_FOR_QUANTISED(CASE)
+#undef CASE
         default:
             break;
     }
 }
 
 void rwkv_kernels_amx(rwkv_kernels* k) {
-    for (int type = RWKV_TYPE_Q4_0; type < RWKV_TYPE_COUNT; ++type) {
+    for (int type = 0; type < RWKV_TYPE_COUNT; ++type) {
+        if (!rwkv_is_quantised((rwkv_type)type)) continue;
         k->matrix[type].matmul_wide = matmul_wide;
     }
     k->to_bf16 = to_bf16;

@@ -3,7 +3,7 @@
 #include <immintrin.h>
 #include <math.h>
 
-#include "kernels.h"
+#include "packing.h"
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -122,12 +122,12 @@ static void quantize(const float* x, size_t n, rwkv_q8* y, size_t stride) {
         const __m256i i16b = _mm256_packs_epi32(i32[2], i32[3]);
         const __m256i i8 = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(i16a, i16b), order);
         _mm256_storeu_si256((__m256i*)y->q, i8);
+        /* The sums of the first and the last 16 end in the lower and the upper half of s2. */
         const __m256i s =
-            _mm256_add_epi32(_mm256_add_epi32(i32[0], i32[1]), _mm256_add_epi32(i32[2], i32[3]));
-        __m128i s4 = _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
-        s4 = _mm_add_epi32(s4, _mm_shuffle_epi32(s4, 0x4e));
-        s4 = _mm_add_epi32(s4, _mm_shuffle_epi32(s4, 0xb1));
-        rwkv_q8_end(_mm_cvtsi128_si32(s4), y);
+            _mm256_hadd_epi32(_mm256_add_epi32(i32[0], i32[1]), _mm256_add_epi32(i32[2], i32[3]));
+        __m128i s2 = _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
+        s2 = _mm_add_epi32(s2, _mm_shuffle_epi32(s2, 0xb1));
+        rwkv_q8_end(_mm_cvtsi128_si32(s2), _mm_extract_epi32(s2, 2), y);
     }
 }
 
@@ -141,23 +141,29 @@ INLINE void store_half(float* y, size_t o, size_t n_out, __m256 v) {
     if (o < n_out) vstore(y + o, n_out - o, v);
 }
 
-/* fp32 or fp16: half a panel (8 rows) times n_rows rows in one column of weights at p, added to the
+INLINE __m256 load_values(rwkv_type type, const uint8_t* p) {
+    if (type == RWKV_TYPE_FP32) return _mm256_loadu_ps((const float*)p);
+    const __m128i v = _mm_loadu_si128((const __m128i*)p);
+    if (type == RWKV_TYPE_FP16) return _mm256_cvtph_ps(v);
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(v), 16)); /* bf16 */
+}
+
+/* Values: half a panel (8 rows) times n_rows rows in one column of weights at p, added to the
  * sums `to` of each. */
 INLINE void add_column(rwkv_type type, const uint8_t* p, const float* x, size_t ld, size_t n_rows,
                        __m256 (*sum)[2], size_t to) {
-    const __m256 w = type == RWKV_TYPE_FP32 ? _mm256_loadu_ps((const float*)p)
-                                            : _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p));
+    const __m256 w = load_values(type, p);
     UNROLL
     for (size_t i = 0; i < n_rows; ++i) {
         sum[i][to] = _mm256_fmadd_ps(w, _mm256_broadcast_ss(x + i * ld), sum[i][to]);
     }
 }
 
-/* fp32 or fp16 panel times n_rows (<= TILE) rows. Each sum is that of the even columns plus that of
+/* A panel of values times n_rows (<= TILE) rows. Each sum is that of the even columns plus that of
  * the odd ones. Both halves of a panel are taken together where their sums fit the registers. */
 INLINE void panel_values(rwkv_type type, const rwkv_matrix* w, size_t panel, const rwkv_rows* x,
                          size_t row, size_t n_rows, float* y, size_t ldy) {
-    const size_t size = type == RWKV_TYPE_FP32 ? 4 : 2;
+    const size_t size = rwkv_block_bytes(type);
     const size_t column = RWKV_PANEL * size;
     const size_t together = n_rows <= 2 ? 2 : 1;
     for (size_t first = 0; first < 2; first += together) {
@@ -208,20 +214,26 @@ INLINE __m256i fifth_bits(const uint8_t* masks) {
     return _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(m, bit), bit), _mm256_set1_epi8(16));
 }
 
-/* Quantised: half a panel times n_rows rows in one block, added to their sums.
- *
- * A group's product is maddubs (unsigned codes x signed activations, adjacent pairs added in
- * int16), whose eight results of a block are added before they are widened to int32. No int16
- * overflows:
- *     4-bit codes   8 groups x 2 x 15 x 127 = 30480
- *     5-bit codes   4 groups x 2 x 31 x 127 = 31496, so they are widened after four groups
- *     q8_0          1 group  x 2 x 128 x 127 = 32512, as |w| times the activation with w's sign */
-INLINE void add_block(rwkv_type type, const rwkv_block16* block, size_t half, const rwkv_q8* x,
-                      size_t n_rows, __m256* sum) {
+/* Two bits of each byte, those from bit 2 k on, as a code's upper two of six. */
+INLINE __m256i upper_bits(__m256i v, int k) {
+    const __m256i moved = k == 0   ? _mm256_slli_epi16(v, 4)
+                          : k == 1 ? _mm256_slli_epi16(v, 2)
+                          : k == 2 ? v
+                                   : _mm256_srli_epi16(v, 2);
+    return _mm256_and_si256(moved, _mm256_set1_epi8(0x30));
+}
+
+/* The numbers that nibbles stand for in iq4_nl. */
+INLINE __m256i look_up(__m256i nibbles) {
+    static const int8_t iq4_nl[16] = {RWKV_IQ4_NL};
+    const __m128i table = _mm_loadu_si128((const __m128i*)iq4_nl);
+    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), nibbles);
+}
+
+/* The codes of half a panel (8 rows) in one block. */
+INLINE void unpack_codes(rwkv_type type, const rwkv_block16* block, size_t half, __m256i code[8]) {
     const int is_q8 = type == RWKV_TYPE_Q8_0;
     const __m256i low = _mm256_set1_epi8(15);
-    const __m256i ones = _mm256_set1_epi16(1);
-    __m256i code[8];
     for (int g = 0; g < (is_q8 ? 8 : 4); ++g) {
         const uint8_t* p = block->codes + half * 32 + 64 * g;
         const __m256i bytes = _mm256_loadu_si256((const __m256i*)p);
@@ -233,39 +245,105 @@ INLINE void add_block(rwkv_type type, const rwkv_block16* block, size_t half, co
             code[g + 4] = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), low);
         }
     }
-    if (rwkv_has_fifth(type)) {
-        for (int g = 0; g < 8; ++g) {
-            code[g] = _mm256_or_si256(code[g], fifth_bits(block->fifth + 8 * g + 4 * half));
+    for (int g = 0; g < 8; ++g) {
+        if (type == RWKV_TYPE_IQ4_NL) code[g] = look_up(code[g]);
+        if (rwkv_high_bits(type) == 1) {
+            code[g] = _mm256_or_si256(code[g], fifth_bits(block->high + 8 * g + 4 * half));
+        } else if (rwkv_high_bits(type) == 2) {
+            const uint8_t* p = block->high + 64 * (g / 4) + 32 * half;
+            const __m256i bits = _mm256_loadu_si256((const __m256i*)p);
+            if (half == 0 && g % 4 == 0) rwkv_prefetch(p);
+            code[g] = _mm256_or_si256(code[g], upper_bits(bits, g % 4));
         }
     }
-    const __m256 dw = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(block->d + half * 16)));
-    const __m256 mw = rwkv_has_m(type)
-                          ? _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(block->m + half * 16)))
-                          : _mm256_setzero_ps();
+}
+
+/* d_w and m_w of the 8 rows from o on. */
+INLINE __m256 load_d(rwkv_type type, const uint8_t* d, const uint8_t* s, size_t o) {
+    const __m256 dw = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(d + 2 * o)));
+    if (rwkv_block_type_of(type)->n_scales != 1) return dw;
+    const __m256i s32 = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)(s + o)));
+    return _mm256_mul_ps(dw, _mm256_cvtepi32_ps(s32));
+}
+
+INLINE __m256 load_m(rwkv_type type, const uint8_t* m, const uint8_t* t, size_t o) {
+    return rwkv_has_m(type) ? load_d(type, m, t, o) : _mm256_setzero_ps();
+}
+
+INLINE __m256i broadcast(const int8_t* q) {
+    return _mm256_set1_epi32((int32_t)rwkv_load_u32((const uint8_t*)q));
+}
+
+/* The sums of a block of q6_K, each half's times its s, for 8 rows. `s` holds the two of each row
+ * as int16. Two groups fit an int16, 2 x 2 x 63 x 127 = 32004, and s times them is what madd adds
+ * up in place of ones. A code stands for 32 less than it is. */
+INLINE __m256i scaled_sums(const __m256i code[8], __m256i s, const rwkv_q8* x) {
+    const __m256i both = _mm256_set1_epi32(0x01000100); /* bytes 0, 1 twice, of each four */
+    const __m256i lane = _mm256_setr_epi32(0, 0x04040404, 0x08080808, 0x0c0c0c0c, 0, 0x04040404,
+                                           0x08080808, 0x0c0c0c0c);
+    const __m256i first = _mm256_add_epi8(both, lane);
+    const __m256i half_s[2] = {_mm256_shuffle_epi8(s, first),
+                               _mm256_shuffle_epi8(s, _mm256_add_epi8(first, _mm256_set1_epi8(2)))};
+    int32_t minus_8_sums;
+    memcpy(&minus_8_sums, x->minus_8_sums, sizeof minus_8_sums);
+    const __m256i offset = _mm256_madd_epi16(s, _mm256_set1_epi32(minus_8_sums));
+    __m256i isum = _mm256_slli_epi32(offset, 2);
+    for (int g = 0; g < 8; g += 2) {
+        const __m256i pairs =
+            _mm256_add_epi16(_mm256_maddubs_epi16(code[g], broadcast(x->q + 4 * g)),
+                             _mm256_maddubs_epi16(code[g + 1], broadcast(x->q + 4 * g + 4)));
+        isum = _mm256_add_epi32(isum, _mm256_madd_epi16(pairs, half_s[g / 4]));
+    }
+    return isum;
+}
+
+/* The sums of a block of other types, for 8 rows.
+ *
+ * A group's product is maddubs (unsigned codes x signed activations, adjacent pairs added in
+ * int16), whose eight results of a block are added before they are widened to int32. No int16
+ * overflows:
+ *     4-bit codes   8 groups x 2 x 15 x 127 = 30480
+ *     5-bit codes   4 groups x 2 x 31 x 127 = 31496, so they are widened after four groups
+ *     signed codes  1 group  x 2 x 128 x 127 = 32512, as |w| times the activation with w's sign */
+INLINE __m256i block_sums(rwkv_type type, const __m256i code[8], const rwkv_q8* x) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    if (rwkv_is_signed(type)) {
+        __m256i isum = _mm256_setzero_si256();
+        for (int g = 0; g < 8; ++g) {
+            const __m256i xq = broadcast(x->q + 4 * g);
+            const __m256i pairs =
+                _mm256_maddubs_epi16(_mm256_abs_epi8(code[g]), _mm256_sign_epi8(xq, code[g]));
+            isum = _mm256_add_epi32(isum, _mm256_madd_epi16(pairs, ones));
+        }
+        return isum;
+    }
+    __m256i pairs[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+    for (int g = 0; g < 8; ++g) {
+        const __m256i products = _mm256_maddubs_epi16(code[g], broadcast(x->q + 4 * g));
+        pairs[g / 4] = _mm256_add_epi16(pairs[g / 4], products);
+    }
+    const __m256i isum =
+        rwkv_high_bits(type) != 0
+            ? _mm256_add_epi32(_mm256_madd_epi16(pairs[0], ones), _mm256_madd_epi16(pairs[1], ones))
+            : _mm256_madd_epi16(_mm256_add_epi16(pairs[0], pairs[1]), ones);
+    return _mm256_add_epi32(isum, offset_of(type, x));
+}
+
+/* Quantised: half a panel times n_rows rows in one block, added to their sums. */
+INLINE void add_block(rwkv_type type, const rwkv_block16* block, size_t half, const rwkv_q8* x,
+                      size_t n_rows, __m256* sum) {
+    const int is_q6_k = type == RWKV_TYPE_Q6_K;
+    __m256i code[8];
+    unpack_codes(type, block, half, code);
+    const __m256 dw = load_d(type, block->d, block->s, 8 * half);
+    const __m256 mw = load_m(type, block->m, block->t, 8 * half);
+    __m256i s = _mm256_setzero_si256();
+    if (is_q6_k) {
+        s = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)(block->s + 16 * half)));
+    }
     UNROLL
     for (size_t i = 0; i < n_rows; ++i) {
-        const uint8_t* q = (const uint8_t*)x[i].q;
-        __m256i isum;
-        if (is_q8) {
-            isum = _mm256_setzero_si256();
-            for (int g = 0; g < 8; ++g) {
-                const __m256i xq = _mm256_set1_epi32((int32_t)rwkv_load_u32(q + 4 * g));
-                const __m256i pairs =
-                    _mm256_maddubs_epi16(_mm256_abs_epi8(code[g]), _mm256_sign_epi8(xq, code[g]));
-                isum = _mm256_add_epi32(isum, _mm256_madd_epi16(pairs, ones));
-            }
-        } else {
-            __m256i pairs[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
-            for (int g = 0; g < 8; ++g) {
-                const __m256i xq = _mm256_set1_epi32((int32_t)rwkv_load_u32(q + 4 * g));
-                pairs[g / 4] = _mm256_add_epi16(pairs[g / 4], _mm256_maddubs_epi16(code[g], xq));
-            }
-            isum = rwkv_has_fifth(type)
-                       ? _mm256_add_epi32(_mm256_madd_epi16(pairs[0], ones),
-                                          _mm256_madd_epi16(pairs[1], ones))
-                       : _mm256_madd_epi16(_mm256_add_epi16(pairs[0], pairs[1]), ones);
-            isum = _mm256_add_epi32(isum, offset_of(type, &x[i]));
-        }
+        const __m256i isum = is_q6_k ? scaled_sums(code, s, &x[i]) : block_sums(type, code, &x[i]);
         const __m256 dx = _mm256_broadcast_ss(&x[i].d);
         sum[i] = _mm256_fmadd_ps(_mm256_mul_ps(dw, dx), _mm256_cvtepi32_ps(isum), sum[i]);
         if (rwkv_has_m(type)) sum[i] = _mm256_fmadd_ps(mw, _mm256_broadcast_ss(&x[i].s), sum[i]);
@@ -287,6 +365,7 @@ INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, con
         }
         for (size_t b = 0; b < n_blocks; ++b, xb += x->tile) {
             const rwkv_block16 block = rwkv_block16_at(type, base, b);
+            if (first == 0) rwkv_prefetch_head(type, &block, b);
             for (size_t h = 0; h < together; ++h) {
                 add_block(type, &block, first + h, xb, n_rows, sum[h]);
             }
@@ -307,7 +386,8 @@ INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, con
 
 typedef __m256i bytes;
 typedef __m256i dots; /* in int32, or, for 4-bit codes, two int16 for each output, which hold the
-                       * sums of a block: see add_block */
+                       * sums of a block: see block_sums */
+typedef __m256i ints;
 enum { BYTES = 32 };
 
 INLINE bytes load_bytes(const uint8_t* p) { return _mm256_loadu_si256((const __m256i*)p); }
@@ -335,26 +415,40 @@ INLINE uint32_t not_zero(const int8_t* q) {
     return ~(uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(v, _mm256_setzero_si256()));
 }
 
-INLINE int in_int16(rwkv_type type) { return type == RWKV_TYPE_Q4_0 || type == RWKV_TYPE_Q4_1; }
-INLINE dots begin_dots(rwkv_type type, const rwkv_q8* x) {
+INLINE bytes two_bits(const uint8_t* p, size_t part, int high) {
+    return upper_bits(load_bytes(p), 2 * (int)part + high);
+}
+INLINE bytes numbers(rwkv_type type, bytes code) {
+    return type == RWKV_TYPE_IQ4_NL ? look_up(code) : code;
+}
+
+INLINE int in_int16(rwkv_type type) {
+    return rwkv_block_type_of(type)->code_bits == 4 && !rwkv_is_signed(type);
+}
+INLINE dots begin_dots(rwkv_type type, const rwkv_q8* x, int half) {
+    if (type == RWKV_TYPE_Q6_K) return _mm256_set1_epi32(4 * x->minus_8_sums[half]);
     return in_int16(type) ? _mm256_setzero_si256() : offset_of(type, x);
 }
 INLINE dots add_dots(rwkv_type type, dots sum, bytes code, int32_t q) {
     const __m256i xq = _mm256_set1_epi32(q);
-    const __m256i pairs = type == RWKV_TYPE_Q8_0 ? _mm256_maddubs_epi16(_mm256_abs_epi8(code),
-                                                                        _mm256_sign_epi8(xq, code))
-                                                 : _mm256_maddubs_epi16(code, xq);
+    const __m256i pairs = rwkv_is_signed(type) ? _mm256_maddubs_epi16(_mm256_abs_epi8(code),
+                                                                      _mm256_sign_epi8(xq, code))
+                                               : _mm256_maddubs_epi16(code, xq);
     if (in_int16(type)) return _mm256_add_epi16(sum, pairs);
     return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
-INLINE __m256i end_dots(rwkv_type type, dots sum, const rwkv_q8* x) {
+INLINE ints end_dots(rwkv_type type, dots sum, const rwkv_q8* x) {
     if (!in_int16(type)) return sum;
     return _mm256_add_epi32(_mm256_madd_epi16(sum, _mm256_set1_epi16(1)), offset_of(type, x));
 }
-INLINE vec vload_fp16(const uint8_t* p) {
-    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p));
+INLINE ints scaled(ints sum, const uint8_t* s, int half) {
+    const __m256i both = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)s));
+    const __m256i one = _mm256_srai_epi32(half == 0 ? _mm256_slli_epi32(both, 16) : both, 16);
+    return _mm256_mullo_epi32(sum, one);
 }
-INLINE vec vfrom_int32(__m256i v) { return _mm256_cvtepi32_ps(v); }
+INLINE ints zero_ints(void) { return _mm256_setzero_si256(); }
+INLINE ints add_ints(ints a, ints b) { return _mm256_add_epi32(a, b); }
+INLINE vec vfrom_int32(ints v) { return _mm256_cvtepi32_ps(v); }
 
 #include "columns_matmul.h"
 

@@ -2,7 +2,7 @@
 #include <immintrin.h>
 #include <math.h>
 
-#include "kernels.h"
+#include "packing.h"
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -119,10 +119,10 @@ INLINE void quantize_one(const float* x, rwkv_q8* y) {
     const __m512i high = _mm512_maskz_mov_epi32(usable, codes(x + 16, _mm512_set1_ps(id)));
     _mm_storeu_si128((__m128i*)y->q, _mm512_cvtepi32_epi8(low));
     _mm_storeu_si128((__m128i*)(y->q + 16), _mm512_cvtepi32_epi8(high));
-    rwkv_q8_end(_mm512_reduce_add_epi32(_mm512_add_epi32(low, high)), y);
+    rwkv_q8_end(_mm512_reduce_add_epi32(low), _mm512_reduce_add_epi32(high), y);
 }
 
-/* Four blocks; the same as rwkv_q8_begin and rwkv_q8_end in four lanes. */
+/* Four blocks; the same as rwkv_q8_begin in four lanes. */
 INLINE void quantize_four(const float* x, rwkv_q8* y, size_t stride) {
     __m512i v[4];
     for (int b = 0; b < 4; ++b) v[b] = magnitudes(x + RWKV_BLOCK * b);
@@ -141,30 +141,30 @@ INLINE void quantize_four(const float* x, rwkv_q8* y, size_t stride) {
     /* Packing leaves, in each 128-bit lane, 4 codes of a block's low half, of its high half, then
      * the same of the next block. */
     const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    __m512i sums[2][4]; /* of the first and the last 16 of each block */
     for (int b = 0; b < 4; b += 2) {
         __m512i pairs[2];
         for (int i = 0; i < 2; ++i) {
             const float* xi = x + RWKV_BLOCK * (b + i);
             const __m512i low = codes(xi, _mm512_set1_ps(ids[b + i]));
             const __m512i high = codes(xi + 16, _mm512_set1_ps(ids[b + i]));
-            v[b + i] = _mm512_add_epi32(low, high);
+            sums[0][b + i] = low;
+            sums[1][b + i] = high;
             pairs[i] = _mm512_packs_epi32(low, high);
         }
         const __m512i q = _mm512_permutexvar_epi32(order, _mm512_packs_epi16(pairs[0], pairs[1]));
         _mm256_storeu_si256((__m256i*)y[b * stride].q, _mm512_castsi512_si256(q));
         _mm256_storeu_si256((__m256i*)y[(b + 1) * stride].q, _mm512_extracti64x4_epi64(q, 1));
     }
-    const __m128i sum = sum_of_each(v);
     float ds[4];
-    float ss[4];
-    int32_t minus_8_sums[4];
+    int32_t first[4];
+    int32_t last[4];
     _mm_storeu_ps(ds, d);
-    _mm_storeu_ps(ss, _mm_mul_ps(d, _mm_cvtepi32_ps(sum)));
-    _mm_storeu_si128((__m128i*)minus_8_sums, _mm_mullo_epi32(sum, _mm_set1_epi32(-8)));
+    _mm_storeu_si128((__m128i*)first, sum_of_each(sums[0]));
+    _mm_storeu_si128((__m128i*)last, sum_of_each(sums[1]));
     for (int b = 0; b < 4; ++b) {
         y[b * stride].d = ds[b];
-        y[b * stride].s = ss[b];
-        y[b * stride].minus_8_sum = minus_8_sums[b];
+        rwkv_q8_end(first[b], last[b], y + b * stride);
     }
 }
 
@@ -180,11 +180,18 @@ static void quantize(const float* x, size_t n, rwkv_q8* y, size_t stride) {
 /* Rows of activations that share one pass over a panel. */
 enum { TILE = 4 };
 
-/* fp32 or fp16 panel times n_rows (<= TILE) rows. Each sum is that of four: columns 4 i, 4 i + 1,
+INLINE __m512 load_values(rwkv_type type, const uint8_t* p) {
+    if (type == RWKV_TYPE_FP32) return _mm512_loadu_ps(p);
+    const __m256i v = _mm256_loadu_si256((const __m256i*)p);
+    if (type == RWKV_TYPE_FP16) return _mm512_cvtph_ps(v);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(v), 16)); /* bf16 */
+}
+
+/* A panel of values times n_rows (<= TILE) rows. Each sum is that of four: columns 4 i, 4 i + 1,
  * 4 i + 2, 4 i + 3, and those beyond a multiple of 4 with the first. */
 INLINE void panel_values(rwkv_type type, const rwkv_matrix* w, size_t panel, const rwkv_rows* x,
                          size_t row, size_t n_rows, float* y, size_t ldy) {
-    const size_t size = type == RWKV_TYPE_FP32 ? 4 : 2;
+    const size_t size = rwkv_block_bytes(type);
     const uint8_t* p = (const uint8_t*)w->data + panel * RWKV_PANEL * w->n_in * size;
     __m512 sum[TILE][4];
     for (size_t i = 0; i < n_rows; ++i) {
@@ -194,9 +201,7 @@ INLINE void panel_values(rwkv_type type, const rwkv_matrix* w, size_t panel, con
     for (; c + 4 <= w->n_in; c += 4) {
         for (size_t k = 0; k < 4; ++k, p += RWKV_PANEL * size) {
             rwkv_prefetch(p);
-            const __m512 wc = type == RWKV_TYPE_FP32
-                                  ? _mm512_loadu_ps(p)
-                                  : _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p));
+            const __m512 wc = load_values(type, p);
             UNROLL
             for (size_t i = 0; i < n_rows; ++i) {
                 const __m512 xc = _mm512_set1_ps(x->x[(row + i) * x->ld + c + k]);
@@ -205,9 +210,7 @@ INLINE void panel_values(rwkv_type type, const rwkv_matrix* w, size_t panel, con
         }
     }
     for (; c < w->n_in; ++c, p += RWKV_PANEL * size) {
-        const __m512 wc = type == RWKV_TYPE_FP32
-                              ? _mm512_loadu_ps(p)
-                              : _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p));
+        const __m512 wc = load_values(type, p);
         UNROLL
         for (size_t i = 0; i < n_rows; ++i) {
             const __m512 xc = _mm512_set1_ps(x->x[(row + i) * x->ld + c]);
@@ -230,75 +233,80 @@ INLINE __m512i offset_of(rwkv_type type, const rwkv_q8* x) {
                                     : _mm512_setzero_si512();
 }
 
-/* Quantised panel times n_rows (<= TILE) rows. As in avx2.c, the products of a block's groups are
- * added in int16 where they fit:
+#include "avx512_codes.h"
+
+/* The sums of a block of q6_K, each half's times its s; see scaled_sums in avx2.c. */
+INLINE __m512i scaled_sums(const __m512i code[8], const uint8_t* s, const rwkv_q8* x) {
+    const __m512i both = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i*)s));
+    const __m512i half_s[2] = {
+        _mm512_or_si512(_mm512_slli_epi32(both, 16),
+                        _mm512_and_si512(both, _mm512_set1_epi32(0xffff))),
+        _mm512_or_si512(_mm512_srli_epi32(both, 16),
+                        _mm512_andnot_si512(_mm512_set1_epi32(0xffff), both))};
+    int32_t minus_8_sums;
+    memcpy(&minus_8_sums, x->minus_8_sums, sizeof minus_8_sums);
+    const __m512i offset = _mm512_madd_epi16(both, _mm512_set1_epi32(minus_8_sums));
+    __m512i isum = _mm512_slli_epi32(offset, 2);
+    for (int g = 0; g < 8; g += 2) {
+        const __m512i pairs =
+            _mm512_add_epi16(_mm512_maddubs_epi16(code[g], broadcast(x->q + 4 * g)),
+                             _mm512_maddubs_epi16(code[g + 1], broadcast(x->q + 4 * g + 4)));
+        isum = _mm512_add_epi32(isum, _mm512_madd_epi16(pairs, half_s[g / 4]));
+    }
+    return isum;
+}
+
+/* The sums of a block of other types. As in avx2.c, the products of a block's groups are added in
+ * int16 where they fit:
  *     4-bit codes   8 groups x 2 x 15 x 127 = 30480
  *     5-bit codes   4 groups x 2 x 31 x 127 = 31496, so they are widened after four groups
- *     q8_0          even and odd columns apart, as int16 times int16 into int32 */
+ *     signed codes  even and odd columns apart, as int16 times int16 into int32 */
+INLINE __m512i block_sums(rwkv_type type, const __m512i code[8], const rwkv_q8* x) {
+    const __m512i ones = _mm512_set1_epi16(1);
+    if (rwkv_is_signed(type)) {
+        __m512i isum = _mm512_setzero_si512();
+        for (int g = 0; g < 8; ++g) {
+            const __m512i xq = broadcast(x->q + 4 * g);
+            const __m512i even =
+                _mm512_madd_epi16(_mm512_srai_epi16(_mm512_slli_epi16(code[g], 8), 8),
+                                  _mm512_srai_epi16(_mm512_slli_epi16(xq, 8), 8));
+            const __m512i odd =
+                _mm512_madd_epi16(_mm512_srai_epi16(code[g], 8), _mm512_srai_epi16(xq, 8));
+            isum = _mm512_add_epi32(isum, _mm512_add_epi32(even, odd));
+        }
+        return isum;
+    }
+    __m512i pairs[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
+    for (int g = 0; g < 8; ++g) {
+        const __m512i products = _mm512_maddubs_epi16(code[g], broadcast(x->q + 4 * g));
+        pairs[g / 4] = _mm512_add_epi16(pairs[g / 4], products);
+    }
+    const __m512i isum =
+        rwkv_high_bits(type) != 0
+            ? _mm512_add_epi32(_mm512_madd_epi16(pairs[0], ones), _mm512_madd_epi16(pairs[1], ones))
+            : _mm512_madd_epi16(_mm512_add_epi16(pairs[0], pairs[1]), ones);
+    return _mm512_add_epi32(isum, offset_of(type, x));
+}
+
+/* Quantised panel times n_rows (<= TILE) rows. */
 INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, const rwkv_rows* x,
                          size_t row, size_t n_rows, float* y, size_t ldy) {
-    const int is_q8 = type == RWKV_TYPE_Q8_0;
     const uint8_t* base = rwkv_panel16_at(type, w, panel);
     const size_t n_blocks = w->n_in / RWKV_BLOCK;
-    const __m512i low = _mm512_set1_epi8(15);
-    const __m512i ones = _mm512_set1_epi16(1);
-
     __m512 sum[TILE];
     for (size_t i = 0; i < n_rows; ++i) sum[i] = _mm512_setzero_ps();
     const rwkv_q8* xb = rwkv_q8_row(x, row);
     for (size_t b = 0; b < n_blocks; ++b, xb += x->tile) {
         const rwkv_block16 block = rwkv_block16_at(type, base, b);
         __m512i code[8];
-        for (int g = 0; g < (is_q8 ? 8 : 4); ++g) {
-            const uint8_t* p = block.codes + 64 * g;
-            const __m512i bytes = _mm512_loadu_si512(p);
-            rwkv_prefetch(p);
-            if (is_q8) {
-                code[g] = bytes;
-            } else {
-                code[g] = _mm512_and_si512(bytes, low);
-                code[g + 4] = _mm512_and_si512(_mm512_srli_epi16(bytes, 4), low);
-            }
-        }
-        if (rwkv_has_fifth(type)) {
-            for (int g = 0; g < 8; ++g) {
-                __mmask64 bits;
-                memcpy(&bits, block.fifth + 8 * g, sizeof bits);
-                code[g] = _mm512_mask_add_epi8(code[g], bits, code[g], _mm512_set1_epi8(16));
-            }
-        }
-        const __m512 dw = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(block.d)));
-        const __m512 mw = rwkv_has_m(type)
-                              ? _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(block.m)))
-                              : _mm512_setzero_ps();
+        rwkv_prefetch_head(type, &block, b);
+        unpack_codes(type, &block, code);
+        const __m512 dw = load_d(type, block.d, block.s, 0);
+        const __m512 mw = load_m(type, block.m, block.t, 0);
         UNROLL
         for (size_t i = 0; i < n_rows; ++i) {
-            const uint8_t* q = (const uint8_t*)xb[i].q;
-            __m512i isum;
-            if (is_q8) {
-                isum = _mm512_setzero_si512();
-                for (int g = 0; g < 8; ++g) {
-                    const __m512i xq = _mm512_set1_epi32((int32_t)rwkv_load_u32(q + 4 * g));
-                    const __m512i even =
-                        _mm512_madd_epi16(_mm512_srai_epi16(_mm512_slli_epi16(code[g], 8), 8),
-                                          _mm512_srai_epi16(_mm512_slli_epi16(xq, 8), 8));
-                    const __m512i odd =
-                        _mm512_madd_epi16(_mm512_srai_epi16(code[g], 8), _mm512_srai_epi16(xq, 8));
-                    isum = _mm512_add_epi32(isum, _mm512_add_epi32(even, odd));
-                }
-            } else {
-                __m512i pairs[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
-                for (int g = 0; g < 8; ++g) {
-                    const __m512i xq = _mm512_set1_epi32((int32_t)rwkv_load_u32(q + 4 * g));
-                    pairs[g / 4] =
-                        _mm512_add_epi16(pairs[g / 4], _mm512_maddubs_epi16(code[g], xq));
-                }
-                isum = rwkv_has_fifth(type)
-                           ? _mm512_add_epi32(_mm512_madd_epi16(pairs[0], ones),
-                                              _mm512_madd_epi16(pairs[1], ones))
-                           : _mm512_madd_epi16(_mm512_add_epi16(pairs[0], pairs[1]), ones);
-                isum = _mm512_add_epi32(isum, offset_of(type, &xb[i]));
-            }
+            const __m512i isum = type == RWKV_TYPE_Q6_K ? scaled_sums(code, block.s, &xb[i])
+                                                        : block_sums(type, code, &xb[i]);
             const __m512 dx = _mm512_set1_ps(xb[i].d);
             sum[i] = _mm512_fmadd_ps(_mm512_mul_ps(dw, dx), _mm512_cvtepi32_ps(isum), sum[i]);
             if (rwkv_has_m(type)) sum[i] = _mm512_fmadd_ps(mw, _mm512_set1_ps(xb[i].s), sum[i]);

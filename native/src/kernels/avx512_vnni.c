@@ -2,7 +2,7 @@
  * ones and adds them, four by four, to 16 int32: a group of panel16 in one instruction. */
 #include <immintrin.h>
 
-#include "kernels.h"
+#include "packing.h"
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -13,23 +13,56 @@
  * codes and what else is at hand fill the 32 registers. */
 enum { TILE = 16 };
 
+#include "avx512_codes.h"
+
 /* What makes of a block's product with unsigned codes that with signed ones: the codes of q4_0 and
- * q5_0 stand for 8 and 16 less, and q8_0's signed bytes become unsigned by adding 128. */
+ * q5_0 stand for 8 and 16 less, and signed bytes become unsigned by adding 128. */
 INLINE __m512i offset_of(rwkv_type type, const rwkv_q8* x) {
     const __m512i minus_8_sum = _mm512_set1_epi32(x->minus_8_sum);
     return type == RWKV_TYPE_Q4_0   ? minus_8_sum
            : type == RWKV_TYPE_Q5_0 ? _mm512_slli_epi32(minus_8_sum, 1)
-           : type == RWKV_TYPE_Q8_0 ? _mm512_slli_epi32(minus_8_sum, 4)
+           : rwkv_is_signed(type)   ? _mm512_slli_epi32(minus_8_sum, 4)
                                     : _mm512_setzero_si512();
+}
+
+/* The same for half a block of q6_K, whose codes stand for 32 less. */
+INLINE __m512i offset_of_half(const rwkv_q8* x, int half) {
+    return _mm512_set1_epi32(4 * x->minus_8_sums[half]);
+}
+
+INLINE __m512i to_unsigned(rwkv_type type, __m512i code) {
+    return rwkv_is_signed(type) ? _mm512_xor_si512(code, _mm512_set1_epi8(-128)) : code;
+}
+
+/* The sums of a block, as floats; `s` holds those of each half of q6_K. Of q6_K, all numbers but
+ * the result's factors are below 2^24: nothing is rounded. Two chains, since each instruction waits
+ * for the one before in its chain. */
+INLINE __m512 block_sums(rwkv_type type, const __m512i code[8], const __m512 s[2],
+                         const rwkv_q8* x) {
+    if (type == RWKV_TYPE_Q6_K) {
+        __m512i first = offset_of_half(x, 0);
+        __m512i last = offset_of_half(x, 1);
+        for (int g = 0; g < 4; ++g) {
+            first = _mm512_dpbusd_epi32(first, code[g], broadcast(x->q + 4 * g));
+            last = _mm512_dpbusd_epi32(last, code[g + 4], broadcast(x->q + 4 * g + 16));
+        }
+        const __m512 times_s = _mm512_mul_ps(_mm512_cvtepi32_ps(first), s[0]);
+        return _mm512_fmadd_ps(_mm512_cvtepi32_ps(last), s[1], times_s);
+    }
+    __m512i even = offset_of(type, x);
+    __m512i odd = _mm512_setzero_si512();
+    for (int g = 0; g < 8; g += 2) {
+        even = _mm512_dpbusd_epi32(even, code[g], broadcast(x->q + 4 * g));
+        odd = _mm512_dpbusd_epi32(odd, code[g + 1], broadcast(x->q + 4 * g + 4));
+    }
+    return _mm512_cvtepi32_ps(_mm512_add_epi32(even, odd));
 }
 
 /* A panel times n_rows (<= TILE) rows. */
 INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, const rwkv_rows* x,
                          size_t row, size_t n_rows, float* y, size_t ldy) {
-    const int is_q8 = type == RWKV_TYPE_Q8_0;
     const uint8_t* base = rwkv_panel16_at(type, w, panel);
     const size_t n_blocks = w->n_in / RWKV_BLOCK;
-    const __m512i low = _mm512_set1_epi8(15);
 
     __m512 sum[TILE];
     for (size_t i = 0; i < n_rows; ++i) sum[i] = _mm512_setzero_ps();
@@ -37,43 +70,20 @@ INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, con
     for (size_t b = 0; b < n_blocks; ++b, xb += x->tile) {
         const rwkv_block16 block = rwkv_block16_at(type, base, b);
         __m512i code[8];
-        for (int g = 0; g < (is_q8 ? 8 : 4); ++g) {
-            const uint8_t* p = block.codes + 64 * g;
-            const __m512i bytes = _mm512_loadu_si512(p);
-            rwkv_prefetch(p);
-            if (is_q8) {
-                code[g] = _mm512_xor_si512(bytes, _mm512_set1_epi8(-128));
-            } else {
-                code[g] = _mm512_and_si512(bytes, low);
-                code[g + 4] = _mm512_and_si512(_mm512_srli_epi16(bytes, 4), low);
-            }
+        rwkv_prefetch_head(type, &block, b);
+        unpack_codes(type, &block, code);
+        for (int g = 0; g < 8; ++g) code[g] = to_unsigned(type, code[g]);
+        const __m512 dw = load_d(type, block.d, block.s, 0);
+        const __m512 mw = load_m(type, block.m, block.t, 0);
+        __m512 s[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+        for (int half = 0; type == RWKV_TYPE_Q6_K && half < 2; ++half) {
+            s[half] = _mm512_cvtepi32_ps(load_s(block.s, half));
         }
-        if (rwkv_has_fifth(type)) {
-            for (int g = 0; g < 8; ++g) {
-                __mmask64 bits;
-                memcpy(&bits, block.fifth + 8 * g, sizeof bits);
-                code[g] = _mm512_mask_add_epi8(code[g], bits, code[g], _mm512_set1_epi8(16));
-            }
-        }
-        const __m512 dw = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(block.d)));
-        const __m512 mw = rwkv_has_m(type)
-                              ? _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(block.m)))
-                              : _mm512_setzero_ps();
         UNROLL
         for (size_t i = 0; i < n_rows; ++i) {
-            const uint8_t* q = (const uint8_t*)xb[i].q;
-            /* Two chains, since each instruction waits for the one before in its chain. */
-            __m512i isum = offset_of(type, &xb[i]);
-            __m512i odd = _mm512_setzero_si512();
-            for (int g = 0; g < 8; g += 2) {
-                const __m512i xq0 = _mm512_set1_epi32((int32_t)rwkv_load_u32(q + 4 * g));
-                const __m512i xq1 = _mm512_set1_epi32((int32_t)rwkv_load_u32(q + 4 * g + 4));
-                isum = _mm512_dpbusd_epi32(isum, code[g], xq0);
-                odd = _mm512_dpbusd_epi32(odd, code[g + 1], xq1);
-            }
-            isum = _mm512_add_epi32(isum, odd);
+            const __m512 isum = block_sums(type, code, s, &xb[i]);
             const __m512 dx = _mm512_set1_ps(xb[i].d);
-            sum[i] = _mm512_fmadd_ps(_mm512_mul_ps(dw, dx), _mm512_cvtepi32_ps(isum), sum[i]);
+            sum[i] = _mm512_fmadd_ps(_mm512_mul_ps(dw, dx), isum, sum[i]);
             if (rwkv_has_m(type)) sum[i] = _mm512_fmadd_ps(mw, _mm512_set1_ps(xb[i].s), sum[i]);
         }
     }
@@ -91,6 +101,7 @@ INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, con
 
 typedef __m512i bytes;
 typedef __m512i dots;
+typedef __m512i ints;
 typedef __m512 vec;
 enum { BYTES = 64 };
 
@@ -124,14 +135,32 @@ INLINE uint32_t not_zero(const int8_t* q) {
     return _mm256_test_epi8_mask(v, v);
 }
 
-INLINE dots begin_dots(rwkv_type type, const rwkv_q8* x) { return offset_of(type, x); }
+/* The bytes of the outputs' lower and upper halves have their bits in the lower and the upper four
+ * of each byte. */
+INLINE bytes two_bits(const uint8_t* p, size_t part, int high) {
+    (void)part; /* there is one */
+    const __m512i v = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i*)p));
+    return _mm512_mask_blend_epi64(0xf0, upper_bits(v, high), upper_bits(v, 2 + high));
+}
+INLINE bytes numbers(rwkv_type type, bytes code) {
+    return to_unsigned(type, type == RWKV_TYPE_IQ4_NL ? look_up(code) : code);
+}
+
+INLINE dots begin_dots(rwkv_type type, const rwkv_q8* x, int half) {
+    return type == RWKV_TYPE_Q6_K ? offset_of_half(x, half) : offset_of(type, x);
+}
 INLINE dots add_dots(rwkv_type type, dots sum, bytes code, int32_t q) {
-    if (type == RWKV_TYPE_Q8_0) code = _mm512_xor_si512(code, _mm512_set1_epi8(-128));
+    (void)type;
     return _mm512_dpbusd_epi32(sum, code, _mm512_set1_epi32(q));
 }
-INLINE __m512i end_dots(rwkv_type type, dots sum, const rwkv_q8* x) {
+INLINE ints end_dots(rwkv_type type, dots sum, const rwkv_q8* x) {
     (void)type, (void)x;
     return sum;
+}
+INLINE ints zero_ints(void) { return _mm512_setzero_si512(); }
+INLINE ints add_ints(ints a, ints b) { return _mm512_add_epi32(a, b); }
+INLINE ints scaled(ints sum, const uint8_t* s, int half) {
+    return _mm512_mullo_epi32(sum, load_s(s, half));
 }
 INLINE vec vload(const float* p, size_t n) {
     (void)n; /* 16 */
@@ -144,10 +173,7 @@ INLINE void vstore(float* p, size_t n, vec v) {
 INLINE vec vset1(float s) { return _mm512_set1_ps(s); }
 INLINE vec vmul(vec a, vec b) { return _mm512_mul_ps(a, b); }
 INLINE vec vfma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
-INLINE vec vload_fp16(const uint8_t* p) {
-    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p));
-}
-INLINE vec vfrom_int32(__m512i v) { return _mm512_cvtepi32_ps(v); }
+INLINE vec vfrom_int32(ints v) { return _mm512_cvtepi32_ps(v); }
 
 #include "columns_matmul.h"
 

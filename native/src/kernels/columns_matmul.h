@@ -1,4 +1,4 @@
-/* columns_matmul.h: the products of matrices by columns (see kernels.h), written once for all
+/* columns_matmul.h: the products of matrices by columns (see packing.h), written once for all
  * vector levels. A level's file defines, then includes this file:
  *
  *     bytes, BYTES              a vector of bytes, and how many: 32 or 64
@@ -8,12 +8,19 @@
  *     zip8, zip16               bytes, or pairs of bytes, of a and b in turns, from the lower or
  *                               the upper half of each 16 bytes: (a, b, upper)
  *     fifth_bits, store_fifth   BYTES bits -> bytes of 16 or 0; bit 4 of each byte -> BYTES bits
+ *     two_bits                  an input's upper bits of q6_K -> bytes of 0, 16, 32 or 48 for the
+ *                               low or the high halves of its codes of a part: (p, part, high)
+ *     numbers                   codes as add_dots takes them: (type, codes)
  *     not_zero                  32 bytes -> as many bits
  *     dots                      a block's sums for BYTES / 4 outputs, in a form of the level's own
- *     begin_dots, add_dots      before any input; four more of them, whose codes lie side by side
- * for each output end_dots                  the sums with signed codes, in int32 vec, vload,
- * vstore, vset1, vmul, vfma    BYTES / 4 floats, as in vector_kernels.h vload_fp16, vfrom_int32 as
- * many fp16, or int32, as floats */
+ *     begin_dots                before any input: (type, x, half), half of q6_K's block
+ *     add_dots                  four more inputs, whose codes lie side by side for each output
+ *     end_dots                  the sums with signed codes, as
+ *     ints, zero_ints, add_ints, scaled
+ *                               BYTES / 4 int32; zeros; a + b; times the first or second of each
+ * output's two s: (sums, s, half) vec, vload, vstore, vset1, vmul, vfma BYTES / 4 floats, as in
+ * vector_kernels.h vfrom_int32               ints as floats load_d, load_m            d_w and m_w
+ * of a block, for the outputs from o on: (type, d, s, o), (type, m, t, o) */
 
 enum {
     PARTS = 64 / BYTES,   /* vectors that hold an input's 64 bytes */
@@ -49,14 +56,18 @@ INLINE void codes_of_four(rwkv_type type, const rwkv_columns_block* block, const
         } else {
             low[k] = load_bytes(block->codes + 64 * input[k] + BYTES * part);
         }
-        if (rwkv_has_fifth(type)) {
-            const uint8_t* bits = block->fifth + 16 * input[k] + BYTES / 8 * part;
+        if (rwkv_high_bits(type) == 1) {
+            const uint8_t* bits = block->high + 16 * input[k] + BYTES / 8 * part;
             high[k] = or_bytes(high_halves(low[k]), fifth_bits(bits + 8));
             low[k] = or_bytes(low_halves(low[k]), fifth_bits(bits));
+        } else if (rwkv_high_bits(type) == 2) {
+            const uint8_t* bits = block->high + 32 * input[k];
+            high[k] = or_bytes(high_halves(low[k]), two_bits(bits, part, 1));
+            low[k] = or_bytes(low_halves(low[k]), two_bits(bits, part, 0));
         }
     }
     zip_four(low, code);
-    if (type == RWKV_TYPE_Q8_0 || rwkv_has_fifth(type)) {
+    if (type == RWKV_TYPE_Q8_0 || rwkv_high_bits(type) != 0) {
         zip_four(high, code + 4);
         return;
     }
@@ -87,88 +98,109 @@ INLINE int32_t take_four(uint32_t* set, const int8_t* q, size_t input[4]) {
     return (int32_t)four;
 }
 
-/* sum + (d_w d_x) isum (+ m_w s_x) of a block, for the outputs from o on, in the order of matmul.
- */
-INLINE vec add_block_sum(rwkv_type type, vec sum, vec dw, vec mw, const rwkv_q8* x, dots isum) {
+/* q6_K sums the halves of a block apart. */
+INLINE int n_halves(rwkv_type type) { return rwkv_block_type_of(type)->n_scales == 2 ? 2 : 1; }
+
+/* The sums of a block, of which these are those of one half, and those of the halves before. */
+INLINE ints add_half(rwkv_type type, ints before, dots half_sums, const rwkv_q8* x,
+                     const rwkv_columns_block* block, size_t o, int half) {
+    const ints sums = end_dots(type, half_sums, x);
+    if (n_halves(type) == 1) return sums;
+    return add_ints(before, scaled(sums, block->s + 2 * o, half));
+}
+
+/* sum + (d_w d_x) isum (+ m_w s_x) of a block, in the order of matmul. */
+INLINE vec add_block_sum(rwkv_type type, vec sum, vec dw, vec mw, const rwkv_q8* x, ints isum) {
     const vec d = vmul(dw, vset1(x->d));
-    sum = vfma(d, vfrom_int32(end_dots(type, isum, x)), sum);
+    sum = vfma(d, vfrom_int32(isum), sum);
     return rwkv_has_m(type) ? vfma(mw, vset1(x->s), sum) : sum;
 }
 
-INLINE vec block_m(rwkv_type type, const rwkv_columns_block* block, size_t o) {
-    return rwkv_has_m(type) ? vload_fp16(block->m + 2 * o) : vset1(0.0f);
-}
-
-INLINE void fetch_all(const uint8_t* block, size_t size) {
-    for (size_t i = 0; i < size; i += LINE) rwkv_prefetch(block + i);
+INLINE void fetch_all(const rwkv_columns_block* block) {
+    for (const uint8_t* p = block->begin; p < block->end; p += LINE) rwkv_prefetch(p);
 }
 
 /* Asks for what a block needs: all that comes before its codes, and the codes of the inputs that
  * are not zero. */
-INLINE void fetch_active(rwkv_type type, const uint8_t* block, const rwkv_q8* x) {
+INLINE void fetch_active(rwkv_type type, const rwkv_columns_block* block, const rwkv_q8* x) {
     const size_t input_bytes = type == RWKV_TYPE_Q8_0 ? 128 : 64;
-    const uint8_t* codes = rwkv_columns_block_at(type, block).codes;
-    for (const uint8_t* p = block; p < codes; p += LINE) __builtin_prefetch(p, 0, 3);
+    for (const uint8_t* p = block->begin; p < block->codes; p += LINE) __builtin_prefetch(p, 0, 3);
     for (uint32_t set = not_zero(x->q); set != 0; set &= set - 1) {
-        const uint8_t* p = codes + (size_t)__builtin_ctz(set) * input_bytes;
-        __builtin_prefetch(p, 0, 3);
-        if (input_bytes > LINE) __builtin_prefetch(p + LINE, 0, 3);
+        const uint8_t* code = block->codes + (size_t)__builtin_ctz(set) * input_bytes;
+        for (size_t i = 0; i < input_bytes; i += LINE) __builtin_prefetch(code + i, 0, 3);
     }
 }
 
 /* The blocks that a row meets, fetched some way ahead of their use: those of a panel, then those of
  * the next, which is the thread's next unless another has taken it, up to the matrix's end. */
 typedef struct fetcher {
-    const uint8_t* block;
-    const uint8_t* end;
+    const rwkv_matrix* w;
+    size_t panel;
+    size_t b; /* of the panel */
     const rwkv_q8* first;
     size_t stride;
     size_t n_blocks;
-    size_t b; /* block's place in its panel */
 } fetcher;
 
 INLINE void fetch_next(rwkv_type type, fetcher* f) {
-    if (f->block == f->end) return;
-    fetch_active(type, f->block, f->first + f->b * f->stride);
-    f->block += rwkv_columns_block_bytes(type);
-    f->b = f->b + 1 < f->n_blocks ? f->b + 1 : 0;
+    if (f->panel == f->w->n_out / RWKV_COLUMN) return;
+    const uint8_t* panel = rwkv_columns_at(f->w, f->panel);
+    const rwkv_columns_block block = rwkv_columns_block_at(type, panel, f->b);
+    fetch_active(type, &block, f->first + f->b * f->stride);
+    if (++f->b == f->n_blocks) {
+        f->b = 0;
+        ++f->panel;
+    }
 }
 
 /* A row, of which all inputs are read, or (skip) those that are not zero. */
 INLINE void columns_row(rwkv_type type, int skip, size_t blocks_ahead, const rwkv_matrix* w,
                         const rwkv_rows* x, size_t row, size_t panel, float* y) {
     const size_t n_blocks = w->n_in / RWKV_BLOCK;
-    const size_t size = rwkv_columns_block_bytes(type);
+    const size_t n_inputs = RWKV_BLOCK / (size_t)n_halves(type);
     const uint8_t* at = rwkv_columns_at(w, panel);
     const rwkv_q8* xb = rwkv_q8_row(x, row);
-    fetcher ahead = {at, rwkv_columns_at(w, w->n_out / RWKV_COLUMN), xb, x->tile, n_blocks, 0};
+    fetcher ahead = {w, panel, 0, xb, x->tile, n_blocks};
     vec sum[PARTS][8];
     for (size_t part = 0; part < PARTS; ++part) {
         for (int s = 0; s < 8; ++s) sum[part][s] = vset1(0.0f);
     }
     for (size_t b = 0; skip && b < blocks_ahead; ++b) fetch_next(type, &ahead);
-    for (size_t b = 0; b < n_blocks; ++b, at += size, xb += x->tile) {
-        const rwkv_columns_block block = rwkv_columns_block_at(type, at);
+    for (size_t b = 0; b < n_blocks; ++b, xb += x->tile) {
+        const rwkv_columns_block block = rwkv_columns_block_at(type, at, b);
         if (skip) {
             fetch_next(type, &ahead);
         } else {
-            fetch_all(at, size);
+            fetch_all(&block);
         }
         for (size_t part = 0; part < PARTS; ++part) {
-            dots isum[8];
-            for (int s = 0; s < 8; ++s) isum[s] = begin_dots(type, xb);
-            uint32_t set = skip ? not_zero(xb->q) : 0;
-            for (size_t j = 0; skip ? set != 0 : j < RWKV_BLOCK; j += 4) {
-                size_t input[4];
-                bytes code[8];
-                const int32_t q = skip ? take_four(&set, xb->q, input) : four_from(j, xb->q, input);
-                codes_of_four(type, &block, input, part, code);
-                for (int s = 0; s < 8; ++s) isum[s] = add_dots(type, isum[s], code[s], q);
+            ints isum[8];
+            for (int s = 0; s < 8; ++s) isum[s] = zero_ints();
+            for (int half = 0; half < n_halves(type); ++half) {
+                dots sums[8];
+                for (int s = 0; s < 8; ++s) sums[s] = begin_dots(type, xb, half);
+                const size_t first = n_inputs * (size_t)half;
+                uint32_t set = skip ? not_zero(xb->q) : 0;
+                if (n_halves(type) == 2) set &= 0xffffu << first;
+                for (size_t j = first; skip ? set != 0 : j < first + n_inputs; j += 4) {
+                    size_t input[4];
+                    bytes code[8];
+                    const int32_t q =
+                        skip ? take_four(&set, xb->q, input) : four_from(j, xb->q, input);
+                    codes_of_four(type, &block, input, part, code);
+                    for (int s = 0; s < 8; ++s) {
+                        sums[s] = add_dots(type, sums[s], numbers(type, code[s]), q);
+                    }
+                }
+                for (size_t s = 0; s < 8; ++s) {
+                    const size_t o = 16 * s + OUTPUTS * part;
+                    isum[s] = add_half(type, isum[s], sums[s], xb, &block, o, half);
+                }
             }
             for (size_t s = 0; s < 8; ++s) {
                 const size_t o = 16 * s + OUTPUTS * part;
-                const vec dw = vload_fp16(block.d + 2 * o);
-                const vec mw = block_m(type, &block, o);
+                const vec dw = load_d(type, block.d, block.s, o);
+                const vec mw = load_m(type, block.m, block.t, o);
                 sum[part][s] = add_block_sum(type, sum[part][s], dw, mw, xb, isum[s]);
             }
         }
@@ -180,23 +212,38 @@ INLINE void columns_row(rwkv_type type, int skip, size_t blocks_ahead, const rwk
     }
 }
 
+/* The sums of a block for a row and outputs whose codes are at hand. */
+INLINE ints sums_of(rwkv_type type, const bytes code[8], const rwkv_q8* x,
+                    const rwkv_columns_block* block, size_t o) {
+    const int groups = 8 / n_halves(type);
+    ints isum = zero_ints();
+    for (int half = 0; half < n_halves(type); ++half) {
+        dots sums = begin_dots(type, x, half);
+        for (int g = groups * half; g < groups * (half + 1); ++g) {
+            const int32_t four = (int32_t)rwkv_load_u32((const uint8_t*)x->q + 4 * g);
+            sums = add_dots(type, sums, code[g], four);
+        }
+        isum = add_half(type, isum, sums, x, block, o, half);
+    }
+    return isum;
+}
+
 /* Rows of a tile: a block's codes are zipped once for all of them, and their sums are in y. */
 INLINE void columns_tile(rwkv_type type, const rwkv_matrix* w, const rwkv_rows* x, size_t row,
                          size_t n_rows, size_t panel, float* y, size_t ldy) {
-    const size_t size = rwkv_columns_block_bytes(type);
     const uint8_t* at = rwkv_columns_at(w, panel);
     const rwkv_q8* xb = rwkv_q8_row(x, row);
     for (size_t i = 0; i < n_rows; ++i) memset(y + i * ldy, 0, RWKV_COLUMN * sizeof *y);
-    for (size_t b = 0; b < w->n_in / RWKV_BLOCK; ++b, at += size, xb += x->tile) {
-        const rwkv_columns_block block = rwkv_columns_block_at(type, at);
-        fetch_all(at, size);
+    for (size_t b = 0; b < w->n_in / RWKV_BLOCK; ++b, xb += x->tile) {
+        const rwkv_columns_block block = rwkv_columns_block_at(type, at, b);
+        fetch_all(&block);
         for (size_t part = 0; part < PARTS; ++part) {
             bytes codes[8][8]; /* of 8 times OUTPUTS outputs and of 8 times four inputs */
             for (size_t g = 0; g < 8; ++g) {
                 const size_t input[4] = {4 * g, 4 * g + 1, 4 * g + 2, 4 * g + 3};
                 bytes code[8];
                 codes_of_four(type, &block, input, part, code);
-                for (int s = 0; s < 8; ++s) codes[s][g] = code[s];
+                for (int s = 0; s < 8; ++s) codes[s][g] = numbers(type, code[s]);
             }
             for (size_t s = 0; s < 8; s += ABREAST) {
                 const size_t o = 16 * s + OUTPUTS * part;
@@ -204,25 +251,16 @@ INLINE void columns_tile(rwkv_type type, const rwkv_matrix* w, const rwkv_rows* 
                 vec mw[ABREAST];
                 bytes code[ABREAST][8];
                 for (size_t a = 0; a < ABREAST; ++a) {
-                    dw[a] = vload_fp16(block.d + 2 * (o + 16 * a));
-                    mw[a] = block_m(type, &block, o + 16 * a);
+                    dw[a] = load_d(type, block.d, block.s, o + 16 * a);
+                    mw[a] = load_m(type, block.m, block.t, o + 16 * a);
                     for (int g = 0; g < 8; ++g) code[a][g] = codes[s + a][g];
                 }
                 for (size_t i = 0; i < n_rows; ++i) {
-                    const uint8_t* q = (const uint8_t*)xb[i].q;
-                    dots isum[ABREAST];
-                    for (int a = 0; a < ABREAST; ++a) isum[a] = begin_dots(type, &xb[i]);
-                    for (int g = 0; g < 8; ++g) {
-                        const int32_t four = (int32_t)rwkv_load_u32(q + 4 * g);
-                        for (int a = 0; a < ABREAST; ++a) {
-                            isum[a] = add_dots(type, isum[a], code[a][g], four);
-                        }
-                    }
                     for (size_t a = 0; a < ABREAST; ++a) {
                         float* to = y + i * ldy + o + 16 * a;
+                        const ints isum = sums_of(type, code[a], &xb[i], &block, o + 16 * a);
                         const vec sum = vload(to, OUTPUTS);
-                        vstore(to, OUTPUTS,
-                               add_block_sum(type, sum, dw[a], mw[a], &xb[i], isum[a]));
+                        vstore(to, OUTPUTS, add_block_sum(type, sum, dw[a], mw[a], &xb[i], isum));
                     }
                 }
             }
@@ -260,14 +298,40 @@ INLINE void columns_rows(rwkv_type type, const rwkv_matrix* w, const rwkv_rows* 
     }
 }
 
+/* The codes of a group of columns and, but for q8_0, of the group 16 columns on, as panel16 has
+ * them. */
+INLINE void store_group(rwkv_type type, const rwkv_block16* block, uint8_t* dst, size_t g,
+                        size_t part, bytes low, bytes high) {
+    uint8_t* codes = dst + (block->codes - dst) + 64 * g + BYTES * part;
+    if (type == RWKV_TYPE_Q8_0) {
+        store_bytes(codes, low);
+        return;
+    }
+    store_bytes(codes, join_halves(low, high));
+    if (rwkv_high_bits(type) == 1) {
+        uint8_t* fifth = dst + (block->high - dst) + 8 * g + BYTES / 8 * part;
+        store_fifth(fifth, low);
+        store_fifth(fifth + 32, high);
+    } else if (rwkv_high_bits(type) == 2) {
+        uint8_t* upper = dst + (block->high - dst) + BYTES * part;
+        uint8_t two[2][BYTES];
+        store_bytes(two[0], high_halves(low));
+        store_bytes(two[1], high_halves(high));
+        for (size_t half = 0; half < 2; ++half, upper += 64) {
+            if (g == 0) memset(upper, 0, BYTES);
+            for (size_t i = 0; i < BYTES; ++i) upper[i] |= (uint8_t)(two[half][i] << 2 * g);
+        }
+    }
+}
+
 INLINE void unpack_panel(rwkv_type type, const rwkv_matrix* w, size_t panel, uint8_t* dst) {
     const int is_q8 = type == RWKV_TYPE_Q8_0;
-    const size_t panel16_bytes = RWKV_PANEL * rwkv_row_bytes(type, w->n_in);
-    const size_t size = rwkv_columns_block_bytes(type);
+    const size_t n_scales = rwkv_block_type_of(type)->n_scales;
+    const size_t panel16_bytes = rwkv_panel16_bytes(type, w->n_in);
     const uint8_t* at = rwkv_columns_at(w, panel);
-    for (size_t b = 0; b < w->n_in / RWKV_BLOCK; ++b, at += size) {
-        const rwkv_columns_block from = rwkv_columns_block_at(type, at);
-        fetch_all(at, size);
+    for (size_t b = 0; b < w->n_in / RWKV_BLOCK; ++b) {
+        const rwkv_columns_block from = rwkv_columns_block_at(type, at, b);
+        fetch_all(&from);
         for (size_t g = 0; g < (is_q8 ? 8 : 4); ++g) {
             const size_t first[4] = {4 * g, 4 * g + 1, 4 * g + 2, 4 * g + 3};
             const size_t second[4] = {4 * g + 16, 4 * g + 17, 4 * g + 18, 4 * g + 19};
@@ -278,56 +342,52 @@ INLINE void unpack_panel(rwkv_type type, const rwkv_matrix* w, size_t panel, uin
                 if (!is_q8) codes_of_four(type, &from, second, part, high);
                 for (size_t s = 0; s < 8; ++s) {
                     const rwkv_block16 block = rwkv_block16_at(type, dst + s * panel16_bytes, b);
-                    uint8_t* codes = dst + (block.codes - dst) + 64 * g + BYTES * part;
-                    store_bytes(codes, is_q8 ? low[s] : join_halves(low[s], high[s]));
-                    if (rwkv_has_fifth(type)) {
-                        uint8_t* fifth = dst + (block.fifth - dst) + 8 * g + BYTES / 8 * part;
-                        store_fifth(fifth, low[s]);
-                        store_fifth(fifth + 32, high[s]);
-                    }
+                    store_group(type, &block, dst, g, part, low[s], is_q8 ? low[s] : high[s]);
                 }
             }
         }
-        for (size_t s = 0; s < 8; ++s) {
-            const rwkv_block16 block = rwkv_block16_at(type, dst + s * panel16_bytes, b);
-            memcpy(dst + (block.d - dst), from.d + 32 * s, 32);
-            if (rwkv_has_m(type)) memcpy(dst + (block.m - dst), from.m + 32 * s, 32);
+        for (size_t p = 0; p < 8; ++p) {
+            const rwkv_block16 block = rwkv_block16_at(type, dst + p * panel16_bytes, b);
+            memcpy(dst + (block.d - dst), from.d + 32 * p, 32);
+            /* Of q6_K: zeros. */
+            if (rwkv_has_m(type) || n_scales != 0)
+                memcpy(dst + (block.m - dst), from.m + 32 * p, 32);
+            memcpy(dst + (block.s - dst), from.s + 16 * n_scales * p, 16 * n_scales);
+            if (n_scales == 1) memcpy(dst + (block.t - dst), from.t + 16 * p, 16);
         }
     }
 }
 
-#define BY_TYPE(f, ...)                     \
-    switch (w->type) {                      \
-        case RWKV_TYPE_Q4_0:                \
-            f(RWKV_TYPE_Q4_0, __VA_ARGS__); \
-            break;                          \
-        case RWKV_TYPE_Q4_1:                \
-            f(RWKV_TYPE_Q4_1, __VA_ARGS__); \
-            break;                          \
-        case RWKV_TYPE_Q5_0:                \
-            f(RWKV_TYPE_Q5_0, __VA_ARGS__); \
-            break;                          \
-        case RWKV_TYPE_Q5_1:                \
-            f(RWKV_TYPE_Q5_1, __VA_ARGS__); \
-            break;                          \
-        default:                            \
-            f(RWKV_TYPE_Q8_0, __VA_ARGS__); \
-            break;                          \
-    }
-
 static void matmul_columns(const rwkv_matrix* w, const rwkv_rows* x, size_t row_begin,
                            size_t row_end, size_t panel, float* y, size_t ldy) {
-    BY_TYPE(columns_rows, w, x, row_begin, row_end, panel, y, ldy)
+    switch (w->type) {
+#define CASE(type)                                                   \
+    case type:                                                       \
+        columns_rows(type, w, x, row_begin, row_end, panel, y, ldy); \
+        break;
+        RWKV_FOR_QUANTISED(CASE)
+#undef CASE
+        default: /* values are not packed by columns */
+            break;
+    }
 }
 
 static void unpack_columns(const rwkv_matrix* w, size_t panel, uint8_t* dst) {
-    BY_TYPE(unpack_panel, w, panel, dst)
+    switch (w->type) {
+#define CASE(type)                         \
+    case type:                             \
+        unpack_panel(type, w, panel, dst); \
+        break;
+        RWKV_FOR_QUANTISED(CASE)
+#undef CASE
+        default:
+            break;
+    }
 }
 
-#undef BY_TYPE
-
 static void use_columns(rwkv_kernels* k) {
-    for (int type = RWKV_TYPE_Q4_0; type <= RWKV_TYPE_Q8_0; ++type) {
+    for (int type = 0; type < RWKV_TYPE_COUNT; ++type) {
+        if (!rwkv_is_quantised((rwkv_type)type)) continue;
         k->matrix[type].pack_columns = rwkv_columns_pack;
         k->matrix[type].matmul_columns = matmul_columns;
         k->matrix[type].unpack_columns = unpack_columns;

@@ -1,9 +1,9 @@
 /* kernels.h: everything that costs time, as one table of function pointers.
  *
  * A level (reference, avx2, ...) is one file that fills in what it does better than the levels
- * below it; registry.cpp holds the list. Kernel files are C, see only this header, keep everything
- * static and export one function, so that no instruction of a level can leak into code that runs
- * without it.
+ * below it; registry.cpp holds the list. Kernel files are C, see only the headers of
+ * this folder, keep everything static and export one function, so that no instruction of a level
+ * can leak into code that runs without it.
  *
  * Promises of every level
  *   - Each element of a result is computed by one thread, from the same operations in the same
@@ -23,24 +23,13 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "block_type.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-/* Types of a matrix's weights. Block layouts: block_types.h and docs/formats.md. */
-typedef enum rwkv_type {
-    RWKV_TYPE_FP32 = 0,
-    RWKV_TYPE_FP16,
-    RWKV_TYPE_Q4_0,
-    RWKV_TYPE_Q4_1,
-    RWKV_TYPE_Q5_0,
-    RWKV_TYPE_Q5_1,
-    RWKV_TYPE_Q8_0,
-    RWKV_TYPE_COUNT
-} rwkv_type;
-
 enum {
-    RWKV_BLOCK = 32,      /* values in a quantised block */
     RWKV_PANEL = 16,      /* rows of a matrix that are packed, and computed, together */
     RWKV_COLUMN = 128,    /* the same in matrices by columns */
     RWKV_TILE = 16,       /* rows of activations that lie together, at most */
@@ -48,21 +37,6 @@ enum {
     RWKV_LANES = 16,      /* widest vector, in floats */
     RWKV_PREFETCH = 4096, /* bytes ahead that weights are fetched: see rwkv_prefetch */
 };
-
-/* Bytes of a block of each type in a file (d, m, fifth bits, codes), and its values. */
-static inline size_t rwkv_block_bytes(rwkv_type type) {
-    static const uint8_t bytes[RWKV_TYPE_COUNT] = {4, 2, 18, 20, 22, 24, 34};
-    return bytes[type];
-}
-
-static inline size_t rwkv_block_values(rwkv_type type) {
-    return type == RWKV_TYPE_FP32 || type == RWKV_TYPE_FP16 ? 1 : RWKV_BLOCK;
-}
-
-/* Bytes of a row of n_in values in a file. */
-static inline size_t rwkv_row_bytes(rwkv_type type, size_t n_in) {
-    return n_in / rwkv_block_values(type) * rwkv_block_bytes(type);
-}
 
 /* A packed matrix: y = W x, W of shape (n_out, n_in). `data` is aligned to 64 bytes. */
 typedef struct rwkv_matrix {
@@ -76,9 +50,10 @@ typedef struct rwkv_matrix {
 /* A block of 32 quantised activations: x ~ d * q. */
 typedef struct rwkv_q8 {
     float d;
-    float s;             /* d * sum of q: what the minimum m of a block of weights is times */
-    int32_t minus_8_sum; /* -8 * sum of q: what makes of a product with unsigned codes that with
-                          * q4_0's, which stand for 8 less */
+    float s;                 /* d * sum of q: what the minimum m of a block of weights is times */
+    int32_t minus_8_sum;     /* -8 * sum of q: what makes of a product with unsigned codes that with
+                              * q4_0's, which stand for 8 less */
+    int16_t minus_8_sums[2]; /* the same of the first 16 and of the last 16 */
     int8_t q[RWKV_BLOCK];
 } rwkv_q8;
 
@@ -120,9 +95,12 @@ typedef struct rwkv_matrix_kernels {
      * [row_begin, row_end) of x and the rows o of W in panels [panel_begin, panel_end). The rows of
      * y are ldy apart; only the elements named are written.
      *
-     * Quantised W:  sum over blocks, in order, of  d_w d_x isum (+ m_w s_x for q4_1, q5_1),
-     *               isum = sum of q_w q_x, exact, in int32; q_w is signed for q4_0 (q - 8),
-     *               q5_0 (q - 16), q8_0. */
+     * Quantised W:  sum over blocks of 32, in order, of  d_w d_x isum  (+ m_w s_x  with a minimum),
+     *               isum = sum of q_w q_x, exact, in int32; q_w is a code less its type's zero, or
+     *               what it stands for in iq4_nl.
+     *     q4_K, q5_K  d_w = d s and m_w = m t, each rounded once
+     *     q6_K        d_w = d;  isum = s_1 (sum over the first 16) + s_2 (over the last 16), below
+     *                 2^24, so that floats hold it as well */
     void (*matmul)(const rwkv_matrix* w, const rwkv_rows* x, size_t row_begin, size_t row_end,
                    size_t panel_begin, size_t panel_end, float* y, size_t ldy);
 
@@ -135,7 +113,7 @@ typedef struct rwkv_matrix_kernels {
     /* Matrices by columns: the same products, to the bit (but for a NaN's), but only the weights of
      * inputs whose q is not 0 are read, if that saves time. NULL where a level has none. n_out is a
      * multiple of RWKV_COLUMN, and panel p holds that many rows, from RWKV_COLUMN p on. A packed
-     * matrix has the size of the file's.
+     * matrix has the size that it has by panels.
      *
      * pack_columns     as `pack`
      * matmul_columns   as `matmul`, of one panel
@@ -257,111 +235,6 @@ typedef struct rwkv_kernels {
                     float high, float* x_out, float* w_out, float sums[2]);
 } rwkv_kernels;
 
-/* ---- packing for vector levels (panel16.c) --------------------------------------------------- */
-
-/* Layout "panel16", for all levels above reference. In a panel the 16 rows are interleaved so that
- * one 512-bit vector (or two of 256, or four of 128) holds the same columns of all 16 rows:
- *     fp32, fp16   column after column, 16 values each
- *     quantised    block after block of 32 columns, each with the parts
- *                    codes   groups of 4 columns, 16 rows x 4 bytes:
- *                      4-bit part: 4 groups of 64 bytes; byte j of a row's 16 holds column j in its
- *                        low and column j + 16 in its high half, as in the file
- *                      8-bit part: 8 groups of 64 bytes
- *                    fifth   (q5) for each of the 8 groups a uint64, whose bit 4 row + c belongs to
- *                      column c of the group; columns 0-15 (low halves) are groups 0-3, columns
- *                      16-31 are groups 4-7
- *                    d, then m (q4_1, q5_1): 16 x fp16
- *                  In odd blocks the codes come last, so that they begin at multiples of 64 bytes
- *                  although d is but 32: in every panel of a matrix whose rows have an even number
- *                  of blocks, else in every other one.
- * A panel is one run of bytes that a product reads from its first to its last, because a core's
- * prefetchers follow one such run at the memory's full rate, but not two that take turns.
- * Rows beyond n_out are zeros. A matrix takes the bytes of its file, rounded up to whole panels. */
-size_t rwkv_panel16_size(rwkv_type type, size_t n_out, size_t n_in);
-void rwkv_panel16_pack(rwkv_type type, const uint8_t* src, size_t n_out, size_t n_in,
-                       size_t panel_begin, size_t panel_end, uint8_t* dst);
-
-static inline int rwkv_has_fifth(rwkv_type type) {
-    return type == RWKV_TYPE_Q5_0 || type == RWKV_TYPE_Q5_1;
-}
-
-static inline int rwkv_has_m(rwkv_type type) {
-    return type == RWKV_TYPE_Q4_1 || type == RWKV_TYPE_Q5_1;
-}
-
-/* Where the parts of a block lie; fifth and m only for types that have them. */
-typedef struct rwkv_block16 {
-    const uint8_t* codes; /* 256 bytes, or 512 for q8_0 */
-    const uint8_t* fifth; /* 64 bytes */
-    const uint8_t* d;     /* 32 bytes */
-    const uint8_t* m;     /* 32 bytes */
-} rwkv_block16;
-
-/* Block b of the panel that begins at `panel`. */
-static inline rwkv_block16 rwkv_block16_at(rwkv_type type, const uint8_t* panel, size_t b) {
-    const size_t size = RWKV_PANEL * rwkv_block_bytes(type);
-    const size_t code_bytes = type == RWKV_TYPE_Q8_0 ? 512 : 256;
-    const size_t odd = b % 2;
-    const uint8_t* block = panel + b * size;
-    rwkv_block16 at;
-    at.codes = block + odd * (size - code_bytes);
-    at.fifth = block + (1 - odd) * code_bytes;
-    at.d = at.fifth + (rwkv_has_fifth(type) ? 64 : 0);
-    at.m = at.d + 32;
-    return at;
-}
-
-/* Panel `panel` of a matrix. */
-static inline const uint8_t* rwkv_panel16_at(rwkv_type type, const rwkv_matrix* w, size_t panel) {
-    return (const uint8_t*)w->data + panel * RWKV_PANEL * rwkv_row_bytes(type, w->n_in);
-}
-
-/* ---- packing by columns (columns.c) -----------------------------------------------------------*/
-
-/* Layout "columns", for vector levels. In the channel mix, relu^2 leaves a value matrix with few
- * inputs that are not zero, so what one input needs lies together, in a cache line or two. A panel
- * is RWKV_COLUMN rows of the matrix: block after block of 32 inputs, each with the parts
- *     d, then m      128 x fp16 each (m: q4_1, q5_1)
- *     fifth          32 inputs x 128 bits (q5)
- *     codes          32 inputs x 128 codes: 64 bytes of nibbles, or 128 bytes (q8_0)
- * Of an input's 64 bytes, byte rwkv_column_byte(o) holds output o < 64 in its low half and output
- * o + 64 in its high half; so do the first and the second 64 bits and, for q8_0, the first and the
- * second 64 bytes. In that order, zipping the bytes of four inputs leaves the four codes of an
- * output side by side and the outputs in sequence, as in panel16, whatever a vector's width. */
-void rwkv_columns_pack(rwkv_type type, const uint8_t* src, size_t n_out, size_t n_in,
-                       size_t panel_begin, size_t panel_end, uint8_t* dst);
-
-/* Zipping bytes, then pairs of them, takes the bytes 4 s .. 4 s + 3 of each 16 to vector s: those
- * are to be the outputs 16 s + 4 l .. 16 s + 4 l + 3 in the l-th 16. */
-static inline size_t rwkv_column_byte(size_t o) { return o % 16 / 4 * 16 + o / 16 * 4 + o % 4; }
-
-/* Where the parts of a block lie; fifth and m only for types that have them. */
-typedef struct rwkv_columns_block {
-    const uint8_t* d;
-    const uint8_t* m;
-    const uint8_t* fifth;
-    const uint8_t* codes;
-} rwkv_columns_block;
-
-static inline size_t rwkv_columns_block_bytes(rwkv_type type) {
-    return RWKV_COLUMN * rwkv_block_bytes(type);
-}
-
-/* The block that begins at `block`. */
-static inline rwkv_columns_block rwkv_columns_block_at(rwkv_type type, const uint8_t* block) {
-    rwkv_columns_block at;
-    at.d = block;
-    at.m = at.d + 2 * RWKV_COLUMN;
-    at.fifth = at.m + (rwkv_has_m(type) ? 2 * RWKV_COLUMN : 0);
-    at.codes = at.fifth + (rwkv_has_fifth(type) ? RWKV_BLOCK * RWKV_COLUMN / 8 : 0);
-    return at;
-}
-
-/* Panel `panel` of a matrix. */
-static inline const uint8_t* rwkv_columns_at(const rwkv_matrix* w, size_t panel) {
-    return (const uint8_t*)w->data + panel * RWKV_COLUMN * rwkv_row_bytes(w->type, w->n_in);
-}
-
 /* ---- the levels' own functions; see registry.cpp ----------------------------------------------
  */
 
@@ -379,42 +252,11 @@ void rwkv_kernels_neon_dotprod(rwkv_kernels* k);
 /* ---- small shared pieces ----------------------------------------------------------------------
  */
 
-/* IEEE half to float, exact (also for subnormals, infinities and NaN). */
-static inline float rwkv_fp16_to_fp32(uint16_t h) {
-    const uint32_t sign = (uint32_t)(h & 0x8000u) << 16;
-    const uint32_t rest = h & 0x7fffu;
-    uint32_t bits;
-    float f;
-    if (rest >= 0x7c00u) { /* infinity or NaN: keep the payload */
-        bits = sign | 0x7f800000u | (rest & 0x3ffu) << 13;
-    } else if (rest >= 0x400u) { /* normal: rebias the exponent from 15 to 127 */
-        bits = sign | ((rest << 13) + (112u << 23));
-    } else { /* subnormal or zero: rest * 2^-24, exact in fp32 */
-        f = (float)rest * 0x1p-24f;
-        memcpy(&bits, &f, sizeof bits);
-        bits |= sign;
-    }
-    memcpy(&f, &bits, sizeof f);
-    return f;
-}
-
 /* Asks for the cache line RWKV_PREFETCH bytes after p. Packed weights are read in order, and where
  * few rows share them, from memory; so are the states of many sequences; a core's own prefetchers
  * and its window of instructions keep too few lines under way to reach the memory's rate while it
  * computes. Prefetching beyond the end of the weights is harmless. */
 static inline void rwkv_prefetch(const uint8_t* p) { __builtin_prefetch(p + RWKV_PREFETCH, 0, 3); }
-
-static inline uint16_t rwkv_load_u16(const uint8_t* p) {
-    uint16_t v;
-    memcpy(&v, p, sizeof v);
-    return v;
-}
-
-static inline uint32_t rwkv_load_u32(const uint8_t* p) {
-    uint32_t v;
-    memcpy(&v, p, sizeof v);
-    return v;
-}
 
 /* Begins a quantised block whose largest magnitude has these bits (magnitudes compare like their
  * bits, and NaN above infinity above all numbers): sets d and returns id, 0 where q is to be 0. */
@@ -428,10 +270,12 @@ static inline float rwkv_q8_begin(uint32_t bits, rwkv_q8* y) {
     return usable ? id : 0.0f;
 }
 
-/* Ends it: `sum` is that of its q. */
-static inline void rwkv_q8_end(int32_t sum, rwkv_q8* y) {
-    y->s = y->d * (float)sum;
-    y->minus_8_sum = -8 * sum;
+/* Ends it: `first` and `last` are the sums of its first 16 and its last 16 q. */
+static inline void rwkv_q8_end(int32_t first, int32_t last, rwkv_q8* y) {
+    y->s = y->d * (float)(first + last);
+    y->minus_8_sum = -8 * (first + last);
+    y->minus_8_sums[0] = (int16_t)(-8 * first);
+    y->minus_8_sums[1] = (int16_t)(-8 * last);
 }
 
 #ifdef __cplusplus

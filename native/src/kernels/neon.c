@@ -2,7 +2,7 @@
 #include <arm_neon.h>
 #include <math.h>
 
-#include "kernels.h"
+#include "packing.h"
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -119,12 +119,13 @@ static void quantize(const float* x, size_t n, rwkv_q8* y, size_t stride) {
         const float id = rwkv_q8_begin(vmaxvq_u32(top), y);
         if (id == 0.0f) {
             memset(y->q, 0, sizeof y->q);
-            rwkv_q8_end(0, y);
+            rwkv_q8_end(0, 0, y);
             continue;
         }
-        int32x4_t total = vdupq_n_s32(0);
+        int32_t sums[2];
         for (int i = 0; i < 8; i += 4) {
             int32x4_t i32[4];
+            int32x4_t total = vdupq_n_s32(0);
             for (int k = 0; k < 4; ++k) {
                 i32[k] = vcvtnq_s32_f32(vmulq_n_f32(v[i + k], id)); /* halves to even */
                 total = vaddq_s32(total, i32[k]);
@@ -132,16 +133,19 @@ static void quantize(const float* x, size_t n, rwkv_q8* y, size_t stride) {
             const int16x8_t low = vcombine_s16(vmovn_s32(i32[0]), vmovn_s32(i32[1]));
             const int16x8_t high = vcombine_s16(vmovn_s32(i32[2]), vmovn_s32(i32[3]));
             vst1q_s8(y->q + 4 * i, vcombine_s8(vmovn_s16(low), vmovn_s16(high)));
+            sums[i / 4] = vaddvq_s32(total);
         }
-        rwkv_q8_end(vaddvq_s32(total), y);
+        rwkv_q8_end(sums[0], sums[1], y);
     }
 }
 
 /* ---- matrices -------------------------------------------------------------------------------- */
 
 /* A quarter of a group, 4 rows x 4 columns, added to the sums of those rows: in two int16 vectors
- * (rows 0 and 1, rows 2 and 3) that `finish` turns into four int32. With signed codes no int16
- * overflows in a block:  8 groups x 16 x 127 = 16256; q8_0, finished every two groups, 32512. */
+ * (rows 0 and 1, rows 2 and 3) that `finish` turns into four int32. No int16 overflows:
+ *     4- and 5-bit codes   8 groups x 31 x 127 = 31496
+ *     6-bit codes          4 groups x 63 x 127 = 32004, finished in each half of a block
+ *     signed codes         2 groups x 128 x 127 = 32512, finished every two groups */
 typedef struct sums {
     int16x8_t low;
     int16x8_t high;
@@ -160,18 +164,30 @@ INLINE sums add_group(sums s, int8x16_t code, int8x16_t xq) {
 
 INLINE int32x4_t finish(sums s) { return vpaddq_s32(vpaddlq_s16(s.low), vpaddlq_s16(s.high)); }
 
-INLINE int32x4_t block_sum(rwkv_type type, const int8x16_t code[8], const int8_t* q) {
+INLINE int32x4_t half_sum(rwkv_type type, const int8x16_t code[4], const int8_t* q) {
     int32x4_t isum = vdupq_n_s32(0);
+    sums s = sums_zero();
+    for (int g = 0; g < 4; ++g) {
+        s = add_group(s, code[g],
+                      vreinterpretq_s8_u32(vdupq_n_u32(rwkv_load_u32((const uint8_t*)q + 4 * g))));
+        if (rwkv_is_signed(type) && g == 1) {
+            isum = finish(s);
+            s = sums_zero();
+        }
+    }
+    return vaddq_s32(isum, finish(s));
+}
+
+INLINE int32x4_t block_sum(rwkv_type type, const int8x16_t code[8], const int8_t* q) {
+    if (rwkv_is_signed(type)) {
+        return vaddq_s32(half_sum(type, code, q), half_sum(type, code + 4, q + 16));
+    }
     sums s = sums_zero();
     for (int g = 0; g < 8; ++g) {
         s = add_group(s, code[g],
                       vreinterpretq_s8_u32(vdupq_n_u32(rwkv_load_u32((const uint8_t*)q + 4 * g))));
-        if (type == RWKV_TYPE_Q8_0 && g % 2 == 1) {
-            isum = vaddq_s32(isum, finish(s));
-            s = sums_zero();
-        }
     }
-    return type == RWKV_TYPE_Q8_0 ? isum : finish(s);
+    return finish(s);
 }
 
 #define HAS_VALUES

@@ -2,26 +2,25 @@
  * adds them, four by four, to 4 int32: a quarter of a group of panel16 in one instruction. */
 #include <arm_neon.h>
 
-#include "kernels.h"
+#include "packing.h"
 
 #define INLINE static inline __attribute__((always_inline))
 
 /* For loops over the rows of a tile, whose sums are to stay in registers. */
 #define UNROLL _Pragma("GCC unroll 16")
 
-INLINE int32x4_t block_sum(rwkv_type type, const int8x16_t code[8], const int8_t* q) {
+INLINE int32x4_t half_sum(rwkv_type type, const int8x16_t code[4], const int8_t* q) {
     (void)type;
-    const int8x16_t low = vld1q_s8(q);
-    const int8x16_t high = vld1q_s8(q + 16);
+    const int8x16_t four = vld1q_s8(q);
     int32x4_t isum = vdupq_n_s32(0);
-    isum = vdotq_laneq_s32(isum, code[0], low, 0);
-    isum = vdotq_laneq_s32(isum, code[1], low, 1);
-    isum = vdotq_laneq_s32(isum, code[2], low, 2);
-    isum = vdotq_laneq_s32(isum, code[3], low, 3);
-    isum = vdotq_laneq_s32(isum, code[4], high, 0);
-    isum = vdotq_laneq_s32(isum, code[5], high, 1);
-    isum = vdotq_laneq_s32(isum, code[6], high, 2);
-    return vdotq_laneq_s32(isum, code[7], high, 3);
+    isum = vdotq_laneq_s32(isum, code[0], four, 0);
+    isum = vdotq_laneq_s32(isum, code[1], four, 1);
+    isum = vdotq_laneq_s32(isum, code[2], four, 2);
+    return vdotq_laneq_s32(isum, code[3], four, 3);
+}
+
+INLINE int32x4_t block_sum(rwkv_type type, const int8x16_t code[8], const int8_t* q) {
+    return vaddq_s32(half_sum(type, code, q), half_sum(type, code + 4, q + 16));
 }
 
 #include "neon_matmul.h"

@@ -1,6 +1,7 @@
-/* neon_matmul.h: the matrix products of the two Arm levels, which differ in block_sum(type, code,
- * q): the int32 sums of 4 rows over a block, from its eight groups' codes (0 to 31, or -128 to 127
- * for q8_0) and 32 activations. */
+/* neon_matmul.h: the matrix products of the two Arm levels, which differ in
+ *     block_sum(type, code, q)   the int32 sums of 4 rows over a block, from its eight groups'
+ * codes (0 to 31, or -128 to 127) and 32 activations half_sum(type, code, q)    the same of half a
+ * block, whose codes go to 63 */
 
 /* Rows of activations that share one pass over a panel. */
 enum { TILE = 4 };
@@ -26,12 +27,20 @@ INLINE uint8x16_t fifth_bits(const uint8_t* masks) {
     return vandq_u8(vtstq_u8(spread, vld1q_u8(bit_of)), vdupq_n_u8(16));
 }
 
-/* Quantised: a quarter of a panel (4 rows) times n_rows rows in one block, added to their sums. */
-INLINE void add_block(rwkv_type type, const rwkv_block16* block, size_t quarter, const rwkv_q8* x,
-                      size_t n_rows, float32x4_t* sum) {
+/* The upper two bits of six-bit codes: two bits of each byte, those from bit 2 k on. */
+INLINE uint8x16_t upper_bits(uint8x16_t v, int k) {
+    const uint8x16_t moved = k == 0   ? vshlq_n_u8(v, 4)
+                             : k == 1 ? vshlq_n_u8(v, 2)
+                             : k == 2 ? v
+                                      : vshrq_n_u8(v, 2);
+    return vandq_u8(moved, vdupq_n_u8(0x30));
+}
+
+/* The codes of a quarter of a panel (4 rows) in one block. */
+INLINE void unpack_codes(rwkv_type type, const rwkv_block16* block, size_t quarter,
+                         int8x16_t code[8]) {
+    static const int8_t iq4_nl[16] = {RWKV_IQ4_NL};
     const int is_q8 = type == RWKV_TYPE_Q8_0;
-    const int32_t minus_8_sums = type == RWKV_TYPE_Q4_0 ? 1 : type == RWKV_TYPE_Q5_0 ? 2 : 0;
-    int8x16_t code[8];
     for (int g = 0; g < (is_q8 ? 8 : 4); ++g) {
         const uint8_t* p = block->codes + 64 * g + 16 * quarter;
         const uint8x16_t bytes = vld1q_u8(p);
@@ -39,19 +48,69 @@ INLINE void add_block(rwkv_type type, const rwkv_block16* block, size_t quarter,
         code[g] = vreinterpretq_s8_u8(is_q8 ? bytes : vandq_u8(bytes, vdupq_n_u8(15)));
         if (!is_q8) code[g + 4] = vreinterpretq_s8_u8(vshrq_n_u8(bytes, 4));
     }
-    if (rwkv_has_fifth(type)) {
-        for (int g = 0; g < 8; ++g) {
-            const uint8x16_t high = fifth_bits(block->fifth + 8 * g + 2 * quarter);
+    for (int g = 0; g < 8; ++g) {
+        if (type == RWKV_TYPE_IQ4_NL) {
+            code[g] = vqtbl1q_s8(vld1q_s8(iq4_nl), vreinterpretq_u8_s8(code[g]));
+        }
+        if (rwkv_high_bits(type) == 1) {
+            const uint8x16_t high = fifth_bits(block->high + 8 * g + 2 * quarter);
             code[g] = vorrq_s8(code[g], vreinterpretq_s8_u8(high));
+        } else if (rwkv_high_bits(type) == 2) {
+            const uint8_t* p = block->high + 64 * (g / 4) + 16 * quarter;
+            if (quarter == 0 && g % 4 == 0) rwkv_prefetch(p);
+            code[g] = vorrq_s8(code[g], vreinterpretq_s8_u8(upper_bits(vld1q_u8(p), g % 4)));
         }
     }
-    const float32x4_t dw = load_fp16(block->d + 8 * quarter);
-    const float32x4_t mw = rwkv_has_m(type) ? load_fp16(block->m + 8 * quarter) : vdupq_n_f32(0.0f);
+}
+
+/* d_w and m_w of the 4 rows from o on. */
+INLINE float32x4_t load_d(rwkv_type type, const uint8_t* d, const uint8_t* s, size_t o) {
+    const float32x4_t dw = load_fp16(d + 2 * o);
+    if (rwkv_block_type_of(type)->n_scales != 1) return dw;
+    const uint8x8_t s8 = vreinterpret_u8_u32(vdup_n_u32(rwkv_load_u32(s + o)));
+    return vmulq_f32(dw, vcvtq_f32_u32(vmovl_u16(vget_low_u16(vmovl_u8(s8)))));
+}
+
+INLINE float32x4_t load_m(rwkv_type type, const uint8_t* m, const uint8_t* t, size_t o) {
+    return rwkv_has_m(type) ? load_d(type, m, t, o) : vdupq_n_f32(0.0f);
+}
+
+/* The first and the second s of 4 rows of q6_K. */
+INLINE int32x4x2_t load_s(const uint8_t* s) {
+    const int16x8_t both = vmovl_s8(vreinterpret_s8_u8(vld1_u8(s)));
+    const int32x4x2_t halves = {{vmovl_s16(vget_low_s16(vuzp1q_s16(both, both))),
+                                 vmovl_s16(vget_low_s16(vuzp2q_s16(both, both)))}};
+    return halves;
+}
+
+/* The sums of a block of q6_K, each half's times its s; a code stands for 32 less than it is. */
+INLINE int32x4_t scaled_sums(const int8x16_t code[8], int32x4x2_t s, const rwkv_q8* x) {
+    int32x4_t isum = vdupq_n_s32(0);
+    for (int half = 0; half < 2; ++half) {
+        const int32x4_t offset = vdupq_n_s32(4 * x->minus_8_sums[half]);
+        const int32x4_t sum = half_sum(RWKV_TYPE_Q6_K, code + 4 * half, x->q + 16 * half);
+        isum = vmlaq_s32(isum, vaddq_s32(sum, offset), s.val[half]);
+    }
+    return isum;
+}
+
+/* Quantised: a quarter of a panel (4 rows) times n_rows rows in one block, added to their sums. */
+INLINE void add_block(rwkv_type type, const rwkv_block16* block, size_t quarter, const rwkv_q8* x,
+                      size_t n_rows, float32x4_t* sum) {
+    const int is_q6_k = type == RWKV_TYPE_Q6_K;
+    /* The codes of q4_0 and q5_0 stand for 8 and 16 less. */
+    const int32_t minus_8_sums = type == RWKV_TYPE_Q4_0 ? 1 : type == RWKV_TYPE_Q5_0 ? 2 : 0;
+    int8x16_t code[8];
+    unpack_codes(type, block, quarter, code);
+    const float32x4_t dw = load_d(type, block->d, block->s, 4 * quarter);
+    const float32x4_t mw = load_m(type, block->m, block->t, 4 * quarter);
+    int32x4x2_t s = {{vdupq_n_s32(0), vdupq_n_s32(0)}};
+    if (is_q6_k) s = load_s(block->s + 8 * quarter);
     UNROLL
     for (size_t i = 0; i < n_rows; ++i) {
-        /* The codes of q4_0 and q5_0 stand for 8 and 16 less. */
         const int32x4_t offset = vdupq_n_s32(x[i].minus_8_sum * minus_8_sums);
-        const int32x4_t isum = vaddq_s32(block_sum(type, code, x[i].q), offset);
+        const int32x4_t isum = is_q6_k ? scaled_sums(code, s, &x[i])
+                                       : vaddq_s32(block_sum(type, code, x[i].q), offset);
         sum[i] = vfmaq_f32(sum[i], vmulq_n_f32(dw, x[i].d), vcvtq_f32_s32(isum));
         if (rwkv_has_m(type)) sum[i] = vfmaq_n_f32(sum[i], mw, x[i].s);
     }
@@ -72,6 +131,7 @@ INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, con
         }
         for (size_t b = 0; b < n_blocks; ++b, xb += x->tile) {
             const rwkv_block16 block = rwkv_block16_at(type, base, b);
+            if (first == 0) rwkv_prefetch_head(type, &block, b);
             for (size_t q = 0; q < together; ++q) {
                 add_block(type, &block, first + q, xb, n_rows, sum[q]);
             }
@@ -87,21 +147,27 @@ INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, con
 
 #ifdef HAS_VALUES
 
-/* fp32 or fp16: a quarter of a panel times n_rows rows in one column of weights at p, added to the
+INLINE float32x4_t load_values(rwkv_type type, const uint8_t* p) {
+    if (type == RWKV_TYPE_FP32) return vld1q_f32((const float*)(const void*)p);
+    if (type == RWKV_TYPE_FP16) return load_fp16(p);
+    const uint16x4_t v = vld1_u16((const uint16_t*)(const void*)p);
+    return vreinterpretq_f32_u32(vshll_n_u16(v, 16)); /* bf16 */
+}
+
+/* Values: a quarter of a panel times n_rows rows in one column of weights at p, added to the
  * sums `to` of each. */
 INLINE void add_column(rwkv_type type, const uint8_t* p, const float* x, size_t ld, size_t n_rows,
                        float32x4_t (*sum)[4], size_t to) {
-    const float32x4_t w =
-        type == RWKV_TYPE_FP32 ? vld1q_f32((const float*)(const void*)p) : load_fp16(p);
+    const float32x4_t w = load_values(type, p);
     UNROLL
     for (size_t i = 0; i < n_rows; ++i) sum[i][to] = vfmaq_n_f32(sum[i][to], w, x[i * ld]);
 }
 
-/* fp32 or fp16 panel times n_rows (<= TILE) rows, by quarters as above. Each sum is that of four:
+/* A panel of values times n_rows (<= TILE) rows, by quarters as above. Each sum is that of four:
  * columns 4 i, 4 i + 1, 4 i + 2, 4 i + 3. */
 INLINE void panel_values(rwkv_type type, const rwkv_matrix* w, size_t panel, const rwkv_rows* x,
                          size_t row, size_t n_rows, float* y, size_t ldy) {
-    const size_t size = type == RWKV_TYPE_FP32 ? 4 : 2;
+    const size_t size = rwkv_block_bytes(type);
     const size_t column = RWKV_PANEL * size;
     const size_t together = n_rows == 1 ? 4 : 1;
     for (size_t first = 0; first < 4; first += together) {

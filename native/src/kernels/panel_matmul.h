@@ -3,7 +3,7 @@
  *
  *     TILE           rows of activations that share one pass over a panel: 4, 8 or 16
  *     panel_blocks   INLINE: a panel of a quantised matrix times n_rows rows from `row` on
- *     HAS_VALUES and panel_values    the same for fp32 and fp16, if the level has its own
+ *     HAS_VALUES and panel_values    the same for fp32, fp16 and bf16, if the level has its own
  *
  * Both take (type, w, panel, x, row, n_rows, y, ldy), of which type and n_rows are constants to the
  * compiler and y is where the panel's results for `row` belong. What they compute for a row must
@@ -47,21 +47,20 @@ static void matmul_blocks(const rwkv_matrix* w, const rwkv_rows* x, size_t row_b
                           size_t row_end, size_t panel_begin, size_t panel_end, float* y,
                           size_t ldy) {
     switch (w->type) {
-        case RWKV_TYPE_Q4_0:
-            FOR_TILES(panel_blocks, RWKV_TYPE_Q4_0) break;
-        case RWKV_TYPE_Q4_1:
-            FOR_TILES(panel_blocks, RWKV_TYPE_Q4_1) break;
-        case RWKV_TYPE_Q5_0:
-            FOR_TILES(panel_blocks, RWKV_TYPE_Q5_0) break;
-        case RWKV_TYPE_Q5_1:
-            FOR_TILES(panel_blocks, RWKV_TYPE_Q5_1) break;
-        default:
-            FOR_TILES(panel_blocks, RWKV_TYPE_Q8_0) break;
+#define CASE(type)                    \
+    case type:                        \
+        FOR_TILES(panel_blocks, type) \
+        break;
+        RWKV_FOR_QUANTISED(CASE)
+#undef CASE
+        default: /* values: below */
+            break;
     }
 }
 
 static void use_matmul_blocks(rwkv_kernels* k) {
-    for (int type = RWKV_TYPE_Q4_0; type <= RWKV_TYPE_Q8_0; ++type) {
+    for (int type = 0; type < RWKV_TYPE_COUNT; ++type) {
+        if (!rwkv_is_quantised((rwkv_type)type)) continue;
         k->matrix[type].packed_size = rwkv_panel16_size;
         k->matrix[type].pack = rwkv_panel16_pack;
         k->matrix[type].matmul = matmul_blocks;
@@ -75,13 +74,16 @@ static void matmul_values(const rwkv_matrix* w, const rwkv_rows* x, size_t row_b
                           size_t ldy) {
     if (w->type == RWKV_TYPE_FP32) {
         FOR_TILES(panel_values, RWKV_TYPE_FP32)
-    } else {
+    } else if (w->type == RWKV_TYPE_FP16) {
         FOR_TILES(panel_values, RWKV_TYPE_FP16)
+    } else {
+        FOR_TILES(panel_values, RWKV_TYPE_BF16)
     }
 }
 
 static void use_matmul_values(rwkv_kernels* k) {
-    for (int type = RWKV_TYPE_FP32; type <= RWKV_TYPE_FP16; ++type) {
+    for (int type = 0; type < RWKV_TYPE_COUNT; ++type) {
+        if (rwkv_is_quantised((rwkv_type)type)) continue;
         k->matrix[type].packed_size = rwkv_panel16_size;
         k->matrix[type].pack = rwkv_panel16_pack;
         k->matrix[type].matmul = matmul_values;

@@ -4,41 +4,6 @@
 
 #include "kernels.h"
 
-/* ---- blocks ---------------------------------------------------------------------------------- */
-
-/* A block taken apart: value = d * q + m. */
-typedef struct block {
-    int32_t q[RWKV_BLOCK];
-    float d;
-    float m;
-} block;
-
-static block unpack_block(rwkv_type type, const uint8_t* p) {
-    block b;
-    const uint8_t* codes = p + 2;
-    uint32_t fifth = 0;
-    b.d = rwkv_fp16_to_fp32(rwkv_load_u16(p));
-    b.m = 0.0f;
-    if (type == RWKV_TYPE_Q4_1 || type == RWKV_TYPE_Q5_1) {
-        b.m = rwkv_fp16_to_fp32(rwkv_load_u16(codes));
-        codes += 2;
-    }
-    if (type == RWKV_TYPE_Q5_0 || type == RWKV_TYPE_Q5_1) {
-        fifth = rwkv_load_u32(codes);
-        codes += 4;
-    }
-    if (type == RWKV_TYPE_Q8_0) {
-        for (int j = 0; j < RWKV_BLOCK; ++j) b.q[j] = (int8_t)codes[j];
-        return b;
-    }
-    const int32_t offset = type == RWKV_TYPE_Q4_0 ? 8 : type == RWKV_TYPE_Q5_0 ? 16 : 0;
-    for (int j = 0; j < RWKV_BLOCK; ++j) {
-        const int32_t nibble = j < 16 ? codes[j] & 15 : codes[j - 16] >> 4;
-        b.q[j] = (nibble | (int32_t)(fifth >> j & 1) << 4) - offset;
-    }
-    return b;
-}
-
 /* ---- matrices -------------------------------------------------------------------------------- */
 
 static size_t packed_size(rwkv_type type, size_t n_out, size_t n_in) {
@@ -71,16 +36,46 @@ static float dot_fp16(const uint8_t* w, const float* x, size_t n) {
     return (float)sum;
 }
 
+static float dot_bf16(const uint8_t* w, const float* x, size_t n) {
+    double sum = 0.0;
+    for (size_t c = 0; c < n; ++c) {
+        sum += (double)rwkv_bf16_to_fp32(rwkv_load_u16(w + 2 * c)) * x[c];
+    }
+    return (float)sum;
+}
+
+/* The sums of the codes' products, over the first and over the last 16. */
+static void dot_codes(rwkv_type type, const rwkv_block* w, const rwkv_q8* x, int32_t sums[2]) {
+    static const int8_t iq4_nl[16] = {RWKV_IQ4_NL};
+    const rwkv_block_type* t = rwkv_block_type_of(type);
+    sums[0] = sums[1] = 0;
+    for (int j = 0; j < RWKV_BLOCK; ++j) {
+        const int32_t q = t->table            ? iq4_nl[w->codes[j]]
+                          : t->code_bits == 8 ? (int8_t)w->codes[j]
+                                              : w->codes[j] - t->zero;
+        sums[j / 16] += q * x->q[j];
+    }
+}
+
 static float dot_blocks(rwkv_type type, const uint8_t* w, const rwkv_rows* x, size_t row) {
-    const size_t n_blocks = x->n_cols / RWKV_BLOCK;
+    const rwkv_block_type* t = rwkv_block_type_of(type);
     const rwkv_q8* xb = rwkv_q8_row(x, row);
     float sum = 0.0f;
-    for (size_t b = 0; b < n_blocks; ++b, xb += x->tile) {
-        const block wb = unpack_block(type, w + b * rwkv_block_bytes(type));
-        int32_t isum = 0;
-        for (int j = 0; j < RWKV_BLOCK; ++j) isum += wb.q[j] * xb->q[j];
-        sum += wb.d * xb->d * (float)isum;
-        if (type == RWKV_TYPE_Q4_1 || type == RWKV_TYPE_Q5_1) sum += wb.m * xb->s;
+    for (size_t b = 0; b < x->n_cols / RWKV_BLOCK; ++b, xb += x->tile) {
+        const rwkv_block wb = rwkv_block_at(type, w, b);
+        float d = rwkv_fp16_to_fp32(wb.d);
+        float m = rwkv_fp16_to_fp32(wb.m);
+        int32_t sums[2];
+        dot_codes(type, &wb, xb, sums);
+        int32_t isum = sums[0] + sums[1];
+        if (t->n_scales == 1) {
+            d *= (float)wb.s[0];
+            m *= (float)wb.t;
+        } else if (t->n_scales == 2) {
+            isum = (int8_t)wb.s[0] * sums[0] + (int8_t)wb.s[1] * sums[1];
+        }
+        sum += d * xb->d * (float)isum;
+        if (t->has_m) sum += m * xb->s;
     }
     return sum;
 }
@@ -95,9 +90,10 @@ static void matmul(const rwkv_matrix* w, const rwkv_rows* x, size_t row_begin, s
         for (size_t i = row_begin; i < row_end; ++i) {
             const float* xi = x->x + i * x->ld;
             y[(i - row_begin) * ldy + o - begin] =
-                w->type == RWKV_TYPE_FP32   ? dot_fp32(row, xi, w->n_in)
+                rwkv_is_quantised(w->type)  ? dot_blocks(w->type, row, x, i)
+                : w->type == RWKV_TYPE_FP32 ? dot_fp32(row, xi, w->n_in)
                 : w->type == RWKV_TYPE_FP16 ? dot_fp16(row, xi, w->n_in)
-                                            : dot_blocks(w->type, row, x, i);
+                                            : dot_bf16(row, xi, w->n_in);
         }
     }
 }
@@ -114,15 +110,14 @@ static void quantize(const float* x, size_t n, rwkv_q8* y, size_t stride) {
         }
         const float id = finite && amax > 0.0f ? 127.0f / amax : 0.0f;
         const int usable = finite && isfinite(id);
-        int32_t sum = 0;
+        int32_t sums[2] = {0, 0};
         for (int j = 0; j < RWKV_BLOCK; ++j) {
             /* rintf rounds half to even; |x id| <= 127 (1 + 2^-23), which rounds to 127. */
             y->q[j] = usable ? (int8_t)rintf(x[j] * id) : 0;
-            sum += y->q[j];
+            sums[j / 16] += y->q[j];
         }
         y->d = !finite ? NAN : id > 0.0f && usable ? amax / 127.0f : 0.0f;
-        y->s = y->d * (float)sum;
-        y->minus_8_sum = -8 * sum;
+        rwkv_q8_end(sums[0], sums[1], y);
     }
 }
 
