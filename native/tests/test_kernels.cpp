@@ -328,7 +328,7 @@ void test_columns(const rwkv_kernels& k, rwkv_type type) {
                        {2, 0xff},       {2, 0x80},        {2, 0x00}};
     for (const auto& [n_blocks, bytes] : cases) {
         const size_t n_in =
-            std::min(n_blocks, 2048 / rwkv_block_values(type)) * rwkv_block_values(type);
+            std::min(n_blocks, 1024 / rwkv_block_values(type)) * rwkv_block_values(type);
         const size_t row_bytes = rwkv_row_bytes(type, n_in);
         std::vector<uint8_t> file(n_out * row_bytes);
         for (size_t o = 0; o < n_out; ++o) {
