@@ -43,6 +43,7 @@ constexpr const char* kUsage =
 
 std::vector<std::string> type_names() {
     std::vector<std::string> names;
+    names.reserve(RWKV_TYPE_COUNT);
     for (int type = 0; type < RWKV_TYPE_COUNT; ++type) {
         names.emplace_back(rwkv_block_type_of(static_cast<rwkv_type>(type))->name);
     }
@@ -380,7 +381,8 @@ class Bench {
         for (size_t i = 1; i < count; ++i) {
             std::memcpy(memory.data() + i * size, memory.data(), size);
         }
-        const double block = static_cast<double>(size) / (kOut / RWKV_COLUMN * kIn / RWKV_BLOCK);
+        constexpr size_t kBlocks = kPanels * kIn / RWKV_BLOCK;
+        const double block = static_cast<double>(size) / static_cast<double>(kBlocks);
         const double codes = type == RWKV_TYPE_Q8_0 ? 4096.0 : 2048.0;
         struct {
             size_t rows;

@@ -4,8 +4,10 @@
  * with the compiler's own intrinsics kept out. */
 #define SIMDE_NO_NATIVE
 #define SIMDE_ENABLE_NATIVE_ALIASES
+/* NOLINTBEGIN(bugprone-reserved-identifier): these names are the compilers'. */
 #define _IMMINTRIN_H_INCLUDED /* gcc's */
 #define __IMMINTRIN_H         /* clang's */
+/* NOLINTEND(bugprone-reserved-identifier) */
 #include <math.h>
 #include <simde/x86/avx512.h>
 #include <simde/x86/f16c.h>
@@ -16,10 +18,12 @@
  * compiler minutes. */
 #define EMULATED static __attribute__((noinline, unused))
 
+/* NOLINTBEGIN(bugprone-reserved-identifier) */
 typedef uint8_t __mmask8;
 typedef uint16_t __mmask16;
 typedef uint64_t __mmask64;
 #define _MM_FROUND_NO_EXC SIMDE_MM_FROUND_NO_EXC
+/* NOLINTEND(bugprone-reserved-identifier) */
 #define _mm512_mask_cmp_ps_mask(mask, a, b, op) ((mask) & simde_mm512_cmp_ps_mask(a, b, op))
 
 typedef struct emulated_16 {

@@ -13,8 +13,8 @@
 //     matmul_probe LEVEL...     fails unless it supports these (not six of them)
 #include <algorithm>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
+#include <exception>
 #include <string>
 #include <vector>
 
@@ -22,7 +22,6 @@
 #include "input_file.h"
 #include "kernels/registry.h"
 #include "memory.h"
-#include "status.h"
 
 namespace {
 
@@ -51,7 +50,8 @@ bool probe(const char* type_text, size_t n_out, size_t n_in, const char* w_path,
            const char* out_path) {
     const rwkv_type type = type_named(type_text);
     const rwkv::InputFile w(w_path);
-    if (type == RWKV_TYPE_COUNT || w.size() != n_out * rwkv_row_bytes(type, n_in)) {
+    if (type == RWKV_TYPE_COUNT || n_out == 0 || n_in == 0 ||
+        w.size() != n_out * rwkv_row_bytes(type, n_in)) {
         std::fprintf(stderr, "%s: no matrix (%zu, %zu) of type %s\n", w_path, n_out, n_in,
                      type_text);
         return false;
@@ -99,11 +99,11 @@ bool probe(const char* type_text, size_t n_out, size_t n_in, const char* w_path,
 int main(int argc, char** argv) {
     if (argc == 7) {
         try {
-            const size_t n_out = std::strtoul(argv[2], nullptr, 10);
-            const size_t n_in = std::strtoul(argv[3], nullptr, 10);
+            const size_t n_out = std::stoul(argv[2]);
+            const size_t n_in = std::stoul(argv[3]);
             return probe(argv[1], n_out, n_in, argv[4], argv[5], argv[6]) ? 0 : 1;
-        } catch (const rwkv::Failure& failure) {
-            std::fprintf(stderr, "%s\n", failure.what());
+        } catch (const std::exception& error) {
+            std::fprintf(stderr, "%s\n", error.what());
             return 1;
         }
     }

@@ -86,7 +86,7 @@ static inline rwkv_block16 rwkv_block16_at(rwkv_type type, const uint8_t* panel,
     at.high = block + (1 - odd) * nibbles;
     at.d = at.high + 64 * rwkv_high_bits(type);
     at.m = at.d + 32;
-    at.s = at.t = NULL;
+    at.s = at.t = at.d; /* there are none */
     return at;
 }
 
@@ -161,7 +161,7 @@ static inline rwkv_columns_block rwkv_columns_block_at(rwkv_type type, const uin
         at.begin = panel + b * RWKV_COLUMN * rwkv_block_bytes(type);
         at.d = at.begin;
         at.m = at.d + fp16s;
-        at.s = at.t = NULL;
+        at.s = at.t = at.d; /* there are none */
         at.high = at.m + (rwkv_has_m(type) ? fp16s : 0);
     }
     at.codes = at.high + high;
