@@ -184,7 +184,12 @@ def test_sessions_that_cannot_go_on_are_refused(engine: Engine, converted: Any) 
 @pytest.mark.parametrize(
     ("prompt", "options", "error", "message"),
     [
-        ([1, 2, 256], {}, TokenOutOfRangeError, r"tokens\[2\]: 256 is not in the vocabulary"),
+        (
+            [1, 2, 256],
+            {},
+            TokenOutOfRangeError,
+            r"tokens\[2\]: expected one of the vocabulary, 0 to 255, got 256",
+        ),
         ([0.5], {}, InvalidArgumentError, "tokens: expected"),
         ("a", {"temperature": -1.0}, InvalidArgumentError, "temperature: expected"),
         ("a", {"max_tokens": -1}, InvalidArgumentError, "max_tokens: expected 0 or more"),

@@ -286,7 +286,7 @@ def test_named_wants_text_or_a_path(choice: Any) -> None:
 def test_open_what_is_no_file(name: str, tmp_path: Path) -> None:
     """A named pipe would be waited for, without Ctrl-C."""
     os.mkfifo(tmp_path / name)
-    with pytest.raises(VocabularyError, match=r": it is a named pipe, expected a vocabulary file$"):
+    with pytest.raises(VocabularyError, match=r": expected a vocabulary file, got a named pipe$"):
         Tokenizer.open(tmp_path / name)
     with pytest.raises(VocabularyError, match=r": it is a folder, expected a vocabulary file$"):
         Tokenizer.open(tmp_path)

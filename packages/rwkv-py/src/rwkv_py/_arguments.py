@@ -139,10 +139,10 @@ def as_tokens(tokens: TokenSequence, n_vocab: int = _INT32.max + 1) -> Tokens:
     outside = (array < 0) | (array >= n_vocab)
     if outside.any():
         place = int(outside.argmax())
-        expected = "0 or more" if n_vocab > _INT32.max else f"0 to {n_vocab - 1}"
-        raise TokenOutOfRangeError(
-            f"tokens[{place}]: {array[place]} is not in the vocabulary, expected {expected}"
+        expected = (
+            "0 or more" if n_vocab > _INT32.max else f"one of the vocabulary, 0 to {n_vocab - 1}"
         )
+        raise TokenOutOfRangeError(f"tokens[{place}]: expected {expected}, got {array[place]}")
     owned = array.astype(np.int32, order="C", copy=False)
     owned.flags.writeable = False
     return owned
