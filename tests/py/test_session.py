@@ -75,7 +75,7 @@ def test_feed_takes_text_and_tokens(session: Session, prompt: object) -> None:
             TokenOutOfRangeError,
             r"tokens\[1\]: expected one of the vocabulary, 0 to 255, got -1",
         ),
-        ([1, 2**40], TokenOutOfRangeError, rf"tokens\[1\]: {2**40} is not"),
+        ([1, 2**40], TokenOutOfRangeError, rf"tokens\[1\]: expected .*, got {2**40}"),
         ([0.5], InvalidArgumentError, "tokens: expected a flat sequence of integers"),
         ([*LONG, 256], TokenOutOfRangeError, "expected one of the vocabulary, 0 to 255, got 256"),
         ("a\ud800", InvalidArgumentError, "lone surrogate"),
