@@ -94,10 +94,10 @@ Tensor read_tensor(const ModelFile& file, FileReader& reader, int32_t version) {
                              where.c_str(), type_name(tensor.type)));
     }
     if (!row_fits(tensor.type, tensor.shape.back())) {
-        throw Failure(RWKV_STATUS_TENSOR_SHAPE,
-                      format("%s: rows of %s, expected a multiple of %zu values, got %zu",
-                             where.c_str(), type_name(tensor.type), rwkv_block_values(tensor.type),
-                             tensor.shape.back()));
+        throw Failure(
+            RWKV_STATUS_TENSOR_SHAPE,
+            format("%s: rows of %s, expected a multiple of %zu values, got %zu", where.c_str(),
+                   type_name(tensor.type), rwkv_block_values(tensor.type), tensor.shape.back()));
     }
     tensor.n_bytes = n / rwkv_block_values(tensor.type) * rwkv_block_bytes(tensor.type);
     tensor.offset = reader.at();
