@@ -36,7 +36,8 @@ inline void require(bool holds, const char* message) {
 }
 
 // The same where that argument is a pointer that must not be NULL.
-inline void require_given(const void* pointer, const char* name, const char* expected) {
+template <class T>
+void require_given(T* pointer, const char* name, const char* expected) {
     if (pointer != nullptr) return;
     throw Failure(RWKV_STATUS_INVALID_ARGUMENT,
                   format("%s: expected %s, got NULL", name, expected));

@@ -66,7 +66,7 @@ bool is_of_cpu(const std::string& line, std::string* path, std::string* folder) 
         return true;
     }
     *folder = "/cpu";  // where several controllers share a hierarchy, a link to it
-    return ("," + controllers + ",").find(",cpu,") != std::string::npos;
+    return (std::string(",").append(controllers).append(",")).find(",cpu,") != std::string::npos;
 }
 
 }  // namespace
@@ -82,7 +82,7 @@ size_t quota_cores(const std::string& own_cgroups, const std::string& mount) {
             // its host sees, and the mount itself the container's: the walk ends there.
             for (;;) {
                 while (!path.empty() && path.back() == '/') path.pop_back();
-                const size_t quota = quota_of(mount + folder + path);
+                const size_t quota = quota_of(std::string(mount).append(folder).append(path));
                 if (quota != 0) least = least == 0 ? quota : std::min(least, quota);
                 if (path.empty()) break;
                 const size_t slash = path.rfind('/');

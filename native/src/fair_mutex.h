@@ -22,6 +22,8 @@ class FairMutex {
         *(first_ == nullptr ? &first_ : &last_->next) = &self;
         last_ = &self;
         self.wake.wait(guard, [&] { return self.has_turn; });
+        first_ = self.next;
+        if (first_ == nullptr) last_ = nullptr;
     }
 
     void unlock() {
@@ -30,14 +32,13 @@ class FairMutex {
             locked_ = false;
             return;
         }
-        // It stays locked. The waiter cannot leave before this guard is gone.
-        Waiter& next = *first_;
-        first_ = next.next;
-        next.has_turn = true;
-        next.wake.notify_one();
+        // It stays locked, for the first in line, who leaves the line when it wakes: not before this
+        // guard is gone.
+        first_->has_turn = true;
+        first_->wake.notify_one();
     }
 
-    // How many wait for it now.
+    // How many wait for it now, one that was just given it and has yet to wake included.
     size_t n_waiting() const {
         const std::lock_guard<std::mutex> guard(mutex_);
         size_t n = 0;

@@ -109,6 +109,7 @@ Tensor read_tensor(const ModelFile& file, FileReader& reader, int32_t version) {
 
 void read_ggmf(ModelFile& file) {
     const char* path = file.path().c_str();
+    file.container = "ggmf";
     FileReader reader(file.input());
     const std::string header = "the header";
     reader.take_i32(header);  // the magic number

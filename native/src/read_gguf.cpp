@@ -194,6 +194,15 @@ std::vector<std::string> tokens_of(const GgufMetadata& metadata) {
     return tokens;
 }
 
+// How the name of one of a split model's files ends; `index` counts from 0.
+std::string split_end(uint64_t index, uint64_t n_files) {
+    const auto digits = [](uint64_t n) {
+        const std::string text = std::to_string(n);
+        return std::string(5 - std::min<size_t>(5, text.size()), '0') + text;
+    };
+    return "-" + digits(index + 1) + "-of-" + digits(n_files) + ".gguf";
+}
+
 // ---- the reader
 
 class GgufReader {
@@ -323,9 +332,7 @@ class GgufReader {
     // the keys.
     void read_split(const GgufMetadata& named, uint64_t n_files) {
         const uint64_t index = named.number("split.no", 0);
-        const std::string end =
-            format("-%05llu-of-%05llu.gguf", static_cast<unsigned long long>(index + 1),
-                   static_cast<unsigned long long>(n_files));
+        const std::string end = split_end(index, n_files);
         const std::string path = file_.path();
         if (n_files > kMaxFiles || index >= n_files || path.size() < end.size() ||
             path.compare(path.size() - end.size(), end.size(), end) != 0) {
@@ -340,9 +347,7 @@ class GgufReader {
         if (index == 0) take_notes(named);
         for (uint64_t i = 0; i < n_files; ++i) {
             if (i == index) continue;
-            const std::string other =
-                prefix + format("-%05llu-of-%05llu.gguf", static_cast<unsigned long long>(i + 1),
-                                static_cast<unsigned long long>(n_files));
+            const std::string other = prefix + split_end(i, n_files);
             const InputFile& input = file_.open_next(other);
             char magic[4] = {};
             input.read(0, std::min(sizeof magic, input.size()), magic);
@@ -353,9 +358,8 @@ class GgufReader {
             const GgufMetadata metadata = read_file(file_.inputs().size() - 1);
             if (metadata.number("split.no", n_files) != i ||
                 metadata.number("split.count", 0) != n_files) {
-                fail(format("key split.no, expected file %llu of %llu, got another",
-                            static_cast<unsigned long long>(i + 1),
-                            static_cast<unsigned long long>(n_files)));
+                fail("key split.no, expected that of a file named " + split_end(i, n_files) +
+                     ", got another");
             }
             if (i == 0) take_notes(metadata);
         }

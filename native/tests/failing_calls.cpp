@@ -68,6 +68,8 @@ void operator delete[](void* p) noexcept { std::free(p); }
 void operator delete(void* p, size_t) noexcept { std::free(p); }
 void operator delete[](void* p, size_t) noexcept { std::free(p); }
 
+// The names are the linker's: see --wrap in its manual.
+// NOLINTBEGIN(bugprone-reserved-identifier)
 extern "C" {
 
 void* __real_mmap(void*, size_t, int, int, int, off_t);
@@ -187,3 +189,4 @@ int __wrap_renameat(int from_folder, const char* from, int to_folder, const char
 }
 
 }  // extern "C"
+// NOLINTEND(bugprone-reserved-identifier)

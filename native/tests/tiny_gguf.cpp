@@ -26,39 +26,42 @@ void put(Bytes& out, const std::string& text) {
 
 enum : uint32_t { kU32 = 4, kI32 = 5, kF32 = 6, kString = 8, kArray = 9 };
 
-const std::map<std::string_view, std::string_view> kNames = {
-    {"emb.weight", "token_embd.weight"},
-    {"blocks.0.ln0.weight", "token_embd_norm.weight"},
-    {"blocks.0.ln0.bias", "token_embd_norm.bias"},
-    {"ln_out.weight", "output_norm.weight"},
-    {"ln_out.bias", "output_norm.bias"},
-    {"head.weight", "output.weight"},
-    {"ln1.weight", "attn_norm.weight"},
-    {"ln1.bias", "attn_norm.bias"},
-    {"ln2.weight", "attn_norm_2.weight"},
-    {"ln2.bias", "attn_norm_2.bias"},
-    {"att.ln_x.weight", "time_mix_ln.weight"},
-    {"att.ln_x.bias", "time_mix_ln.bias"},
-    {"att.x_rwkvag", "time_mix_lerp_fused.weight"},
-    {"att.time_maa_x", "time_mix_lerp_x.weight"},
-    {"att.time_maa_w1", "time_mix_w1.weight"},
-    {"att.time_maa_w2", "time_mix_w2.weight"},
-    {"att.time_faaaa", "time_mix_first.weight"},
-    {"att.time_decay", "time_mix_decay.weight"},
-    {"att.time_decay_w1", "time_mix_decay_w1.weight"},
-    {"att.time_decay_w2", "time_mix_decay_w2.weight"},
-    {"ffn.key.weight", "channel_mix_key.weight"},
-    {"ffn.value.weight", "channel_mix_value.weight"},
-    {"ffn.receptance.weight", "channel_mix_receptance.weight"},
-    {"ffn.x_k", "channel_mix_lerp_k.weight"},
-    {"ffn.time_maa_k", "channel_mix_lerp_k.weight"},
-    {"ffn.time_maa_r", "channel_mix_lerp_r.weight"},
-};
+const std::map<std::string_view, std::string_view>& names() {
+    static const std::map<std::string_view, std::string_view> all = {
+        {"emb.weight", "token_embd.weight"},
+        {"blocks.0.ln0.weight", "token_embd_norm.weight"},
+        {"blocks.0.ln0.bias", "token_embd_norm.bias"},
+        {"ln_out.weight", "output_norm.weight"},
+        {"ln_out.bias", "output_norm.bias"},
+        {"head.weight", "output.weight"},
+        {"ln1.weight", "attn_norm.weight"},
+        {"ln1.bias", "attn_norm.bias"},
+        {"ln2.weight", "attn_norm_2.weight"},
+        {"ln2.bias", "attn_norm_2.bias"},
+        {"att.ln_x.weight", "time_mix_ln.weight"},
+        {"att.ln_x.bias", "time_mix_ln.bias"},
+        {"att.x_rwkvag", "time_mix_lerp_fused.weight"},
+        {"att.time_maa_x", "time_mix_lerp_x.weight"},
+        {"att.time_maa_w1", "time_mix_w1.weight"},
+        {"att.time_maa_w2", "time_mix_w2.weight"},
+        {"att.time_faaaa", "time_mix_first.weight"},
+        {"att.time_decay", "time_mix_decay.weight"},
+        {"att.time_decay_w1", "time_mix_decay_w1.weight"},
+        {"att.time_decay_w2", "time_mix_decay_w2.weight"},
+        {"ffn.key.weight", "channel_mix_key.weight"},
+        {"ffn.value.weight", "channel_mix_value.weight"},
+        {"ffn.receptance.weight", "channel_mix_receptance.weight"},
+        {"ffn.x_k", "channel_mix_lerp_k.weight"},
+        {"ffn.time_maa_k", "channel_mix_lerp_k.weight"},
+        {"ffn.time_maa_r", "channel_mix_lerp_r.weight"},
+    };
+    return all;
+}
 
 // "att.receptance.weight" -> "time_mix_receptance.weight", "att.w1" -> "time_mix_w1.weight"
 std::string name_of(const std::string& rest) {
-    const auto found = kNames.find(rest);
-    if (found != kNames.end()) return std::string(found->second);
+    const auto found = names().find(rest);
+    if (found != names().end()) return std::string(found->second);
     CHECK(rest.rfind("att.", 0) == 0);
     const std::string name = "time_mix_" + rest.substr(4);
     return name.find(".weight") == std::string::npos ? name + ".weight" : name;
@@ -186,7 +189,7 @@ Gguf gguf_of(const Model& model, const std::string& version, const Sizes& sizes)
     for (const tiny::Tensor& t : model.tensors) {
         std::vector<uint64_t> shape(t.shape.begin(), t.shape.end());
         std::string name = t.name;
-        if (kNames.count(name) != 0) {
+        if (names().count(name) != 0) {
             gguf.tensors.push_back({name_of(name), shape, ggml_type(t.type), t.data});
             continue;
         }
