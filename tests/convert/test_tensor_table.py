@@ -10,8 +10,9 @@ from convert.checkpoint_writers import encode
 from rwkv_convert import ModelError
 from rwkv_convert.checkpoint import Checkpoint, TensorView
 from rwkv_convert.element_types import FP32, OUTPUT_TYPES
+from rwkv_convert.identify import identify
 from rwkv_convert.input_file import FileStamp
-from rwkv_convert.tensor_table import ROLE_TYPES, TABLES, Change, Role, TypeChoice, identify
+from rwkv_convert.tensor_table import ROLE_TYPES, TABLES, Change, Role, TypeChoice
 from twin import synth
 
 

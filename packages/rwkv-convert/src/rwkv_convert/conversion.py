@@ -34,12 +34,13 @@ from .element_types import (
     to_fp32,
 )
 from .errors import ModelError, OptionError, OutputError, listing, quote
+from .identify import FileTensor, identify
 from .input_file import FileStamp
 from .model_info import ModelInfo, TypeUse, count_types, describe
 from .output_file import OutputFile, check_destination, temporary_output
 from .piece_reader import PieceReader
 from .quantize import MAX_BLOCKS, BlockQuantizer
-from .tensor_table import ROLE_TYPES, Change, FileTensor, TypeChoice, identify
+from .tensor_table import ROLE_TYPES, Change, TypeChoice
 from .time_state import is_time_state
 from .write_ggmf import FilePlan, PlacedTensor, plan_file, write_headers
 
@@ -146,7 +147,7 @@ def convert(
     state = None if time_state is None else open_checkpoint(time_state)
     sources = [source for source in (checkpoint, state) if source is not None]
     for source in sources:
-        if destination.exists() and destination.samefile(source.path):
+        if source.stamp.is_of(destination):
             raise OutputError(
                 f"{Path(dst)}: is the input, expected another file", remedy="Try another name"
             )

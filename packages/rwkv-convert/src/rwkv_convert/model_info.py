@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from .checkpoint import Checkpoint
 from .containers import open_checkpoint
 from .element_types import ElementType
-from .tensor_table import Model, identify
+from .identify import Model, identify
 from .time_state import is_time_state
 
 

@@ -109,7 +109,7 @@ def read_ggmf(file: InputFile) -> Checkpoint:
     emb = tensors.get("emb.weight")
     if emb is None:
         raise CheckpointError(
-            f"{path}: tensor 'emb.weight' is missing, got {listing(list(tensors))}"
+            f"{path}: expected a tensor 'emb.weight', got {listing(list(tensors))}"
         )
     if emb.shape != (n_vocab, n_embed):
         raise CheckpointError(

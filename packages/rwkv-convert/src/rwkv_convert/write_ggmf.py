@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .element_types import ElementType
+from .identify import FileTensor, Model
 from .output_file import Writer
 from .read_ggmf import GGMF_MAGIC, GGMF_VERSION, HEADER, TENSOR_HEADER
-from .tensor_table import FileTensor, Model
 
 
 @dataclass(frozen=True, slots=True)
