@@ -8,11 +8,10 @@ from rwkv_convert.element_types import (
     BF16,
     FP16,
     FP32,
-    OUTPUT_TYPES,
-    parse_output_type,
     to_fp16_bits,
     to_fp32,
 )
+from rwkv_convert.weight_types import OUTPUT_TYPES, parse_output_type
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def test_input_that_vanishes_once_it_was_looked_at_is_named(make_pth, out, monke
 
     (out / "a.bin").write_text("old")
     monkeypatch.setattr(conversion, "open_checkpoint", vanish)
-    with pytest.raises(CheckpointError, match="in.pth: cannot be opened: No such file"):
+    with pytest.raises(CheckpointError, match=r"in\.pth: cannot be opened: No such file"):
         convert(make_pth().rename(out / "in.pth"), out / "a.bin", force=True)
     assert (out / "a.bin").read_text() == "old" and names(out) == ["a.bin"]
 

@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from rwkv_convert import OptionError
-from rwkv_convert.element_types import FP16, OUTPUT_TYPES
-from rwkv_convert.quantize import MAX_BLOCKS, BlockQuantizer, quantize
+from rwkv_convert.element_types import FP16
+from rwkv_convert.quantize import PIECE, BlockQuantizer, quantize
+from rwkv_convert.weight_types import OUTPUT_TYPES
 from twin import block_types
 
 TYPES = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0")
@@ -33,7 +34,7 @@ def _one_outlier():
 
 EDGE_CASES = {
     "random": _random((7, 32 * 5)),
-    "more than one batch of blocks": _random((3, 32 * (MAX_BLOCKS - 5))),
+    "more than one batch of blocks": _random((3, PIECE - 160)),
     "like bf16": (_random((64, 64)).view(np.uint32) & 0xFFFF0000).view(np.float32),
     "zeros": np.zeros((2, 64), np.float32),
     "negative zeros": np.full((2, 64), -0.0, np.float32),
@@ -95,6 +96,17 @@ coarse_blocks = hnp.arrays(
 @settings(max_examples=200, deadline=None)
 def test_quantize_equals_the_twin_on_anything(x, type):
     _assert_equals_the_twin(x, type)
+
+
+@pytest.mark.parametrize("type", TYPES)
+@pytest.mark.parametrize("case", EDGE_CASES)
+def test_dequantize_equals_the_twin(case, type):
+    x = EDGE_CASES[case]
+    data = quantize(x, OUTPUT_TYPES[type])
+    with np.errstate(all="ignore"):
+        found = OUTPUT_TYPES[type].dequantize(data.reshape(-1, OUTPUT_TYPES[type].size))
+        expected = block_types.dequantize(block_types.Tensor(type, x.shape, data.reshape(-1)))
+    np.testing.assert_array_equal(found.view(np.uint32), expected.reshape(-1, 32).view(np.uint32))
 
 
 @pytest.mark.parametrize("type", ["q4_1", "q5_1"])

@@ -9,10 +9,11 @@ import pytest
 from convert.checkpoint_writers import encode
 from rwkv_convert import ModelError
 from rwkv_convert.checkpoint import Checkpoint, TensorView
-from rwkv_convert.element_types import FP32, OUTPUT_TYPES
+from rwkv_convert.element_types import FP32
 from rwkv_convert.identify import identify
 from rwkv_convert.input_file import FileStamp
 from rwkv_convert.tensor_table import ROLE_TYPES, TABLES, Change, Role, TypeChoice
+from rwkv_convert.weight_types import OUTPUT_TYPES
 from twin import synth
 
 

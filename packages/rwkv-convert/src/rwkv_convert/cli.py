@@ -12,10 +12,10 @@ from typing import NoReturn
 
 from . import __version__
 from .conversion import LAYOUTS, Progress, Summary, convert
-from .element_types import OUTPUT_TYPES, parse_output_type
 from .ending import NAME, UsageError, answer, in_options, mention, run, say
 from .errors import OptionError
 from .model_info import ModelInfo, TypeUse, info
+from .weight_types import OUTPUT_TYPES, parse_output_type
 
 _DESCRIPTION = """\
 Convert an RWKV checkpoint (.pth, .safetensors, or a ggmf .bin of type fp32 or fp16) to a ggmf model

@@ -26,10 +26,8 @@ from .containers import open_checkpoint
 from .element_types import (
     FP16,
     FP32,
-    QK,
     SOURCE_TYPES,
     ElementType,
-    parse_output_type,
     to_fp16_bits,
     to_fp32,
 )
@@ -39,9 +37,10 @@ from .input_file import FileStamp
 from .model_info import ModelInfo, TypeUse, count_types, describe
 from .output_file import OutputFile, check_destination, temporary_output
 from .piece_reader import PieceReader
-from .quantize import MAX_BLOCKS, BlockQuantizer
+from .quantize import PIECE, BlockQuantizer
 from .tensor_table import ROLE_TYPES, Change, TypeChoice
 from .time_state import is_time_state
+from .weight_types import parse_output_type
 from .write_ggmf import FilePlan, PlacedTensor, plan_file, write_headers
 
 Layout = Literal["default", "rwkv.cpp"]
@@ -49,9 +48,6 @@ LAYOUTS: tuple[Layout, ...] = ("default", "rwkv.cpp")
 
 Progress = Callable[[int, int], None]
 """Called with the bytes read so far and the bytes to read, from the thread that called convert."""
-
-PIECE = QK * MAX_BLOCKS
-"""Elements that a thread works on at a time; its buffers together fit into a second-level cache."""
 
 MAX_THREADS = 16
 """More do not help: reading and writing limit them."""
@@ -306,7 +302,7 @@ class _Job:
             for part in placed.tensor.parts:
                 if part.is_contiguous:
                     part = replace(part, shape=(part.count,), strides=(1,))
-                for view in part.split(PIECE, QK):
+                for view in part.split(PIECE, placed.type.block):
                     yield _Piece(placed, view, offset)
                     offset += placed.type.bytes_of(view.count)
 

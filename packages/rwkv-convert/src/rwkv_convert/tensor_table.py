@@ -17,7 +17,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from .element_types import FP16, FP32, OUTPUT_TYPES, ElementType
+from .element_types import FP16, FP32, ElementType
+from .weight_types import OUTPUT_TYPES
 
 
 class Role(Enum):
