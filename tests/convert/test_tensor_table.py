@@ -106,9 +106,20 @@ def test_identify_refuses_every_misshaped_tensor(version):
             identify(table_of_contents(wrong))
 
 
-def test_identify_tolerates_layer_0_v_of_v7():
+def test_identify_leaves_out_layer_0_v_of_v7():
     model = identify(table_of_contents(synth.checkpoint("7", layer0_v=True)))
-    assert "blocks.0.att.v1" in {tensor.name for tensor in model.tensors}
+    names = {tensor.name for tensor in model.tensors}
+    assert "blocks.0.att.v1" not in names and "blocks.1.att.v1" in names
+    assert model.unused == ()
+
+
+@pytest.mark.parametrize("version", synth.VERSIONS)
+def test_order_does_not_depend_on_the_checkpoint(version):
+    checkpoint = synth.checkpoint(version)
+    other = dict(sorted(checkpoint.items(), reverse=True))
+    names = [tensor.name for tensor in identify(table_of_contents(checkpoint)).tensors]
+    assert [tensor.name for tensor in identify(table_of_contents(other)).tensors] == names
+    assert (names[0], names[-1]) == ("emb.weight", "head.weight")
 
 
 def test_identify_refuses_tensors_of_other_versions():

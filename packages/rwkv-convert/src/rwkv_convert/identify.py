@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 
 from .checkpoint import Checkpoint, TensorView, layer_of
@@ -81,7 +82,7 @@ class Model:
         n_vocab: size of the vocabulary.
         n_ffn: width of the channel mix.
         n_head: number of heads; None for RWKV-4, which has none.
-        tensors: in the order of the checkpoint.
+        tensors: in the order of a model file.
         unused: names of tensors that the version does not use; they are left out.
     """
 
@@ -148,17 +149,12 @@ def identify(checkpoint: Checkpoint, time_state: Checkpoint | None = None) -> Mo
     # Every tensor that the version has, by the name that the checkpoint should hold it under.
     rows = _file_rows(TABLES[version]) if checkpoint.is_model_file else TABLES[version]
     expected: dict[str, tuple[Row, int]] = {}
-    for row in rows:
-        per_layer = "{i}" in row.name
-        if row.layers is Layers.OPTIONAL and row.name not in map(_without_layer, names):
-            continue
-        layers = range(n_layer if per_layer and row.layers is not Layers.FIRST else 1)
-        for i in layers:
-            expected[row.name.replace("{i}", str(i))] = (row, i if per_layer else -1)
+    present = {_without_layer(name) for name in names}
+    for row, i in _in_file_order(rows, n_layer):
+        if row.layers is not Layers.OPTIONAL or row.name in present:
+            expected[row.name.replace("{i}", str(i))] = (row, i)
     missing = [
-        name
-        for name, (row, i) in expected.items()
-        if name not in names and not (row.layers is Layers.NOT_FIRST and i == 0)
+        name for name, (row, i) in expected.items() if name not in names and not _is_unused(row, i)
     ]
     # A tensor of another version is not unused: the file is a mixture, or lacks what we detect by.
     foreign = [
@@ -182,10 +178,9 @@ def identify(checkpoint: Checkpoint, time_state: Checkpoint | None = None) -> Mo
 
     tensors: list[FileTensor] = []
     joined: set[str] = set()
-    for name in names:
-        if name not in expected:
+    for name, (row, layer) in expected.items():
+        if _is_unused(row, layer):
             continue
-        row, layer = expected[name]
         file_name = row.name_in_file.replace("{i}", str(layer))
         if row.change is Change.JOIN:
             if file_name in joined:
@@ -249,6 +244,21 @@ def _detect(checkpoint: Checkpoint) -> str:
         "missing 'blocks.0.att.time_decay' (4), 'blocks.0.att.ln_x.weight' (5), "
         "'blocks.0.att.time_maa_x' (6) and 'blocks.0.att.k_k' (7)"
     )
+
+
+def _is_unused(row: Row, layer: int) -> bool:
+    """Whether the version has no use for a tensor of this layer, though checkpoints may hold it."""
+    return row.layers is Layers.NOT_FIRST and layer == 0
+
+
+def _in_file_order(rows: Iterable[Row], n_layer: int) -> Iterator[tuple[Row, int]]:
+    """Each row with each of its layers' numbers, or -1 if it belongs to none."""
+    for per_layer, group in groupby(rows, key=lambda row: row.is_per_layer):
+        some = list(group)
+        for i in range(n_layer) if per_layer else (-1,):
+            for row in some:
+                if row.layers is not Layers.FIRST or i == 0:
+                    yield row, i
 
 
 def _file_rows(rows: Iterable[Row]) -> list[Row]:

@@ -49,7 +49,7 @@ class Layers(Enum):
 
     ALL = "every layer"
     FIRST = "layer 0 only"
-    NOT_FIRST = "every layer; in layer 0 it is unused and may be missing"
+    NOT_FIRST = "every layer but 0, where it is unused: left out if it is there"
     OPTIONAL = "every layer, or none"
 
 
@@ -74,6 +74,11 @@ class Row:
     file_shape: str
     file_name: str = ""
     layers: Layers = Layers.ALL
+
+    @property
+    def is_per_layer(self) -> bool:
+        """Whether there is one in each layer (or in the first)."""
+        return "{i}" in self.name
 
     @property
     def name_in_file(self) -> str:
@@ -101,134 +106,181 @@ _TLR, _TLR3 = Role.TIME_LOW_RANK, Role.TIME_LOW_RANK_3D
 _T, _B = Change.TRANSPOSE, "blocks.{i}."
 _ATT, _FFN = _B + "att.", _B + "ffn."
 
-_EVERY_VERSION = [
-    _row("emb.weight", Role.EMBEDDING, "V C"),
+_BEFORE_LAYERS = [_row("emb.weight", Role.EMBEDDING, "V C")]
+_AFTER_LAYERS = [
+    _row("ln_out.weight", _V, "C"),
+    _row("ln_out.bias", _V, "C"),
+    _row("head.weight", Role.HEAD, "V C"),
+]
+_NORMS = [
     _row(_B + "ln0.weight", _V, "C", layers=Layers.FIRST),
     _row(_B + "ln0.bias", _V, "C", layers=Layers.FIRST),
     _row(_B + "ln1.weight", _V, "C"),
     _row(_B + "ln1.bias", _V, "C"),
     _row(_B + "ln2.weight", _V, "C"),
     _row(_B + "ln2.bias", _V, "C"),
+]
+_RECEPTANCE_KEY_VALUE = [
     _row(_ATT + "receptance.weight", _M, "C C"),
     _row(_ATT + "key.weight", _M, "C C"),
     _row(_ATT + "value.weight", _M, "C C"),
-    _row(_ATT + "output.weight", _M, "C C"),
-    _row(_FFN + "key.weight", _M, "F C"),
-    _row(_FFN + "value.weight", _M, "C F"),
-    _row("ln_out.weight", _V, "C"),
-    _row("ln_out.bias", _V, "C"),
-    _row("head.weight", Role.HEAD, "V C"),
 ]
-
-_V4_AND_V5 = [
-    _row(_ATT + "time_mix_k", _V, "1 1 C", file_shape="C"),
-    _row(_ATT + "time_mix_v", _V, "1 1 C", file_shape="C"),
-    _row(_ATT + "time_mix_r", _V, "1 1 C", file_shape="C"),
-    _row(_FFN + "time_mix_k", _V, "1 1 C", file_shape="C"),
-    _row(_FFN + "time_mix_r", _V, "1 1 C", file_shape="C"),
-    _row(_FFN + "receptance.weight", _M, "C C"),
-]
-
-_V5_AND_LATER = [
+_GATE = [_row(_ATT + "gate.weight", _M, "C C")]
+_OUTPUT = [_row(_ATT + "output.weight", _M, "C C")]
+_GROUP_NORM = [
     _row(_ATT + "ln_x.weight", _V, "C"),
     _row(_ATT + "ln_x.bias", _V, "C"),
 ]
+_FFN_KEY_VALUE = [
+    _row(_FFN + "key.weight", _M, "F C"),
+    _row(_FFN + "value.weight", _M, "C F"),
+]
+_FFN_RECEPTANCE = [_row(_FFN + "receptance.weight", _M, "C C")]
 
 # An initial state, made by state tuning. Row = value's channel, in the checkpoint and in the file.
-# Last in each table, because a wrong one must not tell the other tensors what H is.
+# Last in each layer, because a wrong one must not tell the other tensors what H is.
 _TIME_STATE = [_row(_ATT + "time_state", _V, "H N N", layers=Layers.OPTIONAL)]
 
-_GATE_V5 = [
-    _row(_ATT + "time_mix_g", _V, "1 1 C", file_shape="C"),
-    _row(_ATT + "gate.weight", _M, "C C"),
+
+def _table(*groups: list[Row]) -> list[Row]:
+    """A version's rows: in this order, layer after layer, its tensors stand in a model file."""
+    layer = [row for group in groups for row in group]
+    return [*_BEFORE_LAYERS, *layer, *_AFTER_LAYERS]
+
+
+_MIX_V4_AND_V5 = [
+    _row(_ATT + "time_mix_k", _V, "1 1 C", file_shape="C"),
+    _row(_ATT + "time_mix_v", _V, "1 1 C", file_shape="C"),
+    _row(_ATT + "time_mix_r", _V, "1 1 C", file_shape="C"),
+]
+_MIX_GATE_V5 = [_row(_ATT + "time_mix_g", _V, "1 1 C", file_shape="C")]
+_FFN_V4_AND_V5 = [
+    _row(_FFN + "time_mix_k", _V, "1 1 C", file_shape="C"),
+    _row(_FFN + "time_mix_r", _V, "1 1 C", file_shape="C"),
+    *_FFN_KEY_VALUE,
+    *_FFN_RECEPTANCE,
 ]
 
-_V4 = [
-    *_EVERY_VERSION,
-    *_V4_AND_V5,
-    _row(_ATT + "time_decay", _V, "C", Change.NEG_EXP),
-    _row(_ATT + "time_first", _V, "C"),
-]
+_V4 = _table(
+    _NORMS,
+    _MIX_V4_AND_V5,
+    [
+        _row(_ATT + "time_decay", _V, "C", Change.NEG_EXP),
+        _row(_ATT + "time_first", _V, "C"),
+    ],
+    _RECEPTANCE_KEY_VALUE,
+    _OUTPUT,
+    _FFN_V4_AND_V5,
+)
 
-_V5_1 = [
-    *_EVERY_VERSION,
-    *_V4_AND_V5,
-    *_V5_AND_LATER,
-    _row(_ATT + "time_decay", _V, "H", Change.EXP_NEG_EXP, "H 1 1"),
-    _row(_ATT + "time_first", _V, "H", Change.EXP, "H 1 1"),
-    *_TIME_STATE,
-]
+_V5_1 = _table(
+    _NORMS,
+    _MIX_V4_AND_V5,
+    [
+        _row(_ATT + "time_decay", _V, "H", Change.EXP_NEG_EXP, "H 1 1"),
+        _row(_ATT + "time_first", _V, "H", Change.EXP, "H 1 1"),
+    ],
+    _RECEPTANCE_KEY_VALUE,
+    _OUTPUT,
+    _GROUP_NORM,
+    _FFN_V4_AND_V5,
+    _TIME_STATE,
+)
 
 # A gate, but one decay per head: every channel of a head gets the head's value, which makes it 5.2.
-_V5_1_GATE = [
-    *_EVERY_VERSION,
-    *_V4_AND_V5,
-    *_V5_AND_LATER,
-    *_GATE_V5,
-    _row(_ATT + "time_decay", _V, "H", Change.EXP_NEG_EXP, "H N 1"),
-    _row(_ATT + "time_first", _V, "H", Change.EXP, "H N 1", file_name=_ATT + "time_faaaa"),
-    *_TIME_STATE,
-]
+_V5_1_GATE = _table(
+    _NORMS,
+    _MIX_V4_AND_V5,
+    _MIX_GATE_V5,
+    [
+        _row(_ATT + "time_decay", _V, "H", Change.EXP_NEG_EXP, "H N 1"),
+        _row(_ATT + "time_first", _V, "H", Change.EXP, "H N 1", file_name=_ATT + "time_faaaa"),
+    ],
+    _RECEPTANCE_KEY_VALUE,
+    _GATE,
+    _OUTPUT,
+    _GROUP_NORM,
+    _FFN_V4_AND_V5,
+    _TIME_STATE,
+)
 
-_V5_2 = [
-    *_EVERY_VERSION,
-    *_V4_AND_V5,
-    *_V5_AND_LATER,
-    *_GATE_V5,
-    _row(_ATT + "time_decay", _V, "H N", Change.EXP_NEG_EXP, "H N 1"),
-    _row(_ATT + "time_faaaa", _V, "H N", file_shape="H N 1"),
-    *_TIME_STATE,
-]
+_V5_2 = _table(
+    _NORMS,
+    _MIX_V4_AND_V5,
+    _MIX_GATE_V5,
+    [
+        _row(_ATT + "time_decay", _V, "H N", Change.EXP_NEG_EXP, "H N 1"),
+        _row(_ATT + "time_faaaa", _V, "H N", file_shape="H N 1"),
+    ],
+    _RECEPTANCE_KEY_VALUE,
+    _GATE,
+    _OUTPUT,
+    _GROUP_NORM,
+    _FFN_V4_AND_V5,
+    _TIME_STATE,
+)
 
-_V6 = [
-    *_EVERY_VERSION,
-    *_V5_AND_LATER,
-    _row(_ATT + "time_maa_x", _V, "1 1 C", file_shape="C"),
-    _row(_ATT + "time_maa_w", _V, "1 1 C", file_shape="C"),
-    _row(_ATT + "time_maa_k", _V, "1 1 C", file_shape="C"),
-    _row(_ATT + "time_maa_v", _V, "1 1 C", file_shape="C"),
-    _row(_ATT + "time_maa_r", _V, "1 1 C", file_shape="C"),
-    _row(_ATT + "time_maa_g", _V, "1 1 C", file_shape="C"),
-    _row(_ATT + "time_maa_w1", _TLR, "C 5M", _T, "5M C"),
-    _row(_ATT + "time_maa_w2", _TLR3, "5 M C", _T, "5 C M"),
-    _row(_ATT + "time_decay", _V, "1 1 C", file_shape="H N 1"),
-    _row(_ATT + "time_decay_w1", _TLR, "C D", _T, "D C"),
-    _row(_ATT + "time_decay_w2", _TLR, "D C", _T, "C D"),
-    _row(_ATT + "time_faaaa", _V, "H N", file_shape="H N 1"),
-    _row(_ATT + "gate.weight", _M, "C C"),
-    _row(_FFN + "time_maa_k", _V, "1 1 C", file_shape="C"),
-    _row(_FFN + "time_maa_r", _V, "1 1 C", file_shape="C"),
-    _row(_FFN + "receptance.weight", _M, "C C"),
-    *_TIME_STATE,
-]
+_V6 = _table(
+    _NORMS,
+    [
+        _row(_ATT + "time_maa_x", _V, "1 1 C", file_shape="C"),
+        _row(_ATT + "time_maa_w", _V, "1 1 C", file_shape="C"),
+        _row(_ATT + "time_maa_k", _V, "1 1 C", file_shape="C"),
+        _row(_ATT + "time_maa_v", _V, "1 1 C", file_shape="C"),
+        _row(_ATT + "time_maa_r", _V, "1 1 C", file_shape="C"),
+        _row(_ATT + "time_maa_g", _V, "1 1 C", file_shape="C"),
+        _row(_ATT + "time_maa_w1", _TLR, "C 5M", _T, "5M C"),
+        _row(_ATT + "time_maa_w2", _TLR3, "5 M C", _T, "5 C M"),
+        _row(_ATT + "time_decay", _V, "1 1 C", file_shape="H N 1"),
+        _row(_ATT + "time_decay_w1", _TLR, "C D", _T, "D C"),
+        _row(_ATT + "time_decay_w2", _TLR, "D C", _T, "C D"),
+        _row(_ATT + "time_faaaa", _V, "H N", file_shape="H N 1"),
+    ],
+    _RECEPTANCE_KEY_VALUE,
+    _GATE,
+    _OUTPUT,
+    _GROUP_NORM,
+    [
+        _row(_FFN + "time_maa_k", _V, "1 1 C", file_shape="C"),
+        _row(_FFN + "time_maa_r", _V, "1 1 C", file_shape="C"),
+    ],
+    _FFN_KEY_VALUE,
+    _FFN_RECEPTANCE,
+    _TIME_STATE,
+)
 
 _RWKVAG = _ATT + "x_rwkvag"
-_V7 = [
-    *_EVERY_VERSION,
-    *_V5_AND_LATER,
-    _row(_ATT + "x_r", _V, "1 1 C", Change.JOIN, "6 1 C", _RWKVAG),
-    _row(_ATT + "x_w", _V, "1 1 C", Change.JOIN, "6 1 C", _RWKVAG),
-    _row(_ATT + "x_k", _V, "1 1 C", Change.JOIN, "6 1 C", _RWKVAG),
-    _row(_ATT + "x_v", _V, "1 1 C", Change.JOIN, "6 1 C", _RWKVAG),
-    _row(_ATT + "x_a", _V, "1 1 C", Change.JOIN, "6 1 C", _RWKVAG),
-    _row(_ATT + "x_g", _V, "1 1 C", Change.JOIN, "6 1 C", _RWKVAG),
-    _row(_ATT + "w0", _V, "1 1 C"),
-    _row(_ATT + "w1", _LR, "C W", _T, "W C"),
-    _row(_ATT + "w2", _LR, "W C", _T, "C W"),
-    _row(_ATT + "a0", _V, "1 1 C"),
-    _row(_ATT + "a1", _LR, "C A", _T, "A C"),
-    _row(_ATT + "a2", _LR, "A C", _T, "C A"),
-    _row(_ATT + "v0", _V, "1 1 C", layers=Layers.NOT_FIRST),
-    _row(_ATT + "v1", _LR, "C B", _T, "B C", layers=Layers.NOT_FIRST),
-    _row(_ATT + "v2", _LR, "B C", _T, "C B", layers=Layers.NOT_FIRST),
-    _row(_ATT + "g1", _LR, "C G", _T, "G C"),
-    _row(_ATT + "g2", _LR, "G C", _T, "C G"),
-    _row(_ATT + "k_k", _V, "1 1 C"),
-    _row(_ATT + "k_a", _V, "1 1 C"),
-    _row(_ATT + "r_k", _V, "H N"),
-    _row(_FFN + "x_k", _V, "1 1 C"),
-    *_TIME_STATE,
-]
+_V7 = _table(
+    _NORMS,
+    [
+        _row(_ATT + "x_r", _V, "1 1 C", Change.JOIN, "6 1 C", _RWKVAG),
+        _row(_ATT + "x_w", _V, "1 1 C", Change.JOIN, "6 1 C", _RWKVAG),
+        _row(_ATT + "x_k", _V, "1 1 C", Change.JOIN, "6 1 C", _RWKVAG),
+        _row(_ATT + "x_v", _V, "1 1 C", Change.JOIN, "6 1 C", _RWKVAG),
+        _row(_ATT + "x_a", _V, "1 1 C", Change.JOIN, "6 1 C", _RWKVAG),
+        _row(_ATT + "x_g", _V, "1 1 C", Change.JOIN, "6 1 C", _RWKVAG),
+        _row(_ATT + "w0", _V, "1 1 C"),
+        _row(_ATT + "w1", _LR, "C W", _T, "W C"),
+        _row(_ATT + "w2", _LR, "W C", _T, "C W"),
+        _row(_ATT + "a0", _V, "1 1 C"),
+        _row(_ATT + "a1", _LR, "C A", _T, "A C"),
+        _row(_ATT + "a2", _LR, "A C", _T, "C A"),
+        _row(_ATT + "v0", _V, "1 1 C", layers=Layers.NOT_FIRST),
+        _row(_ATT + "v1", _LR, "C B", _T, "B C", layers=Layers.NOT_FIRST),
+        _row(_ATT + "v2", _LR, "B C", _T, "C B", layers=Layers.NOT_FIRST),
+        _row(_ATT + "g1", _LR, "C G", _T, "G C"),
+        _row(_ATT + "g2", _LR, "G C", _T, "C G"),
+        _row(_ATT + "k_k", _V, "1 1 C"),
+        _row(_ATT + "k_a", _V, "1 1 C"),
+        _row(_ATT + "r_k", _V, "H N"),
+    ],
+    _RECEPTANCE_KEY_VALUE,
+    _OUTPUT,
+    _GROUP_NORM,
+    [_row(_FFN + "x_k", _V, "1 1 C")],
+    _FFN_KEY_VALUE,
+    _TIME_STATE,
+)
 
 TABLES: dict[str, list[Row]] = {
     "4": _V4,
