@@ -18,7 +18,7 @@ from .model_info import ModelInfo, TypeUse, info
 from .weight_types import OUTPUT_TYPES, parse_output_type
 
 _DESCRIPTION = """\
-Convert an RWKV checkpoint (.pth, .safetensors, or a ggmf .bin of type fp32 or fp16) to a ggmf model
+Convert an RWKV checkpoint (.pth, .safetensors, a ggmf .bin or llama.cpp's .gguf) to a ggmf model
 file. Versions 4, 5.1, 5.2, 6 and 7 are told apart by their tensors."""
 
 _EPILOG = """\
@@ -178,6 +178,12 @@ def _describe(model: ModelInfo) -> list[str]:
         f"  size        {_size(model.file_bytes)}",
         *_type_lines(model.types),
     ]
+    if model.name is not None:
+        lines.append(f"  name        {model.name!a}")
+    if model.n_tokens is not None:
+        lines.append(f"  holds a vocabulary of {model.n_tokens} tokens")
+    if model.chat_template is not None:
+        lines.append("  holds a chat template")
     if model.has_time_state:
         lines.append("  begins with its own initial state")
     if model.unused:

@@ -27,6 +27,7 @@ from .element_types import (
     FP16,
     FP32,
     SOURCE_TYPES,
+    BlockType,
     ElementType,
     to_fp16_bits,
     to_fp32,
@@ -48,6 +49,9 @@ LAYOUTS: tuple[Layout, ...] = ("default", "rwkv.cpp")
 
 Progress = Callable[[int, int], None]
 """Called with the bytes read so far and the bytes to read, from the thread that called convert."""
+
+DEQUANTIZED = 8192
+"""Values that are dequantised at a time; what that takes fits into the cache too."""
 
 MAX_THREADS = 16
 """More do not help: reading and writing limit them."""
@@ -96,7 +100,8 @@ def convert(
     The output appears under its name when it is complete; if anything fails, nothing is left.
 
     Args:
-        src: a `.pth`, `.safetensors` or ggmf `.bin` file (fp32 or fp16); its content decides.
+        src: a `.pth`, `.safetensors`, ggmf `.bin` or `.gguf` file; its content decides. Blocks that
+            are quantised can be written in their own type, in fp32 or in fp16.
         dst: the file to write.
         dtype: type of the layers' matrices: fp32, fp16, q4_0, q4_1, q5_0, q5_1 or q8_0.
         head_dtype: type of `head.weight`; by default q8_0 in a quantised file.
@@ -141,14 +146,13 @@ def convert(
     destination = check_destination(dst, force=force)
     checkpoint = open_checkpoint(src)
     state = None if time_state is None else open_checkpoint(time_state)
-    sources = [source for source in (checkpoint, state) if source is not None]
-    for source in sources:
-        if source.stamp.is_of(destination):
+    sources = dict(checkpoint.files) if state is None else {**checkpoint.files, **state.files}
+    for stamp in sources.values():
+        if stamp.is_of(destination):
             raise OutputError(
                 f"{Path(dst)}: is the input, expected another file", remedy="Try another name"
             )
     model = identify(checkpoint, state)
-    _check_types(model.tensors)
 
     warnings = [
         f"{checkpoint.path}: tensor {quote(name)} is not used by RWKV-{model.version} and left out"
@@ -166,8 +170,9 @@ def convert(
         lambda tensor: _choose_type(tensor, choice, checkpoint, warnings),
         lambda tensor: _through_fp16(tensor, choice, checkpoint),
     )
+    _check_types(plan.tensors)
     with temporary_output(destination, force=force) as output:
-        job = _Job(plan, output, {source.path: source.stamp for source in sources}, progress)
+        job = _Job(plan, output, sources, progress)
         found = job.run(min(threads or _processors(), MAX_THREADS))
     for placed in plan.tensors:
         warnings.extend(
@@ -185,18 +190,25 @@ def convert(
     )
 
 
-def _check_types(tensors: tuple[FileTensor, ...]) -> None:
-    for tensor in tensors:
+def _check_types(tensors: tuple[PlacedTensor, ...]) -> None:
+    """Refuses what cannot be read as weights, and what would be quantised twice."""
+    for placed in tensors:
+        tensor = placed.tensor
         for part in tensor.parts:
             where = f"{tensor.path}: type of tensor {quote(tensor.name)}"
-            if part.type.is_quantized:
+            if part.type not in SOURCE_TYPES and not part.type.is_quantized:
+                raise ModelError(f"{where}, expected bf16, fp16 or fp32, got {part.type}")
+            if part.type.is_quantized and placed.type.is_quantized and not _is_copied(part, placed):
                 raise ModelError(
-                    f"{where}, expected fp32 or fp16, got {part.type}: quantising twice loses more "
-                    "than once",
+                    f"{where}, expected {placed.type}, fp32 or fp16, got {part.type}: quantising "
+                    "twice loses more than once",
                     remedy="Try the checkpoint, or a file of type fp16",
                 )
-            if part.type not in SOURCE_TYPES:
-                raise ModelError(f"{where}, expected bf16, fp16 or fp32, got {part.type}")
+
+
+def _is_copied(part: TensorView, placed: PlacedTensor) -> bool:
+    """Whether blocks are written as they were read."""
+    return part.type is placed.type and part.scale == 1
 
 
 def _choose_type(
@@ -210,7 +222,7 @@ def _choose_type(
             f"{tensor.shape[-1]} are no multiple of {type.block}, which {type} needs"
         )
         return FP16
-    from_model_file = checkpoint.is_model_file and tensor.path == checkpoint.path
+    from_model_file = checkpoint.is_model_file and tensor.path in checkpoint.files
     requantizes = choice.rwkv_cpp and choice.dtype.is_quantized and from_model_file
     if requantizes and not type.is_quantized:
         return tensor.parts[0].type  # rwkv.cpp's quantiser copies what it does not quantise
@@ -258,7 +270,9 @@ class _Job:
         self._pieces = self._cut()
         self._done_bytes = 0
         self._total_bytes = sum(
-            part.count * part.type.size for placed in plan.tensors for part in placed.tensor.parts
+            part.type.bytes_of(part.count)
+            for placed in plan.tensors
+            for part in placed.tensor.parts
         )
         self._problems: dict[str, set[str]] = {}
 
@@ -302,7 +316,7 @@ class _Job:
             for part in placed.tensor.parts:
                 if part.is_contiguous:
                     part = replace(part, shape=(part.count,), strides=(1,))
-                for view in part.split(PIECE, placed.type.block):
+                for view in part.split(PIECE, max(part.type.block, placed.type.block)):
                     yield _Piece(placed, view, offset)
                     offset += placed.type.bytes_of(view.count)
 
@@ -321,7 +335,7 @@ class _Job:
                 if piece is None:
                     break
                 raw = readers[piece.placed.tensor.path].read(piece.view, source_buffer)
-                encoded, problems = encoder.encode(raw, piece.view.type, piece.placed)
+                encoded, problems = encoder.encode(raw, piece.view, piece.placed)
                 write_at(piece.offset, encoded.data)
                 with self._lock:
                     self._done_bytes += len(raw)
@@ -341,23 +355,24 @@ class _Encoder:
         self._quantizers: dict[ElementType, BlockQuantizer] = {}
 
     def encode(
-        self, raw: NDArray[np.uint8], source: ElementType, placed: PlacedTensor
+        self, raw: NDArray[np.uint8], view: TensorView, placed: PlacedTensor
     ) -> tuple[NDArray[np.uint8], list[str]]:
         """Converts one piece.
 
         Args:
             raw: the numbers' bytes.
-            source: their type.
+            view: what they are.
             placed: says what to do with them.
 
         Returns:
             the bytes to write, valid until the next call, and what was odd.
         """
-        count = len(raw) // source.size
-        values = self._values[:count]
-        encoded = self._encoded[: placed.type.bytes_of(count)]
+        if view.type.is_quantized and _is_copied(view, placed):
+            return raw, []
+        values = self._values[: view.count]
+        encoded = self._encoded[: placed.type.bytes_of(view.count)]
         with np.errstate(all="ignore"):
-            to_fp32(raw, source, values)
+            self._decode(raw, view, values)
             finite = bool(np.isfinite(values).all())
             _apply(placed.tensor.change, values)
             overflow = False
@@ -379,6 +394,19 @@ class _Encoder:
         if overflow:
             problems.append(f"holds values too large for {placed.type}, which became infinite")
         return encoded, problems
+
+    def _decode(self, raw: NDArray[np.uint8], view: TensorView, out: NDArray[np.float32]) -> None:
+        """What numbers stand for, as fp32."""
+        if isinstance(view.type, BlockType):
+            blocks = raw.reshape(-1, view.type.size)
+            at_once = DEQUANTIZED // view.type.block
+            for start in range(0, len(blocks), at_once):
+                some = view.type.dequantize(blocks[start : start + at_once])
+                out.reshape(-1, view.type.block)[start : start + at_once] = some
+        else:
+            to_fp32(raw, view.type, out)
+        if view.scale != 1:
+            np.multiply(out, np.float32(view.scale), out=out)
 
 
 def _apply(change: Change, values: NDArray[np.float32]) -> None:

@@ -50,11 +50,12 @@ class BlockType(ElementType):
     Attributes:
         quantize: from fp32 (values per block, n), which is overwritten: row j holds value j of
             every block; to (n, bytes per block), which is filled. Says whether a scale is too large
-            for fp16 and became infinite. Blocks with NaN or infinite values become zeros.
+            for fp16 and became infinite. Blocks with NaN or infinite values become zeros. None
+            where a type is only read.
         dequantize: from (n, bytes per block) to fp32 (n, values per block).
     """
 
-    quantize: Callable[[Floats, Bytes], bool]
+    quantize: Callable[[Floats, Bytes], bool] | None = None
     dequantize: Callable[[Bytes], Floats]
 
 

@@ -139,7 +139,7 @@ def identify(checkpoint: Checkpoint, time_state: Checkpoint | None = None) -> Mo
     most = min(len(checkpoint.tensors), MAX_LAYERS)
     if n_layer > most:
         raise ModelError(f"{path}: expected at most {most} layers, got number {n_layer - 1}")
-    paths = dict.fromkeys(checkpoint.tensors, path)
+    paths = {name: checkpoint.path_of(name) for name in checkpoint.tensors}
     names = dict(checkpoint.tensors)
     if time_state is not None:
         given = _time_state_for(version, n_layer, time_state)
