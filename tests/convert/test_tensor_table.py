@@ -28,7 +28,10 @@ def table_of_contents(checkpoint, container="safetensors"):
 def test_every_role_has_types():
     assert set(ROLE_TYPES) == set(Role)
     for types in ROLE_TYPES.values():
-        assert {types.fp16, types.quantized, types.rwkv_cpp} <= {*OUTPUT_TYPES, "asked"}
+        assert {types.fp16, types.quantized, types.rwkv_cpp, types.gguf_fp16, types.gguf} <= {
+            *OUTPUT_TYPES,
+            "asked",
+        }
 
 
 @pytest.mark.parametrize("version", TABLES)
@@ -207,14 +210,16 @@ Q4, Q8, F16, F32 = (OUTPUT_TYPES[name] for name in ("q4_0", "q8_0", "fp16", "fp3
 
 @pytest.mark.parametrize(
     ("choice", "expected"),
-    [  # vector, matrix, embedding, head, low rank, time_ low rank, time_maa_w2
-        (TypeChoice(F32, {}), (F32, F32, F32, F32, F32, F32, F32)),
-        (TypeChoice(F16, {}), (F32, F16, F16, F16, F16, F32, F32)),
-        (TypeChoice(Q4, {}), (F32, Q4, Q8, Q8, Q8, Q8, Q8)),
-        (TypeChoice(Q4, {}, rwkv_cpp=True), (F32, Q4, F16, F16, F16, Q4, F32)),
-        (TypeChoice(Q4, {"head_dtype": F16}), (F32, Q4, Q8, F16, Q8, Q8, Q8)),
-        (TypeChoice(Q4, {"emb_dtype": Q4}), (F32, Q4, Q4, Q8, Q8, Q8, Q8)),
-        (TypeChoice(F32, {"lowrank_dtype": F16}), (F32, F32, F32, F32, F16, F16, F16)),
+    [  # vector, matrix, embedding, head, low rank, decay's, time_ low rank, time_maa_w2
+        (TypeChoice(F32, {}), (F32,) * 8),
+        (TypeChoice(F16, {}), (F32, F16, F16, F16, F16, F16, F32, F32)),
+        (TypeChoice(Q4, {}), (F32, Q4, Q8, Q8, Q8, Q8, Q8, Q8)),
+        (TypeChoice(Q4, {}, rwkv_cpp=True), (F32, Q4, F16, F16, F16, F16, Q4, F32)),
+        (TypeChoice(F16, {}, gguf=True), (F32, F16, F16, F16, F16, F32, F32, F32)),
+        (TypeChoice(Q4, {}, gguf=True), (F32, Q4, Q4, Q8, F16, F32, F32, F32)),
+        (TypeChoice(Q4, {"head_dtype": F16}), (F32, Q4, Q8, F16, Q8, Q8, Q8, Q8)),
+        (TypeChoice(Q4, {"emb_dtype": Q4}), (F32, Q4, Q4, Q8, Q8, Q8, Q8, Q8)),
+        (TypeChoice(F32, {"lowrank_dtype": F16}), (F32, F32, F32, F32, F16, F16, F16, F16)),
     ],
 )
 def test_type_choice(choice, expected):

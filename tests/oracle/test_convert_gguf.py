@@ -6,8 +6,10 @@ import gguf
 import numpy as np
 import pytest
 
+import rwkv_convert
+from convert.checkpoint_writers import views, write_pth
 from rwkv_convert.containers import open_checkpoint
-from rwkv_convert.gguf_table import ARCHITECTURES, GGUF_TABLES
+from rwkv_convert.gguf_table import ARCHITECTURES, FILE_TYPES, GGUF_TABLES
 from rwkv_convert.gguf_values import GgufValue
 from twin import gguf as twin
 from twin import synth
@@ -64,3 +66,39 @@ def test_reader_finds_what_gguf_finds(tmp_path: Path, version: str, type: str):
             assert field.contents() == value.scalar()
         else:
             assert len(field.contents()) == value.count()
+
+
+@pytest.mark.parametrize("version", ["6", "7"])
+@pytest.mark.parametrize("dtype", ["fp32", "fp16", "q5_1"])
+def test_gguf_lists_what_we_write(tmp_path: Path, version: str, dtype: str):
+    checkpoint = synth.checkpoint(version, n_vocab=256)
+    source = write_pth(tmp_path / "in.pth", views(checkpoint, "fp32"))
+    rwkv_convert.convert(source, tmp_path / "a.gguf", dtype=dtype)
+    reader = gguf.GGUFReader(tmp_path / "a.gguf")
+    found = {tensor.name: tensor for tensor in reader.tensors}
+    expected = twin.transform(checkpoint)
+    assert set(found) == set(expected)
+    step = {"fp32": 0, "fp16": 2e-3, "q5_1": 0.2}[dtype]
+    for name, tensor in found.items():
+        shape = expected[name].shape
+        assert tuple(map(int, tensor.shape)) == shape[::-1]
+        x = gguf.quants.dequantize(tensor.data, tensor.tensor_type).reshape(shape)
+        np.testing.assert_allclose(x, expected[name], atol=step, rtol=0, err_msg=name)
+    keys = {field for field in reader.fields if not field.startswith("GGUF.")}
+    known = {
+        key.replace("{arch}", f"rwkv{version}")
+        for group in vars(gguf.Keys).values()
+        if isinstance(group, type)
+        for key in vars(group).values()
+        if isinstance(key, str)
+    }
+    assert keys <= known
+    file_type = reader.get_field("general.file_type")
+    name = {"fp32": "ALL_F32", "fp16": "MOSTLY_F16"}.get(dtype, f"MOSTLY_{dtype.upper()}")
+    assert file_type is not None and gguf.LlamaFileType(file_type.contents()).name == name
+
+
+def test_file_types_are_those_of_llama_cpp():
+    for dtype, number in FILE_TYPES.items():
+        name = {"fp32": "ALL_F32", "fp16": "MOSTLY_F16", "bf16": "MOSTLY_BF16"}.get(dtype)
+        assert gguf.LlamaFileType(number).name == (name or f"MOSTLY_{dtype.upper()}")

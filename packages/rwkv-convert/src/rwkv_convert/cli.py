@@ -11,21 +11,23 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 from . import __version__
-from .conversion import LAYOUTS, Progress, Summary, convert
+from .conversion import CONTAINERS, LAYOUTS, Progress, Summary, convert
 from .ending import NAME, UsageError, answer, in_options, mention, run, say
 from .errors import OptionError
 from .model_info import ModelInfo, TypeUse, info
 from .weight_types import OUTPUT_TYPES, parse_output_type
 
 _DESCRIPTION = """\
-Convert an RWKV checkpoint (.pth, .safetensors, a ggmf .bin or llama.cpp's .gguf) to a ggmf model
-file. Versions 4, 5.1, 5.2, 6 and 7 are told apart by their tensors."""
+Convert an RWKV checkpoint (.pth, .safetensors, a ggmf .bin or llama.cpp's .gguf) to a model file:
+ggmf, or GGUF where OUT ends in .gguf (versions 6 and 7). Versions 4, 5.1, 5.2, 6 and 7 are told
+apart by their tensors."""
 
 _EPILOG = """\
 examples:
   rwkv-convert model.pth model.bin --dtype q4_0
   rwkv-convert model.pth model.bin --dtype q5_1 --head-dtype fp16
   rwkv-convert model.pth model.bin --dtype q4_0 --time-state tuned.pth
+  rwkv-convert model.pth model.gguf --dtype q8_0
   rwkv-convert --info model.bin"""
 
 
@@ -84,20 +86,41 @@ def _parser() -> argparse.ArgumentParser:
     add("src", nargs="?", metavar="IN", help="the checkpoint to read")
     add("dst", nargs="?", metavar="OUT", help="the model file to write")
     add("--dtype", default="fp16", type=_type, help=f"{types} (default: fp16)")
-    in_quantized = "(default: q8_0 in a quantised file)"
-    add("--head-dtype", type=_type, metavar="DTYPE", help=f"type of head.weight {in_quantized}")
-    add("--emb-dtype", type=_type, metavar="DTYPE", help=f"type of emb.weight {in_quantized}")
+    add(
+        "--head-dtype",
+        type=_type,
+        metavar="DTYPE",
+        help="type of head.weight (default: q8_0 in a quantised file)",
+    )
+    add(
+        "--emb-dtype",
+        type=_type,
+        metavar="DTYPE",
+        help="type of emb.weight (default: in a quantised file q8_0, in GGUF that of --dtype)",
+    )
     add(
         "--lowrank-dtype",
         type=_type,
         metavar="DTYPE",
-        help=f"type of the low-rank matrices of RWKV-6 and 7 {in_quantized}",
+        help="type of the low-rank matrices of RWKV-6 and 7 (default: in a quantised file q8_0, in "
+        "GGUF fp16 or fp32, as llama.cpp has them)",
     )
     add(
         "--layout",
         default="default",
         choices=LAYOUTS,
         help="rwkv.cpp: choose all types as rwkv.cpp's own converter and quantiser do",
+    )
+    add(
+        "--container",
+        choices=CONTAINERS,
+        help="what to write (default: gguf where OUT ends in .gguf, else ggmf)",
+    )
+    add(
+        "--tokenizer",
+        metavar="FILE",
+        help="for GGUF, the vocabulary, in the World format (default: that of IN, if it is GGUF, "
+        "World for 65536 tokens, bytes for 256)",
     )
     add(
         "--time-state",
@@ -129,6 +152,8 @@ def _convert(options: argparse.Namespace) -> None:
             emb_dtype=options.emb_dtype,
             lowrank_dtype=options.lowrank_dtype,
             layout=options.layout,
+            container=options.container,
+            tokenizer=options.tokenizer,
             time_state=options.time_state,
             force=options.force,
             progress=progress,

@@ -19,39 +19,33 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .checkpoint import Checkpoint, TensorView
 from .containers import open_checkpoint
-from .element_types import (
-    FP16,
-    FP32,
-    SOURCE_TYPES,
-    BlockType,
-    ElementType,
-    to_fp16_bits,
-    to_fp32,
-)
+from .element_types import FP16, FP32, SOURCE_TYPES, ElementType
+from .encoder import Encoder, is_copied
 from .errors import ModelError, OptionError, OutputError, listing, quote
+from .file_plan import FilePlan, PlacedTensor, write_headers
 from .identify import FileTensor, identify
 from .input_file import FileStamp
 from .model_info import ModelInfo, TypeUse, count_types, describe
 from .output_file import OutputFile, check_destination, temporary_output
 from .piece_reader import PieceReader
-from .quantize import PIECE, BlockQuantizer
-from .tensor_table import ROLE_TYPES, Change, TypeChoice
+from .quantize import PIECE
+from .tensor_table import ROLE_TYPES, TypeChoice
 from .time_state import is_time_state
 from .weight_types import parse_output_type
-from .write_ggmf import FilePlan, PlacedTensor, plan_file, write_headers
+from .write_ggmf import plan_ggmf
+from .write_gguf import plan_gguf
 
 Layout = Literal["default", "rwkv.cpp"]
 LAYOUTS: tuple[Layout, ...] = ("default", "rwkv.cpp")
 
+Container = Literal["ggmf", "gguf"]
+CONTAINERS: tuple[Container, ...] = ("ggmf", "gguf")
+
 Progress = Callable[[int, int], None]
 """Called with the bytes read so far and the bytes to read, from the thread that called convert."""
-
-DEQUANTIZED = 8192
-"""Values that are dequantised at a time; what that takes fits into the cache too."""
 
 MAX_THREADS = 16
 """More do not help: reading and writing limit them."""
@@ -90,12 +84,14 @@ def convert(
     emb_dtype: str | None = None,
     lowrank_dtype: str | None = None,
     layout: Layout = "default",
+    container: Container | None = None,
+    tokenizer: str | os.PathLike[str] | None = None,
     time_state: str | os.PathLike[str] | None = None,
     force: bool = False,
     progress: Progress | None = None,
     threads: int | None = None,
 ) -> Summary:
-    """Converts an RWKV checkpoint to a ggmf model file.
+    """Converts an RWKV checkpoint to a model file, ggmf or GGUF.
 
     The output appears under its name when it is complete; if anything fails, nothing is left.
 
@@ -105,10 +101,15 @@ def convert(
         dst: the file to write.
         dtype: type of the layers' matrices: fp32, fp16, q4_0, q4_1, q5_0, q5_1 or q8_0.
         head_dtype: type of `head.weight`; by default q8_0 in a quantised file.
-        emb_dtype: type of `emb.weight`; by default q8_0 in a quantised file.
-        lowrank_dtype: type of the low-rank matrices of RWKV-6 and 7; by default q8_0 in a
-            quantised file.
+        emb_dtype: type of `emb.weight`; by default, in a quantised file, q8_0 in ggmf and `dtype`
+            in GGUF.
+        lowrank_dtype: type of the low-rank matrices of RWKV-6 and 7; by default, in a quantised
+            file, q8_0 in ggmf, and in GGUF fp16 or fp32, as llama.cpp has them.
         layout: `rwkv.cpp` chooses every type as rwkv.cpp's converter to FP16 and its quantiser do.
+        container: `ggmf`, which rwkv.cpp reads too, or `gguf`, which llama.cpp reads, for RWKV-6
+            and 7; by default what the extension of `dst` says, ggmf where it is not `.gguf`.
+        tokenizer: for GGUF, a file with the vocabulary, in the World format. By default that of
+            `src`, if it is GGUF, the World vocabulary for 65536 tokens, bytes for 256.
         time_state: a `.pth`, `.safetensors` or ggmf file with an initial state from state tuning
             (`blocks.N.att.time_state`), which the model file then begins every text with. By
             default the one in `src`, if there is one.
@@ -141,7 +142,17 @@ def convert(
         raise OptionError("layout", f"rwkv.cpp chooses every type by itself, got {named} too")
     if threads is not None and (not isinstance(threads, int) or threads < 1):
         raise OptionError("threads", f"expected at least 1, got {quote(threads)}")
-    choice = TypeChoice(parse_output_type(dtype), overrides, rwkv_cpp=layout == "rwkv.cpp")
+    container = _container(dst, container)
+    if container == "gguf" and layout != "default":
+        raise OptionError("layout", f"expected default for a GGUF file, got {layout}")
+    if container == "ggmf" and tokenizer is not None:
+        raise OptionError("tokenizer", "expected none for a ggmf file, which has no place for it")
+    choice = TypeChoice(
+        parse_output_type(dtype),
+        overrides,
+        rwkv_cpp=layout == "rwkv.cpp",
+        gguf=container == "gguf",
+    )
 
     destination = check_destination(dst, force=force)
     checkpoint = open_checkpoint(src)
@@ -164,12 +175,16 @@ def convert(
             warnings.append(
                 f"{state.path}: all but the initial state is left out: {listing(others)}"
             )
-    plan = plan_file(
-        model,
-        choice.dtype,
-        lambda tensor: _choose_type(tensor, choice, checkpoint, warnings),
-        lambda tensor: _through_fp16(tensor, choice, checkpoint),
-    )
+
+    def type_of(tensor: FileTensor) -> ElementType:
+        return _choose_type(tensor, choice, checkpoint, warnings)
+
+    if container == "gguf":
+        plan = plan_gguf(model, checkpoint, choice.dtype.name, tokenizer, type_of)
+    else:
+        plan = plan_ggmf(
+            model, choice.dtype, type_of, lambda tensor: _through_fp16(tensor, choice, checkpoint)
+        )
     _check_types(plan.tensors)
     with temporary_output(destination, force=force) as output:
         job = _Job(plan, output, sources, progress)
@@ -190,6 +205,17 @@ def convert(
     )
 
 
+def _container(dst: str | os.PathLike[str], asked: Container | None) -> Container:
+    """The container to write: the one asked for, or the one that the extension tells."""
+    if asked is not None and asked not in CONTAINERS:
+        raise OptionError(
+            "container", f"expected one of {', '.join(CONTAINERS)}, got {quote(asked)}"
+        )
+    if asked is not None:
+        return asked
+    return "gguf" if os.fsdecode(dst).lower().endswith(".gguf") else "ggmf"
+
+
 def _check_types(tensors: tuple[PlacedTensor, ...]) -> None:
     """Refuses what cannot be read as weights, and what would be quantised twice."""
     for placed in tensors:
@@ -198,17 +224,12 @@ def _check_types(tensors: tuple[PlacedTensor, ...]) -> None:
             where = f"{tensor.path}: type of tensor {quote(tensor.name)}"
             if part.type not in SOURCE_TYPES and not part.type.is_quantized:
                 raise ModelError(f"{where}, expected bf16, fp16 or fp32, got {part.type}")
-            if part.type.is_quantized and placed.type.is_quantized and not _is_copied(part, placed):
+            if part.type.is_quantized and placed.type.is_quantized and not is_copied(part, placed):
                 raise ModelError(
                     f"{where}, expected {placed.type}, fp32 or fp16, got {part.type}: quantising "
                     "twice loses more than once",
                     remedy="Try the checkpoint, or a file of type fp16",
                 )
-
-
-def _is_copied(part: TensorView, placed: PlacedTensor) -> bool:
-    """Whether blocks are written as they were read."""
-    return part.type is placed.type and part.scale == 1
 
 
 def _choose_type(
@@ -322,7 +343,7 @@ class _Job:
 
     def _work(self) -> None:
         """What each thread does: piece after piece."""
-        encoder = _Encoder()
+        encoder = Encoder()
         source_buffer = np.empty(PIECE * FP32.size, np.uint8)
         with ExitStack() as stack, self._output.open() as write_at:
             readers = {
@@ -344,81 +365,3 @@ class _Job:
                         self._problems.setdefault(name, set()).update(problems)
             for reader in readers.values():
                 reader.check_unchanged()
-
-
-class _Encoder:
-    """Turns numbers as read into bytes as written; holds buffers, so one per thread."""
-
-    def __init__(self) -> None:
-        self._values = np.empty(PIECE, np.float32)
-        self._encoded = np.empty(PIECE * FP32.size, np.uint8)
-        self._quantizers: dict[ElementType, BlockQuantizer] = {}
-
-    def encode(
-        self, raw: NDArray[np.uint8], view: TensorView, placed: PlacedTensor
-    ) -> tuple[NDArray[np.uint8], list[str]]:
-        """Converts one piece.
-
-        Args:
-            raw: the numbers' bytes.
-            view: what they are.
-            placed: says what to do with them.
-
-        Returns:
-            the bytes to write, valid until the next call, and what was odd.
-        """
-        if view.type.is_quantized and _is_copied(view, placed):
-            return raw, []
-        values = self._values[: view.count]
-        encoded = self._encoded[: placed.type.bytes_of(view.count)]
-        with np.errstate(all="ignore"):
-            self._decode(raw, view, values)
-            finite = bool(np.isfinite(values).all())
-            _apply(placed.tensor.change, values)
-            overflow = False
-            if placed.through_fp16 or placed.type is FP16:
-                half = to_fp16_bits(values)
-                overflow = finite and bool(((half & 0x7FFF) == 0x7C00).any())
-                if placed.type is not FP16:
-                    to_fp32(half.astype("<u2").view(np.uint8), FP16, values)
-            if placed.type is FP16:
-                encoded.view("<u2")[:] = half
-            elif placed.type is FP32:
-                overflow = finite and not bool(np.isfinite(values).all())
-                encoded.view("<f4")[:] = values
-            else:
-                if placed.type not in self._quantizers:
-                    self._quantizers[placed.type] = BlockQuantizer(placed.type)
-                overflow |= self._quantizers[placed.type].quantize(values, encoded)
-        problems = [] if finite else ["holds NaN or infinite values"]
-        if overflow:
-            problems.append(f"holds values too large for {placed.type}, which became infinite")
-        return encoded, problems
-
-    def _decode(self, raw: NDArray[np.uint8], view: TensorView, out: NDArray[np.float32]) -> None:
-        """What numbers stand for, as fp32."""
-        if isinstance(view.type, BlockType):
-            blocks = raw.reshape(-1, view.type.size)
-            at_once = DEQUANTIZED // view.type.block
-            for start in range(0, len(blocks), at_once):
-                some = view.type.dequantize(blocks[start : start + at_once])
-                out.reshape(-1, view.type.block)[start : start + at_once] = some
-        else:
-            to_fp32(raw, view.type, out)
-        if view.scale != 1:
-            np.multiply(out, np.float32(view.scale), out=out)
-
-
-def _apply(change: Change, values: NDArray[np.float32]) -> None:
-    """Replaces numbers by their exponentials.
-
-    Each exp is computed in float64 and rounded to fp32: correctly rounded, so that files are the
-    same on every machine, and rounded where rwkv.cpp rounds, so that they are close to its files.
-    """
-    if change is Change.RESHAPE:
-        return
-    values[:] = np.exp(values.astype(np.float64))
-    if change is not Change.EXP:
-        np.negative(values, out=values)
-    if change is Change.EXP_NEG_EXP:
-        values[:] = np.exp(values.astype(np.float64))

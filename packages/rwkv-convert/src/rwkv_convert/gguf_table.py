@@ -15,6 +15,11 @@ ARCHITECTURES = {"rwkv6": "6", "rwkv7": "7"}
 
 LAYER_NORM_EPSILON = 1e-5
 
+FILE_TYPES = {
+    "fp32": 0, "fp16": 1, "q4_0": 2, "q4_1": 3, "q8_0": 7, "q5_0": 8, "q5_1": 9,
+}  # fmt: skip
+"""`general.file_type` for what a user may ask for, as llama.cpp numbers them."""
+
 
 @dataclass(frozen=True, slots=True)
 class GgufRow:

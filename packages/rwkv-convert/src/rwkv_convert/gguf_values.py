@@ -67,13 +67,13 @@ def float32(value: float) -> GgufValue:
 
 def string(text: str) -> GgufValue:
     """A text."""
-    return GgufValue(STRING, _packed(text.encode()))
+    return GgufValue(STRING, packed(text.encode()))
 
 
 def strings(texts: Sequence[bytes]) -> GgufValue:
     """A list of texts."""
     head = struct.pack("<IQ", STRING, len(texts))
-    return GgufValue(ARRAY, head + b"".join(map(_packed, texts)))
+    return GgufValue(ARRAY, head + b"".join(map(packed, texts)))
 
 
 def int32s(values: Sequence[int]) -> GgufValue:
@@ -81,5 +81,6 @@ def int32s(values: Sequence[int]) -> GgufValue:
     return GgufValue(ARRAY, struct.pack(f"<IQ{len(values)}i", INT32, len(values), *values))
 
 
-def _packed(text: bytes) -> bytes:
+def packed(text: bytes) -> bytes:
+    """A text after its length."""
     return struct.pack("<Q", len(text)) + text

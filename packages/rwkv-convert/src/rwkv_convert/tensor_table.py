@@ -29,6 +29,7 @@ class Role(Enum):
     EMBEDDING = "emb.weight"
     HEAD = "head.weight"
     LOW_RANK = "RWKV-7's low-rank matrices"
+    DECAY_LOW_RANK = "RWKV-7's w1 and w2, which llama.cpp treats by their names"
     TIME_LOW_RANK = "RWKV-6's low-rank matrices, which rwkv.cpp treats by their names `time_`"
     TIME_LOW_RANK_3D = "RWKV-6's time_maa_w2, five matrices in one tensor"
 
@@ -260,8 +261,8 @@ _V7 = _table(
         _row(_ATT + "x_a", _V, "1 1 C", Change.JOIN, "6 1 C", _RWKVAG),
         _row(_ATT + "x_g", _V, "1 1 C", Change.JOIN, "6 1 C", _RWKVAG),
         _row(_ATT + "w0", _V, "1 1 C"),
-        _row(_ATT + "w1", _LR, "C W", _T, "W C"),
-        _row(_ATT + "w2", _LR, "W C", _T, "C W"),
+        _row(_ATT + "w1", Role.DECAY_LOW_RANK, "C W", _T, "W C"),
+        _row(_ATT + "w2", Role.DECAY_LOW_RANK, "W C", _T, "C W"),
         _row(_ATT + "a0", _V, "1 1 C"),
         _row(_ATT + "a1", _LR, "C A", _T, "A C"),
         _row(_ATT + "a2", _LR, "A C", _T, "C A"),
@@ -304,24 +305,30 @@ class RoleTypes:
         fp16: in a file of type fp16. (In one of type fp32 everything is fp32.)
         quantized: in a file of a quantised type.
         rwkv_cpp: in a file of a quantised type, in rwkv.cpp's layout.
+        gguf_fp16: in a GGUF file of type fp16, as llama.cpp's converter chooses.
+        gguf: in a GGUF file of a quantised type, as its quantiser chooses.
         option: which option overrides all of these.
     """
 
     fp16: str
     quantized: str
     rwkv_cpp: str
+    gguf_fp16: str
+    gguf: str
     option: str = ""
 
 
+_LOW = "lowrank_dtype"
 ROLE_TYPES: dict[Role, RoleTypes] = {
-    #                                fp16    quantized  rwkv_cpp  option
-    Role.VECTOR: RoleTypes(          "fp32", "fp32",    "fp32"),
-    Role.MATRIX: RoleTypes(          "fp16", "asked",   "asked"),
-    Role.EMBEDDING: RoleTypes(       "fp16", "q8_0",    "fp16",   "emb_dtype"),
-    Role.HEAD: RoleTypes(            "fp16", "q8_0",    "fp16",   "head_dtype"),
-    Role.LOW_RANK: RoleTypes(        "fp16", "q8_0",    "fp16",   "lowrank_dtype"),
-    Role.TIME_LOW_RANK: RoleTypes(   "fp32", "q8_0",    "asked",  "lowrank_dtype"),
-    Role.TIME_LOW_RANK_3D: RoleTypes("fp32", "q8_0",    "fp32",   "lowrank_dtype"),
+    #                                fp16    quantized  rwkv_cpp  gguf_fp16  gguf     option
+    Role.VECTOR: RoleTypes(          "fp32", "fp32",    "fp32",   "fp32",    "fp32"),
+    Role.MATRIX: RoleTypes(          "fp16", "asked",   "asked",  "fp16",    "asked"),
+    Role.EMBEDDING: RoleTypes(       "fp16", "q8_0",    "fp16",   "fp16",    "asked", "emb_dtype"),
+    Role.HEAD: RoleTypes(            "fp16", "q8_0",    "fp16",   "fp16",    "q8_0",  "head_dtype"),
+    Role.LOW_RANK: RoleTypes(        "fp16", "q8_0",    "fp16",   "fp16",    "fp16",  _LOW),
+    Role.DECAY_LOW_RANK: RoleTypes(  "fp16", "q8_0",    "fp16",   "fp32",    "fp32",  _LOW),
+    Role.TIME_LOW_RANK: RoleTypes(   "fp32", "q8_0",    "asked",  "fp32",    "fp32",  _LOW),
+    Role.TIME_LOW_RANK_3D: RoleTypes("fp32", "q8_0",    "fp32",   "fp32",    "fp32",  _LOW),
 }  # fmt: skip
 
 
@@ -333,11 +340,13 @@ class TypeChoice:
         dtype: the file's type: that of most matrices.
         overrides: types by option (`head_dtype`, `emb_dtype`, `lowrank_dtype`).
         rwkv_cpp: make exactly rwkv.cpp's own choice.
+        gguf: make llama.cpp's choice, for a GGUF file.
     """
 
     dtype: ElementType
     overrides: dict[str, ElementType]
     rwkv_cpp: bool = False
+    gguf: bool = False
 
     def type_of(self, role: Role) -> ElementType:
         """The type to write a tensor of this role in."""
@@ -347,7 +356,9 @@ class TypeChoice:
         if self.dtype is FP32:
             name = "fp32"
         elif self.dtype is FP16:
-            name = types.fp16
+            name = types.gguf_fp16 if self.gguf else types.fp16
+        elif self.gguf:
+            name = types.gguf
         else:
             name = types.rwkv_cpp if self.rwkv_cpp else types.quantized
         return self.dtype if name == "asked" else OUTPUT_TYPES[name]
