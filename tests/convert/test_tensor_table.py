@@ -13,7 +13,7 @@ from rwkv_convert.element_types import FP32
 from rwkv_convert.identify import identify
 from rwkv_convert.input_file import FileStamp
 from rwkv_convert.tensor_table import ROLE_TYPES, TABLES, Change, Role, TypeChoice
-from rwkv_convert.weight_types import OUTPUT_TYPES
+from rwkv_convert.weight_types import WEIGHT_TYPES
 from twin import synth
 
 
@@ -29,8 +29,9 @@ def test_every_role_has_types():
     assert set(ROLE_TYPES) == set(Role)
     for types in ROLE_TYPES.values():
         assert {types.fp16, types.quantized, types.rwkv_cpp, types.gguf_fp16, types.gguf} <= {
-            *OUTPUT_TYPES,
+            *WEIGHT_TYPES,
             "asked",
+            "head",
         }
 
 
@@ -205,7 +206,8 @@ def test_identify_refuses_heads_that_do_not_divide_the_width():
         identify(table_of_contents(checkpoint))
 
 
-Q4, Q8, F16, F32 = (OUTPUT_TYPES[name] for name in ("q4_0", "q8_0", "fp16", "fp32"))
+Q4, Q8, F16, F32 = (WEIGHT_TYPES[name] for name in ("q4_0", "q8_0", "fp16", "fp32"))
+Q6K, BF16 = WEIGHT_TYPES["q6_K"], WEIGHT_TYPES["bf16"]
 
 
 @pytest.mark.parametrize(
@@ -216,7 +218,9 @@ Q4, Q8, F16, F32 = (OUTPUT_TYPES[name] for name in ("q4_0", "q8_0", "fp16", "fp3
         (TypeChoice(Q4, {}), (F32, Q4, Q8, Q8, Q8, Q8, Q8, Q8)),
         (TypeChoice(Q4, {}, rwkv_cpp=True), (F32, Q4, F16, F16, F16, F16, Q4, F32)),
         (TypeChoice(F16, {}, gguf=True), (F32, F16, F16, F16, F16, F32, F32, F32)),
-        (TypeChoice(Q4, {}, gguf=True), (F32, Q4, Q4, Q8, F16, F32, F32, F32)),
+        (TypeChoice(BF16, {}, gguf=True), (F32, BF16, BF16, BF16, BF16, F32, F32, F32)),
+        (TypeChoice(Q4, {}, gguf=True), (F32, Q4, Q4, Q6K, F16, F32, F32, F32)),
+        (TypeChoice(Q8, {}, gguf=True), (F32, Q8, Q8, Q8, F16, F32, F32, F32)),
         (TypeChoice(Q4, {"head_dtype": F16}), (F32, Q4, Q8, F16, Q8, Q8, Q8, Q8)),
         (TypeChoice(Q4, {"emb_dtype": Q4}), (F32, Q4, Q4, Q8, Q8, Q8, Q8, Q8)),
         (TypeChoice(F32, {"lowrank_dtype": F16}), (F32, F32, F32, F32, F16, F16, F16, F16)),

@@ -6,6 +6,7 @@ import pytest
 import rwkv_convert
 from convert.checkpoint_writers import rounded, views, write_pth
 from rwkv_convert import CheckpointError, ModelError, OptionError
+from rwkv_convert.cli import main
 from rwkv_convert.containers import open_checkpoint
 from twin import gguf, synth
 from twin.block_types import quantize
@@ -80,6 +81,65 @@ def test_types_follow_llama_cpp(tmp_path):
     convert(source(tmp_path), tmp_path / "a.gguf", dtype="q4_0", lowrank_dtype="q8_0")
     types = {n: v.type.name for n, v in listed(tmp_path / "a.gguf").tensors.items()}
     assert types["blk.1.time_mix_g1.weight"] == types["blk.1.time_mix_w1.weight"] == "q8_0"
+
+
+def types_in(path):
+    return {name: view.type.name for name, view in listed(path).tensors.items()}
+
+
+@pytest.mark.parametrize("dtype", ["q4_K", "q4_K_M", "q5_K", "q5_K_M", "q6_K", "iq4_nl", "bf16"])
+def test_types_that_only_gguf_has(tmp_path, dtype):
+    src = source(tmp_path, n_embd=256)
+    convert(src, tmp_path / "a.gguf", dtype=dtype.upper())
+    types = types_in(tmp_path / "a.gguf")
+    assert types["blk.1.channel_mix_key.weight"] == dtype.removesuffix("_M")
+    assert types["token_embd.weight"] == dtype.removesuffix("_M")
+    assert types["output.weight"] == ("bf16" if dtype == "bf16" else "q6_K")
+    assert types["blk.1.time_mix_a1.weight"] == ("bf16" if dtype == "bf16" else "fp16")
+    assert rwkv_convert.info(tmp_path / "a.gguf").file_type == dtype
+    with pytest.raises(
+        OptionError,
+        match=f"dtype: expected one of fp32, fp16, q4_0, .*, q8_0 for a ggmf file, got {dtype}",
+    ):
+        convert(src, tmp_path / "a.bin", dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "instead"), [("q4_K", "q5_0"), ("q5_K", "q5_1"), ("q6_K", "q8_0"), ("q4_0", "q4_0")]
+)
+def test_rows_that_are_no_super_blocks(tmp_path, dtype, instead, capsys):
+    checkpoint = synth.checkpoint("7", **{**SIZES, "n_embd": 128, "n_ffn": 512})
+    src = write_pth(tmp_path / "in.pth", views(checkpoint, "fp32"))
+    summary = rwkv_convert.convert(src, tmp_path / "a.gguf", dtype=dtype)
+    types = types_in(tmp_path / "a.gguf")
+    assert types["blk.1.channel_mix_key.weight"] == instead  # rows of 128
+    assert types["blk.1.channel_mix_value.weight"] == dtype  # rows of 512
+    told = "is written as q8_0: its rows of 128 are no multiple of 256, which q6_K needs"
+    assert any(f"'output.weight' {told}" in warning for warning in summary.warnings)
+    assert main(["--info", str(tmp_path / "a.gguf")]) == 0
+    line = f"  file type   {dtype}"
+    if dtype != "q4_0":
+        line += f", and {instead} where rows are no multiple of 256"
+    assert line in capsys.readouterr().out.splitlines()
+
+
+def test_rows_that_are_no_blocks_at_all(tmp_path):
+    src = source(tmp_path, n_embd=48, head_size=16)
+    convert(src, tmp_path / "a.gguf", dtype="q4_K")
+    assert types_in(tmp_path / "a.gguf")["blk.1.time_mix_key.weight"] == "fp16"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_bf16_of_odd_numbers(tmp_path, value):
+    checkpoint = synth.checkpoint("7", **SIZES)
+    checkpoint["head.weight"][0, :4] = [value, 3.4e38, 1 + 2**-8, 1 + 3 * 2**-8]
+    src = write_pth(tmp_path / "in.pth", views(checkpoint, "fp32"))
+    summary = rwkv_convert.convert(src, tmp_path / "a.gguf", dtype="bf16")
+    assert any("holds NaN or infinite values" in warning for warning in summary.warnings)
+    view = listed(tmp_path / "a.gguf").tensors["output.weight"]
+    data = (tmp_path / "a.gguf").read_bytes()
+    bits = np.frombuffer(data, "<u2", 4, view.offset).astype(np.uint32) << 16
+    np.testing.assert_array_equal(bits.view(np.float32), [value, np.inf, 1, 1 + 2**-6])
 
 
 def test_what_a_gguf_file_says_is_kept(tmp_path):

@@ -100,5 +100,10 @@ def test_gguf_lists_what_we_write(tmp_path: Path, version: str, dtype: str):
 
 def test_file_types_are_those_of_llama_cpp():
     for dtype, number in FILE_TYPES.items():
-        name = {"fp32": "ALL_F32", "fp16": "MOSTLY_F16", "bf16": "MOSTLY_BF16"}.get(dtype)
+        name = {
+            "fp32": "ALL_F32",
+            "fp16": "MOSTLY_F16",
+            "q4_K": "MOSTLY_Q4_K_S",
+            "q5_K": "MOSTLY_Q5_K_S",
+        }.get(dtype)
         assert gguf.LlamaFileType(number).name == (name or f"MOSTLY_{dtype.upper()}")

@@ -6,7 +6,7 @@ import pytest
 
 from convert.test_quantize import EDGE_CASES, TYPES
 from rwkv_convert.quantize import quantize
-from rwkv_convert.weight_types import OUTPUT_TYPES, WEIGHT_TYPES
+from rwkv_convert.weight_types import WEIGHT_TYPES
 
 # What gguf leaves undefined: the block has no usable scale, or a minimum of zeros of both signs.
 UNDEFINED = {
@@ -47,7 +47,7 @@ def test_quantize_equals_gguf(case, type):
     x = CASES[case]
     with np.errstate(all="ignore"):
         expected = gguf.quants.quantize(x, gguf.GGMLQuantizationType[type.upper()])
-    np.testing.assert_array_equal(quantize(x, OUTPUT_TYPES[type]), expected)
+    np.testing.assert_array_equal(quantize(x, WEIGHT_TYPES[type]), expected)
 
 
 BLOCKS = [type.name for type in WEIGHT_TYPES.values() if type.is_quantized]

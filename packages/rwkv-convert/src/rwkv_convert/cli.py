@@ -15,7 +15,7 @@ from .conversion import CONTAINERS, LAYOUTS, Progress, Summary, convert
 from .ending import NAME, UsageError, answer, in_options, mention, run, say
 from .errors import OptionError
 from .model_info import ModelInfo, TypeUse, info
-from .weight_types import OUTPUT_TYPES, parse_output_type
+from .weight_types import DTYPES, FALLBACKS, GGMF_TYPES, parse_dtype
 
 _DESCRIPTION = """\
 Convert an RWKV checkpoint (.pth, .safetensors, a ggmf .bin or llama.cpp's .gguf) to a model file:
@@ -79,18 +79,24 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    types = ", ".join(OUTPUT_TYPES)
+    everywhere = ", ".join(type.name for type in GGMF_TYPES.values())
+    in_gguf = ", ".join(name for name, type in DTYPES.items() if type.ggmf is None)
     add = parser.add_argument
     add("-h", "--help", action="store_true", help="show this and do nothing else")
     add("--version", action="store_true", help="show the version and do nothing else")
     add("src", nargs="?", metavar="IN", help="the checkpoint to read")
     add("dst", nargs="?", metavar="OUT", help="the model file to write")
-    add("--dtype", default="fp16", type=_type, help=f"{types} (default: fp16)")
+    add(
+        "--dtype",
+        default="fp16",
+        type=_type,
+        help=f"{everywhere}; in GGUF {in_gguf} too (default: fp16)",
+    )
     add(
         "--head-dtype",
         type=_type,
         metavar="DTYPE",
-        help="type of head.weight (default: q8_0 in a quantised file)",
+        help="type of head.weight (default: in a quantised file q8_0, in GGUF q6_K or q8_0)",
     )
     add(
         "--emb-dtype",
@@ -137,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _type(text: str) -> str:
     try:
-        return parse_output_type(text).name
+        return parse_dtype(text)
     except OptionError as error:
         raise argparse.ArgumentTypeError(error.problem) from None
 
@@ -205,6 +211,8 @@ def _describe(model: ModelInfo) -> list[str]:
     ]
     if model.name is not None:
         lines.append(f"  name        {model.name!a}")
+    if model.file_type is not None:
+        lines.append(f"  file type   {model.file_type}{_fallbacks(model)}")
     if model.n_tokens is not None:
         lines.append(f"  holds a vocabulary of {model.n_tokens} tokens")
     if model.chat_template is not None:
@@ -214,6 +222,15 @@ def _describe(model: ModelInfo) -> list[str]:
     if model.unused:
         lines.append(f"  unused      {', '.join(map(ascii, model.unused))}")
     return lines
+
+
+def _fallbacks(model: ModelInfo) -> str:
+    """What stands in a file for a type that rows do not fit into."""
+    asked = DTYPES[model.file_type] if model.file_type is not None else None
+    instead = FALLBACKS[asked].name if asked in FALLBACKS else ""
+    if asked is None or instead not in model.types:
+        return ""
+    return f", and {instead} where rows are no multiple of {asked.block}"
 
 
 def _summarize(summary: Summary) -> list[str]:

@@ -34,7 +34,7 @@ from .piece_reader import PieceReader
 from .quantize import PIECE
 from .tensor_table import ROLE_TYPES, TypeChoice
 from .time_state import is_time_state
-from .weight_types import parse_output_type
+from .weight_types import DTYPES, FALLBACKS, check_ggmf, parse_dtype
 from .write_ggmf import plan_ggmf
 from .write_gguf import plan_gguf
 
@@ -99,8 +99,10 @@ def convert(
         src: a `.pth`, `.safetensors`, ggmf `.bin` or `.gguf` file; its content decides. Blocks that
             are quantised can be written in their own type, in fp32 or in fp16.
         dst: the file to write.
-        dtype: type of the layers' matrices: fp32, fp16, q4_0, q4_1, q5_0, q5_1 or q8_0.
-        head_dtype: type of `head.weight`; by default q8_0 in a quantised file.
+        dtype: type of the layers' matrices: fp32, fp16, q4_0, q4_1, q5_0, q5_1 or q8_0; in GGUF
+            bf16, q4_K, q5_K, q6_K and iq4_nl too, and llama.cpp's names q4_K_M and q5_K_M.
+        head_dtype: type of `head.weight`; by default, in a quantised file, q8_0 in ggmf, and in
+            GGUF q6_K as llama.cpp has it (q8_0 if `dtype` is that).
         emb_dtype: type of `emb.weight`; by default, in a quantised file, q8_0 in ggmf and `dtype`
             in GGUF.
         lowrank_dtype: type of the low-rank matrices of RWKV-6 and 7; by default, in a quantised
@@ -132,13 +134,12 @@ def convert(
     """
     started = time.monotonic()
     options = {"head_dtype": head_dtype, "emb_dtype": emb_dtype, "lowrank_dtype": lowrank_dtype}
-    overrides = {
-        key: parse_output_type(text, key) for key, text in options.items() if text is not None
-    }
+    dtype = parse_dtype(dtype)
+    names = {key: parse_dtype(text, key) for key, text in options.items() if text is not None}
     if layout not in LAYOUTS:
         raise OptionError("layout", f"expected one of {', '.join(LAYOUTS)}, got {quote(layout)}")
-    if layout == "rwkv.cpp" and overrides:
-        named = ", ".join(f"{key}=" for key in overrides)
+    if layout == "rwkv.cpp" and names:
+        named = ", ".join(f"{key}=" for key in names)
         raise OptionError("layout", f"rwkv.cpp chooses every type by itself, got {named} too")
     if threads is not None and (not isinstance(threads, int) or threads < 1):
         raise OptionError("threads", f"expected at least 1, got {quote(threads)}")
@@ -147,9 +148,12 @@ def convert(
         raise OptionError("layout", f"expected default for a GGUF file, got {layout}")
     if container == "ggmf" and tokenizer is not None:
         raise OptionError("tokenizer", "expected none for a ggmf file, which has no place for it")
+    if container == "ggmf":
+        for option, name in {"dtype": dtype, **names}.items():
+            check_ggmf(name, option)
     choice = TypeChoice(
-        parse_output_type(dtype),
-        overrides,
+        DTYPES[dtype],
+        {option: DTYPES[name] for option, name in names.items()},
         rwkv_cpp=layout == "rwkv.cpp",
         gguf=container == "gguf",
     )
@@ -180,7 +184,7 @@ def convert(
         return _choose_type(tensor, choice, checkpoint, warnings)
 
     if container == "gguf":
-        plan = plan_gguf(model, checkpoint, choice.dtype.name, tokenizer, type_of)
+        plan = plan_gguf(model, checkpoint, dtype, tokenizer, type_of)
     else:
         plan = plan_ggmf(
             model, choice.dtype, type_of, lambda tensor: _through_fp16(tensor, choice, checkpoint)
@@ -235,14 +239,16 @@ def _check_types(tensors: tuple[PlacedTensor, ...]) -> None:
 def _choose_type(
     tensor: FileTensor, choice: TypeChoice, checkpoint: Checkpoint, warnings: list[str]
 ) -> ElementType:
-    """The type from the table, but for rows that no block fits into."""
-    type = choice.type_of(tensor.role)
-    if type.is_quantized and tensor.shape[-1] % type.block:
+    """The type from the table, or another one for rows that its blocks do not fit into."""
+    type = asked = choice.type_of(tensor.role)
+    while tensor.shape[-1] % type.block:
+        type = FALLBACKS.get(type, FP16)
+    if type is not asked:
         warnings.append(
-            f"{checkpoint.path}: tensor {quote(tensor.name)} is written as fp16: its rows of "
-            f"{tensor.shape[-1]} are no multiple of {type.block}, which {type} needs"
+            f"{checkpoint.path}: tensor {quote(tensor.name)} is written as {type}: its rows of "
+            f"{tensor.shape[-1]} are no multiple of {asked.block}, which {asked} needs"
         )
-        return FP16
+        return type
     from_model_file = checkpoint.is_model_file and tensor.path in checkpoint.files
     requantizes = choice.rwkv_cpp and choice.dtype.is_quantized and from_model_file
     if requantizes and not type.is_quantized:

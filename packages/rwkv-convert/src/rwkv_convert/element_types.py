@@ -50,12 +50,11 @@ class BlockType(ElementType):
     Attributes:
         quantize: from fp32 (values per block, n), which is overwritten: row j holds value j of
             every block; to (n, bytes per block), which is filled. Says whether a scale is too large
-            for fp16 and became infinite. Blocks with NaN or infinite values become zeros. None
-            where a type is only read.
+            for fp16 and became infinite. Blocks with NaN or infinite values become zeros.
         dequantize: from (n, bytes per block) to fp32 (n, values per block).
     """
 
-    quantize: Callable[[Floats, Bytes], bool] | None = None
+    quantize: Callable[[Floats, Bytes], bool]
     dequantize: Callable[[Bytes], Floats]
 
 
@@ -139,6 +138,16 @@ def to_fp16_bits(x: NDArray[np.float32]) -> NDArray[np.uint16]:
         rounded[is_nan] = 0x7E00
     np.bitwise_or(rounded, (bits >> np.uint32(16)) & np.uint32(0x8000), out=rounded)
     return rounded.astype(np.uint16)
+
+
+def to_bf16_bits(x: Floats) -> NDArray[np.uint16]:
+    """Rounds fp32 to bf16, to nearest, ties to even; NaN stays a NaN, made quiet."""
+    bits = x.view(np.uint32)
+    rounded = bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))
+    is_nan = (bits & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
+    if is_nan.any():
+        rounded[is_nan] = bits[is_nan] | np.uint32(0x400000)
+    return (rounded >> np.uint32(16)).astype(np.uint16)
 
 
 def write_fp16(out: Bytes, scale: Floats) -> bool:

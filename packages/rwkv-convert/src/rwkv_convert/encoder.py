@@ -6,7 +6,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .checkpoint import TensorView
-from .element_types import FP16, FP32, BlockType, ElementType, to_fp16_bits, to_fp32
+from .element_types import (
+    BF16,
+    FP16,
+    FP32,
+    BlockType,
+    ElementType,
+    to_bf16_bits,
+    to_fp16_bits,
+    to_fp32,
+)
 from .file_plan import PlacedTensor
 from .quantize import PIECE, BlockQuantizer
 from .tensor_table import Change
@@ -57,6 +66,10 @@ class Encoder:
                     to_fp32(half.astype("<u2").view(np.uint8), FP16, values)
             if placed.type is FP16:
                 encoded.view("<u2")[:] = half
+            elif placed.type is BF16:
+                bits = to_bf16_bits(values)
+                overflow = finite and bool(((bits & 0x7FFF) == 0x7F80).any())
+                encoded.view("<u2")[:] = bits
             elif placed.type is FP32:
                 overflow = finite and not bool(np.isfinite(values).all())
                 encoded.view("<f4")[:] = values

@@ -16,7 +16,8 @@ ARCHITECTURES = {"rwkv6": "6", "rwkv7": "7"}
 LAYER_NORM_EPSILON = 1e-5
 
 FILE_TYPES = {
-    "fp32": 0, "fp16": 1, "q4_0": 2, "q4_1": 3, "q8_0": 7, "q5_0": 8, "q5_1": 9,
+    "fp32": 0, "fp16": 1, "q4_0": 2, "q4_1": 3, "q8_0": 7, "q5_0": 8, "q5_1": 9, "q4_K": 14,
+    "q4_K_M": 15, "q5_K": 16, "q5_K_M": 17, "q6_K": 18, "iq4_nl": 25, "bf16": 32,
 }  # fmt: skip
 """`general.file_type` for what a user may ask for, as llama.cpp numbers them."""
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from .checkpoint import Checkpoint
 from .containers import open_checkpoint
 from .element_types import ElementType
+from .gguf_table import FILE_TYPES
 from .identify import Model, identify
 from .time_state import is_time_state
 
@@ -48,6 +49,8 @@ class ModelInfo:
         has_time_state: whether it holds an initial state from state tuning.
         unused: names of tensors that this version does not use.
         name: what a GGUF file calls itself; None where it does not, and elsewhere.
+        file_type: what a GGUF file calls its mix of types, None if it does not, or not by a name
+            that we know. Where rows do not fit into a type's blocks, `types` shows others.
         n_tokens: tokens in the vocabulary that a GGUF file holds; None if it holds none.
         chat_template: the one in a GGUF file; None if there is none.
     """
@@ -67,6 +70,7 @@ class ModelInfo:
     has_time_state: bool
     unused: tuple[str, ...]
     name: str | None = None
+    file_type: str | None = None
     n_tokens: int | None = None
     chat_template: str | None = None
 
@@ -105,9 +109,16 @@ def describe(checkpoint: Checkpoint, model: Model) -> ModelInfo:
         has_time_state=any(map(is_time_state, checkpoint.tensors)),
         unused=(*model.unused, *checkpoint.other_entries),
         name=_text(checkpoint, "general.name"),
+        file_type=_file_type(checkpoint),
         n_tokens=tokens.count() if tokens is not None else None,
         chat_template=_text(checkpoint, "tokenizer.chat_template"),
     )
+
+
+def _file_type(checkpoint: Checkpoint) -> str | None:
+    value = checkpoint.metadata.get("general.file_type")
+    number = value.scalar() if value is not None else None
+    return next((name for name, known in FILE_TYPES.items() if known == number), None)
 
 
 def _text(checkpoint: Checkpoint, key: str) -> str | None:

@@ -21,10 +21,9 @@ class BlockQuantizer:
 
     def __init__(self, type: ElementType) -> None:
         """Prepares for a type; it must be one of blocks."""
-        if not isinstance(type, BlockType) or type.quantize is None:
+        if not isinstance(type, BlockType):
             raise OptionError("type", f"expected a quantised type, got {type}")
         self._type = type
-        self._quantize = type.quantize
         self._x = np.empty(PIECE, np.float32)
 
     def quantize(self, values: Floats, out: Bytes) -> bool:
@@ -47,7 +46,7 @@ class BlockQuantizer:
                 some = blocks[start : start + at_once]
                 x = self._x[: some.size].reshape(size, len(some))
                 np.copyto(x, some.T)
-                overflow |= self._quantize(x, packed[start : start + at_once])
+                overflow |= self._type.quantize(x, packed[start : start + at_once])
         return overflow
 
 

@@ -17,8 +17,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from .element_types import FP16, FP32, ElementType
-from .weight_types import OUTPUT_TYPES
+from .blocks_32 import Q8_0
+from .element_types import FP32, ElementType
+from .weight_types import WEIGHT_TYPES
 
 
 class Role(Enum):
@@ -299,7 +300,8 @@ TABLES: dict[str, list[Row]] = {
 
 @dataclass(frozen=True, slots=True)
 class RoleTypes:
-    """The type a role is written in; `asked` stands for the type that the user asked for.
+    """The type a role is written in; `asked` stands for the type that the user asked for, `head`
+    for what llama.cpp then takes for the head: q6_K, or q8_0 if q8_0 was asked for.
 
     Attributes:
         fp16: in a file of type fp16. (In one of type fp32 everything is fp32.)
@@ -324,7 +326,7 @@ ROLE_TYPES: dict[Role, RoleTypes] = {
     Role.VECTOR: RoleTypes(          "fp32", "fp32",    "fp32",   "fp32",    "fp32"),
     Role.MATRIX: RoleTypes(          "fp16", "asked",   "asked",  "fp16",    "asked"),
     Role.EMBEDDING: RoleTypes(       "fp16", "q8_0",    "fp16",   "fp16",    "asked", "emb_dtype"),
-    Role.HEAD: RoleTypes(            "fp16", "q8_0",    "fp16",   "fp16",    "q8_0",  "head_dtype"),
+    Role.HEAD: RoleTypes(            "fp16", "q8_0",    "fp16",   "fp16",    "head",  "head_dtype"),
     Role.LOW_RANK: RoleTypes(        "fp16", "q8_0",    "fp16",   "fp16",    "fp16",  _LOW),
     Role.DECAY_LOW_RANK: RoleTypes(  "fp16", "q8_0",    "fp16",   "fp32",    "fp32",  _LOW),
     Role.TIME_LOW_RANK: RoleTypes(   "fp32", "q8_0",    "asked",  "fp32",    "fp32",  _LOW),
@@ -355,10 +357,13 @@ class TypeChoice:
             return self.overrides[types.option]
         if self.dtype is FP32:
             name = "fp32"
-        elif self.dtype is FP16:
+        elif not self.dtype.is_quantized:
             name = types.gguf_fp16 if self.gguf else types.fp16
+            name = self.dtype.name if name == "fp16" else name  # fp16 or bf16
         elif self.gguf:
             name = types.gguf
         else:
             name = types.rwkv_cpp if self.rwkv_cpp else types.quantized
-        return self.dtype if name == "asked" else OUTPUT_TYPES[name]
+        if name == "head":
+            name = "q8_0" if self.dtype is Q8_0 else "q6_K"
+        return self.dtype if name == "asked" else WEIGHT_TYPES[name]

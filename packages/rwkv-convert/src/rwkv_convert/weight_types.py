@@ -19,24 +19,47 @@ GGMF_TYPES = {type.ggmf: type for type in WEIGHT_TYPES.values() if type.ggmf is 
 GGUF_TYPES = {type.gguf: type for type in WEIGHT_TYPES.values() if type.gguf is not None}
 """What a GGUF file may hold, by its number there."""
 
-OUTPUT_TYPES = {type.name: type for type in GGMF_TYPES.values()}
-"""What we write, by name."""
+MIXES = {"q4_K_M": Q4_K, "q5_K_M": Q5_K}
+"""llama.cpp's names for a choice of types, and that of most matrices. For RWKV, whose matrices it
+knows no differences between, the choice is the same as for the type alone."""
 
-_ALIASES = {"float32": "fp32", "f32": "fp32", "float16": "fp16", "f16": "fp16"}
+FALLBACKS: dict[ElementType, ElementType] = {Q4_K: Q5_0, Q5_K: Q5_1, Q6_K: Q8_0}
+"""What llama.cpp takes for rows that are no multiple of 256. For those that are no multiple of 32
+it takes fp16, as for all other types."""
+
+DTYPES: dict[str, ElementType] = {**WEIGHT_TYPES, **MIXES}
+"""What a user may ask for, and the type that it means for most matrices."""
+
+_ALIASES = {"float32": "fp32", "f32": "fp32", "float16": "fp16", "f16": "fp16", "bfloat16": "bf16"}
+_NAMES = {name.lower(): name for name in DTYPES}
 
 
-def parse_output_type(text: str, option: str = "dtype") -> ElementType:
-    """The type that a user named: `q4_0`, `Q4_0`, `fp16`, `FP16`, `float16`, `f16` ...
+def parse_dtype(text: str, option: str = "dtype") -> str:
+    """The name of a type that a user named: `q4_0`, `Q4_0`, `q4_k_m`, `FP16`, `float16`, `f16` ...
 
     Args:
         text: the name.
         option: the argument that it was given for.
 
+    Returns:
+        a key of DTYPES.
+
     Raises:
-        OptionError: there is no such type, or model files cannot hold it.
+        OptionError: there is no such type.
     """
     name = text.strip().lower() if isinstance(text, str) else ""
-    found = OUTPUT_TYPES.get(_ALIASES.get(name, name))
+    found = _NAMES.get(_ALIASES.get(name, name))
     if found is None:
-        raise OptionError(option, f"expected one of {', '.join(OUTPUT_TYPES)}, got {quote(text)}")
+        raise OptionError(option, f"expected one of {', '.join(DTYPES)}, got {quote(text)}")
     return found
+
+
+def check_ggmf(name: str, option: str) -> None:
+    """Makes sure that a ggmf file can hold a type.
+
+    Raises:
+        OptionError: it cannot.
+    """
+    if DTYPES[name].ggmf is None:
+        known = ", ".join(type.name for type in GGMF_TYPES.values())
+        raise OptionError(option, f"expected one of {known} for a ggmf file, got {name}")
