@@ -107,7 +107,8 @@ def convert(
             in GGUF.
         lowrank_dtype: type of the low-rank matrices of RWKV-6 and 7; by default, in a quantised
             file, q8_0 in ggmf, and in GGUF fp16 or fp32, as llama.cpp has them.
-        layout: `rwkv.cpp` chooses every type as rwkv.cpp's converter to FP16 and its quantiser do.
+        layout: `rwkv.cpp` chooses and rounds every tensor as rwkv.cpp's converter to FP16 and its
+            quantiser do.
         container: `ggmf`, which rwkv.cpp reads too, or `gguf`, which llama.cpp reads, for RWKV-6
             and 7; by default what the extension of `dst` says, ggmf where it is not `.gguf`.
         tokenizer: for GGUF, a file with the vocabulary, in the World format. By default that of
