@@ -80,6 +80,18 @@ def test_rescaled_matrices_of_version_6_are_as_they_were(tmp_path):
     assert converted(one, dtype="fp32") == converted(two, dtype="fp32")
 
 
+def test_rescaled_blocks_are_not_copied(tmp_path):
+    checkpoint = synth.checkpoint("6", **SIZES)
+    values = gguf.values(checkpoint, "6", 64) | {"rwkv6.rescale_every_n_layers": 1}
+    path = gguf.write(tmp_path / "a.gguf", values, tensors(checkpoint, "q8_0", rescale_every=1))
+    with pytest.raises(
+        ModelError,
+        match=r"att\.output\.weight', expected fp32 or fp16, got q8_0 to be multiplied by 2",
+    ):
+        converted(path, dtype="q8_0")
+    converted(path, dtype="fp32")
+
+
 @pytest.mark.parametrize("type", ["q4_0", "q4_1", "q5_0", "q5_1", "q8_0"])
 def test_blocks_are_copied_or_dequantised(tmp_path, type):
     source = write(tmp_path / "a.gguf", type=type)

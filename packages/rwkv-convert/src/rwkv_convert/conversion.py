@@ -230,8 +230,10 @@ def _check_types(tensors: tuple[PlacedTensor, ...]) -> None:
             if part.type not in SOURCE_TYPES and not part.type.is_quantized:
                 raise ModelError(f"{where}, expected bf16, fp16 or fp32, got {part.type}")
             if part.type.is_quantized and placed.type.is_quantized and not is_copied(part, placed):
+                times = f" to be multiplied by {part.scale:g}" if part.scale != 1 else ""
+                same = "" if times else f"{placed.type}, "
                 raise ModelError(
-                    f"{where}, expected {placed.type}, fp32 or fp16, got {part.type}: quantising "
+                    f"{where}, expected {same}fp32 or fp16, got {part.type}{times}: quantising "
                     "twice loses more than once",
                     remedy="Try the checkpoint, or a file of type fp16",
                 )
