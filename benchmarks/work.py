@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rwkv_convert.containers import open_checkpoint
-from rwkv_convert.tensor_table import Role, identify
+from rwkv_convert.identify import identify
+from rwkv_convert.tensor_table import Role
 
 PANEL = 16
 """Rows of a matrix are packed in groups of this many."""

@@ -180,7 +180,7 @@ BAD_INPUTS = {
         lambda p: p.write_text("version https://git-lfs.github.com/spec/v1\noid x"),
         "got a Git LFS pointer. Try `git lfs pull`",
     ),
-    "gguf": (lambda p: p.write_bytes(b"GGUF\3\0\0\0"), "got a GGUF file"),
+    "gguf": (lambda p: p.write_bytes(b"GGUF\3\0\0\0"), "truncated, expected 8 bytes"),
     "old ggml": (lambda p: p.write_bytes(b"lmgg" + bytes(99)), "ggml file of another program"),
     "gzip": (lambda p: p.write_bytes(b"\x1f\x8b" + bytes(99)), "got a compressed archive"),
     "zeros": (lambda p: p.write_bytes(bytes(1000)), "got zeros"),

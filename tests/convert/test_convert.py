@@ -17,7 +17,7 @@ from convert.checkpoint_writers import (
     write_safetensors,
 )
 from convert.make_golden import DTYPES, GOLDEN, digests
-from rwkv_convert.conversion import PIECE
+from rwkv_convert.quantize import PIECE
 from rwkv_convert.tensor_table import TABLES, Change
 from twin import block_types, ggmf, synth
 

@@ -8,11 +8,10 @@ from rwkv_convert.element_types import (
     BF16,
     FP16,
     FP32,
-    OUTPUT_TYPES,
-    parse_output_type,
     to_fp16_bits,
     to_fp32,
 )
+from rwkv_convert.weight_types import parse_dtype
 
 
 @pytest.mark.parametrize(
@@ -30,16 +29,21 @@ from rwkv_convert.element_types import (
         ("Q5_0", "q5_0"),
         ("q5_1", "q5_1"),
         (" q8_0 ", "q8_0"),
+        ("BF16", "bf16"),
+        ("bfloat16", "bf16"),
+        ("q4_k", "q4_K"),
+        ("Q4_K_M", "q4_K_M"),
+        ("IQ4_NL", "iq4_nl"),
     ],
 )
-def test_parse_output_type_accepts(text, name):
-    assert parse_output_type(text) is OUTPUT_TYPES[name]
+def test_parse_dtype_accepts(text, name):
+    assert parse_dtype(text) == name
 
 
-@pytest.mark.parametrize("text", ["", "bf16", "q4", "q4_K", "int8", "fp16 fp16", "q4_0\n; ls"])
-def test_parse_output_type_refuses(text):
-    with pytest.raises(OptionError, match="expected one of fp32, fp16, q4_0"):
-        parse_output_type(text)
+@pytest.mark.parametrize("text", ["", "q4", "q2_K", "q4_K_L", "int8", "fp16 fp16", "q4_0\n; ls"])
+def test_parse_dtype_refuses(text):
+    with pytest.raises(OptionError, match="expected one of fp32, fp16, bf16, q4_0"):
+        parse_dtype(text)
 
 
 def _assert_rounds_like_numpy(x):

@@ -17,7 +17,8 @@ from convert.checkpoint_writers import (
     write_safetensors,
 )
 from rwkv_convert.containers import open_checkpoint
-from twin import ggmf, synth
+from twin import ggmf, gguf, synth
+from twin.block_types import quantize
 
 CHECKPOINT = synth.checkpoint("7", n_layer=1, n_embd=32, head_size=32, n_vocab=8, rank=4)
 
@@ -27,11 +28,17 @@ def _ggmf(path):
     return path
 
 
+def _gguf(path):
+    tensors = {n: quantize(x, "fp32") for n, x in gguf.transform(CHECKPOINT).items()}
+    return gguf.write(path, gguf.values(CHECKPOINT, "7", 32), tensors)
+
+
 KINDS = {
     "zip": lambda path: write_pth(path, views(CHECKPOINT, "bf16")),
     "legacy": lambda path: write_legacy_pth(path, views(CHECKPOINT, "bf16")),
     "safetensors": lambda path: write_safetensors(path, CHECKPOINT, "bf16"),
     "ggmf": _ggmf,
+    "gguf": _gguf,
 }
 
 INTERESTING = [0, 1, 0x7F, 0x80, 0xFF, *b"().N}]qrhRQbuse\x85\x86\x93\x94\x8a"]
@@ -80,7 +87,10 @@ def test_damaged_file_is_converted_or_refused(tmp_path, kind):
     assert refused > 40
 
 
-@given(data=st.binary(max_size=300), prefix=st.sampled_from([b"", b"PK\3\4", b"fmgg", b"\x80\x02"]))
+@given(
+    data=st.binary(max_size=300),
+    prefix=st.sampled_from([b"", b"PK\3\4", b"fmgg", b"GGUF\3\0\0\0", b"\x80\x02"]),
+)
 @settings(deadline=None)
 def test_random_bytes_are_refused(tmp_path_factory, data, prefix):
     path = tmp_path_factory.getbasetemp() / "random"

@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from rwkv_convert import OptionError
-from rwkv_convert.element_types import FP16, OUTPUT_TYPES
-from rwkv_convert.quantize import MAX_BLOCKS, BlockQuantizer, quantize
+from rwkv_convert.element_types import FP16
+from rwkv_convert.quantize import PIECE, BlockQuantizer, quantize
+from rwkv_convert.weight_types import WEIGHT_TYPES
 from twin import block_types
 
 TYPES = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0")
@@ -33,7 +34,7 @@ def _one_outlier():
 
 EDGE_CASES = {
     "random": _random((7, 32 * 5)),
-    "more than one batch of blocks": _random((3, 32 * (MAX_BLOCKS - 5))),
+    "more than one batch of blocks": _random((3, PIECE - 160)),
     "like bf16": (_random((64, 64)).view(np.uint32) & 0xFFFF0000).view(np.float32),
     "zeros": np.zeros((2, 64), np.float32),
     "negative zeros": np.full((2, 64), -0.0, np.float32),
@@ -70,7 +71,7 @@ def _comparable(x, type):
 def _assert_equals_the_twin(x, type):
     x = _comparable(x, type)
     expected = block_types.quantize(x, type).data if len(x) else np.empty(0, np.uint8)
-    np.testing.assert_array_equal(quantize(x, OUTPUT_TYPES[type]).reshape(-1), expected)
+    np.testing.assert_array_equal(quantize(x, WEIGHT_TYPES[type]).reshape(-1), expected)
 
 
 @pytest.mark.parametrize("type", TYPES)
@@ -97,12 +98,23 @@ def test_quantize_equals_the_twin_on_anything(x, type):
     _assert_equals_the_twin(x, type)
 
 
+@pytest.mark.parametrize("type", TYPES)
+@pytest.mark.parametrize("case", EDGE_CASES)
+def test_dequantize_equals_the_twin(case, type):
+    x = EDGE_CASES[case]
+    data = quantize(x, WEIGHT_TYPES[type])
+    with np.errstate(all="ignore"):
+        found = WEIGHT_TYPES[type].dequantize(data.reshape(-1, WEIGHT_TYPES[type].size))
+        expected = block_types.dequantize(block_types.Tensor(type, x.shape, data.reshape(-1)))
+    np.testing.assert_array_equal(found.view(np.uint32), expected.reshape(-1, 32).view(np.uint32))
+
+
 @pytest.mark.parametrize("type", ["q4_1", "q5_1"])
 @pytest.mark.parametrize("first", [0.0, -0.0])
 def test_quantize_stores_the_first_of_equal_minima(first, type):
     x = np.ones((1, 32), np.float32)
     x[0, 5], x[0, 9] = first, -first
-    minimum = quantize(x, OUTPUT_TYPES[type])[0, 2:4].view("<f2")[0]
+    minimum = quantize(x, WEIGHT_TYPES[type])[0, 2:4].view("<f2")[0]
     assert minimum == 0 and np.signbit(minimum) == np.signbit(np.float32(first))
 
 
@@ -110,7 +122,7 @@ def test_quantize_stores_the_first_of_equal_minima(first, type):
 @given(x=hnp.arrays(np.float32, (2, 64), elements=st.floats(-100, 100, width=32)))
 @settings(deadline=None)
 def test_quantize_is_close(x, type):
-    tensor = block_types.Tensor(type, x.shape, quantize(x, OUTPUT_TYPES[type]).reshape(-1))
+    tensor = block_types.Tensor(type, x.shape, quantize(x, WEIGHT_TYPES[type]).reshape(-1))
     error = np.abs(block_types.dequantize(tensor) - x).reshape(-1, 32).max(axis=1)
     span = np.abs(x).reshape(-1, 32).max(axis=1)
     # A step, for the one value that saturates, and what fp16 rounds off the scale and the minimum.
@@ -120,8 +132,8 @@ def test_quantize_is_close(x, type):
 
 @pytest.mark.parametrize("type", TYPES)
 def test_quantizer_reports_scales_that_overflow(type):
-    quantizer = BlockQuantizer(OUTPUT_TYPES[type])
-    out = np.empty(OUTPUT_TYPES[type].size, np.uint8)
+    quantizer = BlockQuantizer(WEIGHT_TYPES[type])
+    out = np.empty(WEIGHT_TYPES[type].size, np.uint8)
     assert quantizer.quantize(np.linspace(-1e8, 1e8, 32, dtype=np.float32), out)
     assert not quantizer.quantize(np.linspace(-1e2, 1e2, 32, dtype=np.float32), out)
 
@@ -129,13 +141,13 @@ def test_quantizer_reports_scales_that_overflow(type):
 @pytest.mark.parametrize("type", TYPES)
 def test_quantizer_leaves_its_input_alone(type):
     x = EDGE_CASES["nan"].copy()
-    quantize(x, OUTPUT_TYPES[type])
+    quantize(x, WEIGHT_TYPES[type])
     np.testing.assert_array_equal(x, EDGE_CASES["nan"])
 
 
 def test_quantize_refuses_rows_that_are_no_blocks():
     with pytest.raises(OptionError, match="row length, expected a multiple of 32, got 33"):
-        quantize(np.zeros((2, 33), np.float32), OUTPUT_TYPES["q4_0"])
+        quantize(np.zeros((2, 33), np.float32), WEIGHT_TYPES["q4_0"])
 
 
 def test_quantize_refuses_plain_types():

@@ -72,7 +72,7 @@ BAD = {
     "huge dimensions": ((36, "2i", 2**31 - 1, 2**31 - 1), "truncated, expected 184467440"),
     "rows that are no blocks": ((32, "2i", 2, 127), "expected a multiple of 32, got 127"),
     "no utf-8": ((44, "B", 0xFF), "expected a name in UTF-8"),
-    "no embedding": ((44, "B", ord("E")), "tensor 'emb.weight' is missing, got 'Emb.weight'"),
+    "no embedding": ((44, "B", ord("E")), "expected a tensor 'emb.weight', got 'Emb.weight'"),
 }
 
 

@@ -295,7 +295,7 @@ BAD = {
     "zip with its middle missing": (bad_zip(lambda d: d[:100] + d[200:]), "damaged|truncated"),
     "zip without a storage": (
         bad_zip(_replace(b"archive/data/1", b"archive/data/x")),
-        "its data 'archive/data/1' is missing",
+        "its data, expected a member 'archive/data/1' of the archive, got none",
     ),
     "zip whose storage is short": (_short_storage, "needs 6 elements, its storage '0' holds 5"),
     "zip with a member twice": (

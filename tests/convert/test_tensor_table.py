@@ -9,9 +9,11 @@ import pytest
 from convert.checkpoint_writers import encode
 from rwkv_convert import ModelError
 from rwkv_convert.checkpoint import Checkpoint, TensorView
-from rwkv_convert.element_types import FP32, OUTPUT_TYPES
+from rwkv_convert.element_types import FP32
+from rwkv_convert.identify import identify
 from rwkv_convert.input_file import FileStamp
-from rwkv_convert.tensor_table import ROLE_TYPES, TABLES, Change, Role, TypeChoice, identify
+from rwkv_convert.tensor_table import ROLE_TYPES, TABLES, Change, Role, TypeChoice
+from rwkv_convert.weight_types import WEIGHT_TYPES
 from twin import synth
 
 
@@ -26,7 +28,11 @@ def table_of_contents(checkpoint, container="safetensors"):
 def test_every_role_has_types():
     assert set(ROLE_TYPES) == set(Role)
     for types in ROLE_TYPES.values():
-        assert {types.fp16, types.quantized, types.rwkv_cpp} <= {*OUTPUT_TYPES, "asked"}
+        assert {types.fp16, types.quantized, types.rwkv_cpp, types.gguf_fp16, types.gguf} <= {
+            *WEIGHT_TYPES,
+            "asked",
+            "head",
+        }
 
 
 @pytest.mark.parametrize("version", TABLES)
@@ -104,9 +110,20 @@ def test_identify_refuses_every_misshaped_tensor(version):
             identify(table_of_contents(wrong))
 
 
-def test_identify_tolerates_layer_0_v_of_v7():
+def test_identify_leaves_out_layer_0_v_of_v7():
     model = identify(table_of_contents(synth.checkpoint("7", layer0_v=True)))
-    assert "blocks.0.att.v1" in {tensor.name for tensor in model.tensors}
+    names = {tensor.name for tensor in model.tensors}
+    assert "blocks.0.att.v1" not in names and "blocks.1.att.v1" in names
+    assert model.unused == ()
+
+
+@pytest.mark.parametrize("version", synth.VERSIONS)
+def test_order_does_not_depend_on_the_checkpoint(version):
+    checkpoint = synth.checkpoint(version)
+    other = dict(sorted(checkpoint.items(), reverse=True))
+    names = [tensor.name for tensor in identify(table_of_contents(checkpoint)).tensors]
+    assert [tensor.name for tensor in identify(table_of_contents(other)).tensors] == names
+    assert (names[0], names[-1]) == ("emb.weight", "head.weight")
 
 
 def test_identify_refuses_tensors_of_other_versions():
@@ -189,19 +206,24 @@ def test_identify_refuses_heads_that_do_not_divide_the_width():
         identify(table_of_contents(checkpoint))
 
 
-Q4, Q8, F16, F32 = (OUTPUT_TYPES[name] for name in ("q4_0", "q8_0", "fp16", "fp32"))
+Q4, Q8, F16, F32 = (WEIGHT_TYPES[name] for name in ("q4_0", "q8_0", "fp16", "fp32"))
+Q6K, BF16 = WEIGHT_TYPES["q6_K"], WEIGHT_TYPES["bf16"]
 
 
 @pytest.mark.parametrize(
     ("choice", "expected"),
-    [  # vector, matrix, embedding, head, low rank, time_ low rank, time_maa_w2
-        (TypeChoice(F32, {}), (F32, F32, F32, F32, F32, F32, F32)),
-        (TypeChoice(F16, {}), (F32, F16, F16, F16, F16, F32, F32)),
-        (TypeChoice(Q4, {}), (F32, Q4, Q8, Q8, Q8, Q8, Q8)),
-        (TypeChoice(Q4, {}, rwkv_cpp=True), (F32, Q4, F16, F16, F16, Q4, F32)),
-        (TypeChoice(Q4, {"head_dtype": F16}), (F32, Q4, Q8, F16, Q8, Q8, Q8)),
-        (TypeChoice(Q4, {"emb_dtype": Q4}), (F32, Q4, Q4, Q8, Q8, Q8, Q8)),
-        (TypeChoice(F32, {"lowrank_dtype": F16}), (F32, F32, F32, F32, F16, F16, F16)),
+    [  # vector, matrix, embedding, head, low rank, decay's, time_ low rank, time_maa_w2
+        (TypeChoice(F32, {}), (F32,) * 8),
+        (TypeChoice(F16, {}), (F32, F16, F16, F16, F16, F16, F32, F32)),
+        (TypeChoice(Q4, {}), (F32, Q4, Q8, Q8, Q8, Q8, Q8, Q8)),
+        (TypeChoice(Q4, {}, rwkv_cpp=True), (F32, Q4, F16, F16, F16, F16, Q4, F32)),
+        (TypeChoice(F16, {}, gguf=True), (F32, F16, F16, F16, F16, F32, F32, F32)),
+        (TypeChoice(BF16, {}, gguf=True), (F32, BF16, BF16, BF16, BF16, F32, F32, F32)),
+        (TypeChoice(Q4, {}, gguf=True), (F32, Q4, Q4, Q6K, F16, F32, F32, F32)),
+        (TypeChoice(Q8, {}, gguf=True), (F32, Q8, Q8, Q8, F16, F32, F32, F32)),
+        (TypeChoice(Q4, {"head_dtype": F16}), (F32, Q4, Q8, F16, Q8, Q8, Q8, Q8)),
+        (TypeChoice(Q4, {"emb_dtype": Q4}), (F32, Q4, Q4, Q8, Q8, Q8, Q8, Q8)),
+        (TypeChoice(F32, {"lowrank_dtype": F16}), (F32, F32, F32, F32, F16, F16, F16, F16)),
     ],
 )
 def test_type_choice(choice, expected):

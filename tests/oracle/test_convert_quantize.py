@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from convert.test_quantize import EDGE_CASES, TYPES
-from rwkv_convert.element_types import OUTPUT_TYPES
 from rwkv_convert.quantize import quantize
+from rwkv_convert.weight_types import WEIGHT_TYPES
 
 # What gguf leaves undefined: the block has no usable scale, or a minimum of zeros of both signs.
 UNDEFINED = {
@@ -47,4 +47,28 @@ def test_quantize_equals_gguf(case, type):
     x = CASES[case]
     with np.errstate(all="ignore"):
         expected = gguf.quants.quantize(x, gguf.GGMLQuantizationType[type.upper()])
-    np.testing.assert_array_equal(quantize(x, OUTPUT_TYPES[type]), expected)
+    np.testing.assert_array_equal(quantize(x, WEIGHT_TYPES[type]), expected)
+
+
+BLOCKS = [type.name for type in WEIGHT_TYPES.values() if type.is_quantized]
+
+
+@pytest.mark.parametrize("type", BLOCKS)
+def test_dequantize_equals_gguf(type):
+    """Blocks of any bytes: scales that are NaN and infinite among them."""
+    known = WEIGHT_TYPES[type]
+    blocks = RANDOM.integers(0, 256, (20_000, known.size), np.uint8)
+    with np.errstate(all="ignore"):
+        expected = gguf.quants.dequantize(blocks, gguf.GGMLQuantizationType(known.gguf))
+        found = known.dequantize(blocks)
+    finite = np.isfinite(expected)
+    np.testing.assert_array_equal(np.isfinite(found), finite)
+    np.testing.assert_array_equal(found[finite].view(np.uint32), expected[finite].view(np.uint32))
+    assert finite.mean() > 0.9
+
+
+@pytest.mark.parametrize("type", WEIGHT_TYPES.values(), ids=str)
+def test_numbers_and_sizes_are_those_of_ggml(type):
+    kind = gguf.GGMLQuantizationType(type.gguf)
+    assert kind.name.lower() == {"fp32": "f32", "fp16": "f16"}.get(type.name, type.name.lower())
+    assert gguf.GGML_QUANT_SIZES[kind] == (type.block, type.size)

@@ -89,6 +89,10 @@ def write(path: Path | str, tensors: Mapping[str, Tensor], type: str = "fp32") -
 LOW_RANK = re.compile(r"att\.([wavg][12]|time_maa_w[12]|time_decay_w[12])$")
 
 
+UNUSED = {"blocks.0.att.v0", "blocks.0.att.v1", "blocks.0.att.v2"}
+"""Some version 7 checkpoints have them; nothing reads them."""
+
+
 def transform(checkpoint: Mapping[str, Floats]) -> dict[str, Floats]:
     """The converter's transforms: official names, shapes and meaning -> the file's, in fp32."""
     version = _checkpoint_version(checkpoint)
@@ -151,6 +155,74 @@ def transform(checkpoint: Mapping[str, Floats]) -> dict[str, Floats]:
     return out
 
 
+# In this order the tensors of a layer stand in a file, whatever the version.
+LAYER_ORDER = [
+    "ln0.weight",
+    "ln0.bias",
+    "ln1.weight",
+    "ln1.bias",
+    "ln2.weight",
+    "ln2.bias",
+    "att.time_mix_k",
+    "att.time_mix_v",
+    "att.time_mix_r",
+    "att.time_mix_g",
+    "att.time_maa_x",
+    "att.time_maa_w",
+    "att.time_maa_k",
+    "att.time_maa_v",
+    "att.time_maa_r",
+    "att.time_maa_g",
+    "att.time_maa_w1",
+    "att.time_maa_w2",
+    "att.x_rwkvag",
+    "att.time_decay",
+    "att.time_decay_w1",
+    "att.time_decay_w2",
+    "att.time_first",
+    "att.time_faaaa",
+    "att.w0",
+    "att.w1",
+    "att.w2",
+    "att.a0",
+    "att.a1",
+    "att.a2",
+    "att.v0",
+    "att.v1",
+    "att.v2",
+    "att.g1",
+    "att.g2",
+    "att.k_k",
+    "att.k_a",
+    "att.r_k",
+    "att.receptance.weight",
+    "att.key.weight",
+    "att.value.weight",
+    "att.gate.weight",
+    "att.output.weight",
+    "att.ln_x.weight",
+    "att.ln_x.bias",
+    "ffn.time_mix_k",
+    "ffn.time_mix_r",
+    "ffn.time_maa_k",
+    "ffn.time_maa_r",
+    "ffn.x_k",
+    "ffn.key.weight",
+    "ffn.value.weight",
+    "ffn.receptance.weight",
+    "att.time_state",
+]
+
+
+def _place(name: str) -> tuple[int, ...]:
+    """Sorts the names of tensors: the embedding, layer after layer, the final norm, the head."""
+    if not name.startswith("blocks."):
+        last = ["ln_out.weight", "ln_out.bias", "head.weight"]
+        return (2, last.index(name)) if name in last else (0,)
+    _, layer, rest = name.split(".", 2)
+    return 1, int(layer), LAYER_ORDER.index(rest)
+
+
 def _checkpoint_version(checkpoint: Mapping[str, Floats]) -> str:
     first = {n.removeprefix("blocks.0.att.") for n in checkpoint if n.startswith("blocks.0.att.")}
     if "r_k" in first:
@@ -184,7 +256,9 @@ def convert_reference(
     layout="rwkv.cpp": the choice of rwkv.cpp's converter to FP16 followed by its quantiser.
     """
     tensors: dict[str, Tensor] = {}
-    for name, array in transform(checkpoint).items():
+    for name, array in sorted(transform(checkpoint).items(), key=lambda item: _place(item[0])):
+        if name in UNUSED:
+            continue
         float_type = "fp32" if _stays_fp32(name, array) or type == "fp32" else "fp16"
         chosen = float_type
         is_low_rank = LOW_RANK.search(name) is not None

@@ -1,4 +1,4 @@
-"""RWKV checkpoints to ggmf model files, in one step, in little memory, without torch.
+"""RWKV checkpoints to ggmf and GGUF model files, in one step, in little memory, without torch.
 
     import rwkv_convert
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 # What is used is imported when it is used: numpy takes a tenth of a second, in which the command
 # would not be ready for Ctrl-C.
 if TYPE_CHECKING:
-    from .conversion import Layout, Progress, Summary, convert
+    from .conversion import Container, Layout, Progress, Summary, convert
     from .errors import (
         CheckpointError,
         ConvertError,
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CheckpointError",
+    "Container",
     "ConvertError",
     "Layout",
     "ModelError",
@@ -46,7 +47,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "conversion": ("Layout", "Progress", "Summary", "convert"),
+    "conversion": ("Container", "Layout", "Progress", "Summary", "convert"),
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
     "initial_state": ("read_time_state",),
     "model_info": ("ModelInfo", "TypeUse", "info"),

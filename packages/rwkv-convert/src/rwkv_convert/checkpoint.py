@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .element_types import ElementType
+from .gguf_values import GgufValue
 from .input_file import FileStamp
 
 MAX_TENSORS = 20_000
@@ -28,12 +29,14 @@ class TensorView:
         offset: byte offset in the file of element [0, 0, ...].
         shape: PyTorch's order, the last dimension varies fastest.
         strides: in elements, not bytes; 0 repeats one element along a dimension.
+        scale: what the numbers are to be multiplied by, a power of two.
     """
 
     type: ElementType
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
+    scale: float = 1.0
 
     @classmethod
     def contiguous(cls, type: ElementType, offset: int, shape: tuple[int, ...]) -> TensorView:
@@ -83,7 +86,7 @@ class TensorView:
         for start in range(0, size, step):
             piece = replace(
                 self,
-                offset=self.offset + start * self.strides[0] * self.type.size,
+                offset=self.offset + self.type.bytes_of(start * self.strides[0]),
                 shape=(min(step, size - start), *rest),
             )
             if rest and piece.count > max_count:  # a single index, still too large: go deeper
@@ -106,12 +109,15 @@ class Checkpoint:
     """The table of contents of an input file.
 
     Attributes:
-        path: the file.
+        path: the file, of several parts the first.
         stamp: tells whether it is still the same file when it is opened again.
-        container: `pth (zip)`, `pth (legacy)`, `safetensors` or `ggmf`.
+        container: `pth (zip)`, `pth (legacy)`, `safetensors`, `ggmf` or `gguf`.
         tensors: in the file's order.
         other_entries: names of entries of the dict that are no tensors.
         is_model_file: whether the tensors are already in a model file's names and shapes.
+        more_files: the other parts, with their stamps.
+        places: the part that a tensor lies in, if it is not the first.
+        metadata: what a GGUF file says beside the tensors, by key.
     """
 
     path: Path
@@ -120,6 +126,18 @@ class Checkpoint:
     tensors: dict[str, TensorView]
     other_entries: list[str] = field(default_factory=list)
     is_model_file: bool = False
+    more_files: dict[Path, FileStamp] = field(default_factory=dict)
+    places: dict[str, Path] = field(default_factory=dict)
+    metadata: dict[str, GgufValue] = field(default_factory=dict)
+
+    @property
+    def files(self) -> dict[Path, FileStamp]:
+        """All files, with their stamps."""
+        return {self.path: self.stamp, **self.more_files}
+
+    def path_of(self, name: str) -> Path:
+        """The file that a tensor lies in."""
+        return self.places.get(name, self.path)
 
 
 def layer_of(name: str) -> int:

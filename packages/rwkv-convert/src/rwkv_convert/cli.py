@@ -11,21 +11,23 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 from . import __version__
-from .conversion import LAYOUTS, Progress, Summary, convert
-from .element_types import OUTPUT_TYPES, parse_output_type
+from .conversion import CONTAINERS, LAYOUTS, Progress, Summary, convert
 from .ending import NAME, UsageError, answer, in_options, mention, run, say
 from .errors import OptionError
 from .model_info import ModelInfo, TypeUse, info
+from .weight_types import DTYPES, FALLBACKS, GGMF_TYPES, parse_dtype
 
 _DESCRIPTION = """\
-Convert an RWKV checkpoint (.pth, .safetensors, or a ggmf .bin of type fp32 or fp16) to a ggmf model
-file. Versions 4, 5.1, 5.2, 6 and 7 are told apart by their tensors."""
+Convert an RWKV checkpoint (.pth, .safetensors, a ggmf .bin or llama.cpp's .gguf) to a model file:
+ggmf, or GGUF where OUT ends in .gguf (versions 6 and 7). Versions 4, 5.1, 5.2, 6 and 7 are told
+apart by their tensors."""
 
 _EPILOG = """\
 examples:
   rwkv-convert model.pth model.bin --dtype q4_0
   rwkv-convert model.pth model.bin --dtype q5_1 --head-dtype fp16
   rwkv-convert model.pth model.bin --dtype q4_0 --time-state tuned.pth
+  rwkv-convert model.pth model.gguf --dtype q8_0
   rwkv-convert --info model.bin"""
 
 
@@ -77,27 +79,54 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    types = ", ".join(OUTPUT_TYPES)
+    everywhere = ", ".join(type.name for type in GGMF_TYPES.values())
+    in_gguf = ", ".join(name for name, type in DTYPES.items() if type.ggmf is None)
     add = parser.add_argument
     add("-h", "--help", action="store_true", help="show this and do nothing else")
     add("--version", action="store_true", help="show the version and do nothing else")
     add("src", nargs="?", metavar="IN", help="the checkpoint to read")
     add("dst", nargs="?", metavar="OUT", help="the model file to write")
-    add("--dtype", default="fp16", type=_type, help=f"{types} (default: fp16)")
-    in_quantized = "(default: q8_0 in a quantised file)"
-    add("--head-dtype", type=_type, metavar="DTYPE", help=f"type of head.weight {in_quantized}")
-    add("--emb-dtype", type=_type, metavar="DTYPE", help=f"type of emb.weight {in_quantized}")
+    add(
+        "--dtype",
+        default="fp16",
+        type=_type,
+        help=f"{everywhere}; in GGUF {in_gguf} too (default: fp16)",
+    )
+    add(
+        "--head-dtype",
+        type=_type,
+        metavar="DTYPE",
+        help="type of head.weight (default: in a quantised file q8_0, in GGUF q6_K or q8_0)",
+    )
+    add(
+        "--emb-dtype",
+        type=_type,
+        metavar="DTYPE",
+        help="type of emb.weight (default: in a quantised file q8_0, in GGUF that of --dtype)",
+    )
     add(
         "--lowrank-dtype",
         type=_type,
         metavar="DTYPE",
-        help=f"type of the low-rank matrices of RWKV-6 and 7 {in_quantized}",
+        help="type of the low-rank matrices of RWKV-6 and 7 (default: in a quantised file q8_0, in "
+        "GGUF fp16 or fp32, as llama.cpp has them)",
     )
     add(
         "--layout",
         default="default",
         choices=LAYOUTS,
         help="rwkv.cpp: choose all types as rwkv.cpp's own converter and quantiser do",
+    )
+    add(
+        "--container",
+        choices=CONTAINERS,
+        help="what to write (default: gguf where OUT ends in .gguf, else ggmf)",
+    )
+    add(
+        "--tokenizer",
+        metavar="FILE",
+        help="for GGUF, the vocabulary, in the World format (default: that of IN, if it is GGUF, "
+        "World for 65536 tokens, bytes for 256)",
     )
     add(
         "--time-state",
@@ -114,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _type(text: str) -> str:
     try:
-        return parse_output_type(text).name
+        return parse_dtype(text)
     except OptionError as error:
         raise argparse.ArgumentTypeError(error.problem) from None
 
@@ -129,6 +158,8 @@ def _convert(options: argparse.Namespace) -> None:
             emb_dtype=options.emb_dtype,
             lowrank_dtype=options.lowrank_dtype,
             layout=options.layout,
+            container=options.container,
+            tokenizer=options.tokenizer,
             time_state=options.time_state,
             force=options.force,
             progress=progress,
@@ -178,11 +209,28 @@ def _describe(model: ModelInfo) -> list[str]:
         f"  size        {_size(model.file_bytes)}",
         *_type_lines(model.types),
     ]
+    if model.name is not None:
+        lines.append(f"  name        {model.name!a}")
+    if model.file_type is not None:
+        lines.append(f"  file type   {model.file_type}{_fallbacks(model)}")
+    if model.n_tokens is not None:
+        lines.append(f"  holds a vocabulary of {model.n_tokens} tokens")
+    if model.chat_template is not None:
+        lines.append("  holds a chat template")
     if model.has_time_state:
         lines.append("  begins with its own initial state")
     if model.unused:
         lines.append(f"  unused      {', '.join(map(ascii, model.unused))}")
     return lines
+
+
+def _fallbacks(model: ModelInfo) -> str:
+    """What stands in a file for a type that rows do not fit into."""
+    asked = DTYPES[model.file_type] if model.file_type is not None else None
+    instead = FALLBACKS[asked].name if asked in FALLBACKS else ""
+    if asked is None or instead not in model.types:
+        return ""
+    return f", and {instead} where rows are no multiple of {asked.block}"
 
 
 def _summarize(summary: Summary) -> list[str]:

@@ -11,6 +11,7 @@ from .checkpoint import Checkpoint
 from .errors import DOWNLOAD_AGAIN, CheckpointError, quote
 from .input_file import InputFile
 from .read_ggmf import GGMF_MAGIC, read_ggmf
+from .read_gguf import GGUF_MAGIC, read_gguf
 from .read_pth import LEGACY_MAGIC, read_pth_legacy, read_pth_zip
 from .read_safetensors import SAFETENSORS_HEAD, read_safetensors
 from .zip_table import ZIP_MAGIC
@@ -50,12 +51,11 @@ class OtherFile:
 CONTAINERS = (
     Container(re.compile(re.escape(ZIP_MAGIC)), read_pth_zip),
     Container(re.compile(re.escape(GGMF_MAGIC)), read_ggmf),
+    Container(re.compile(re.escape(GGUF_MAGIC)), read_gguf),
     Container(LEGACY_MAGIC, read_pth_legacy),
     Container(SAFETENSORS_HEAD, read_safetensors),
 )
 """The first whose beginning matches reads the file."""
-
-_MADE_FROM = "Try the checkpoint that it was made from"
 
 OTHER_FILES = (
     OtherFile(re.compile(rb"\Z"), "an empty file", DOWNLOAD_AGAIN),
@@ -65,8 +65,11 @@ OTHER_FILES = (
         "Try the link that downloads the file itself",
     ),
     OtherFile(re.compile(rb"version https://git-lfs"), "a Git LFS pointer", "Try `git lfs pull`"),
-    OtherFile(re.compile(rb"GGUF"), "a GGUF file", _MADE_FROM),
-    OtherFile(re.compile(rb"tjgg|lmgg|algg"), "a ggml file of another program", _MADE_FROM),
+    OtherFile(
+        re.compile(rb"tjgg|lmgg|algg"),
+        "a ggml file of another program",
+        "Try the checkpoint that it was made from",
+    ),
     OtherFile(
         re.compile(rb"\x1f\x8b|7z\xbc\xaf|Rar!|\xfd7zXZ|\x28\xb5\x2f\xfd"),  # gzip, .., xz, zstd
         "a compressed archive",
@@ -95,7 +98,7 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             what, remedy = other.what, other.remedy
             break
     raise CheckpointError(
-        f"{file.path}: not a checkpoint, expected a .pth, .safetensors or ggmf .bin file, "
+        f"{file.path}: not a checkpoint, expected a .pth, .safetensors, ggmf .bin or .gguf file, "
         f"got {what}",
         remedy=remedy,
     )

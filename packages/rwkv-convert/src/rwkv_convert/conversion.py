@@ -19,38 +19,33 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .checkpoint import Checkpoint, TensorView
 from .containers import open_checkpoint
-from .element_types import (
-    FP16,
-    FP32,
-    QK,
-    SOURCE_TYPES,
-    ElementType,
-    parse_output_type,
-    to_fp16_bits,
-    to_fp32,
-)
+from .element_types import FP16, FP32, SOURCE_TYPES, ElementType
+from .encoder import Encoder, is_copied
 from .errors import ModelError, OptionError, OutputError, listing, quote
+from .file_plan import FilePlan, PlacedTensor, write_headers
+from .identify import FileTensor, identify
 from .input_file import FileStamp
 from .model_info import ModelInfo, TypeUse, count_types, describe
 from .output_file import OutputFile, check_destination, temporary_output
 from .piece_reader import PieceReader
-from .quantize import MAX_BLOCKS, BlockQuantizer
-from .tensor_table import ROLE_TYPES, Change, FileTensor, TypeChoice, identify
+from .quantize import PIECE
+from .tensor_table import ROLE_TYPES, TypeChoice
 from .time_state import is_time_state
-from .write_ggmf import FilePlan, PlacedTensor, plan_file, write_headers
+from .weight_types import DTYPES, FALLBACKS, check_ggmf, parse_dtype
+from .write_ggmf import plan_ggmf
+from .write_gguf import plan_gguf
 
 Layout = Literal["default", "rwkv.cpp"]
 LAYOUTS: tuple[Layout, ...] = ("default", "rwkv.cpp")
 
+Container = Literal["ggmf", "gguf"]
+CONTAINERS: tuple[Container, ...] = ("ggmf", "gguf")
+
 Progress = Callable[[int, int], None]
 """Called with the bytes read so far and the bytes to read, from the thread that called convert."""
-
-PIECE = QK * MAX_BLOCKS
-"""Elements that a thread works on at a time; its buffers together fit into a second-level cache."""
 
 MAX_THREADS = 16
 """More do not help: reading and writing limit them."""
@@ -89,24 +84,35 @@ def convert(
     emb_dtype: str | None = None,
     lowrank_dtype: str | None = None,
     layout: Layout = "default",
+    container: Container | None = None,
+    tokenizer: str | os.PathLike[str] | None = None,
     time_state: str | os.PathLike[str] | None = None,
     force: bool = False,
     progress: Progress | None = None,
     threads: int | None = None,
 ) -> Summary:
-    """Converts an RWKV checkpoint to a ggmf model file.
+    """Converts an RWKV checkpoint to a model file, ggmf or GGUF.
 
     The output appears under its name when it is complete; if anything fails, nothing is left.
 
     Args:
-        src: a `.pth`, `.safetensors` or ggmf `.bin` file (fp32 or fp16); its content decides.
+        src: a `.pth`, `.safetensors`, ggmf `.bin` or `.gguf` file; its content decides. Blocks that
+            are quantised can be written in their own type, in fp32 or in fp16.
         dst: the file to write.
-        dtype: type of the layers' matrices: fp32, fp16, q4_0, q4_1, q5_0, q5_1 or q8_0.
-        head_dtype: type of `head.weight`; by default q8_0 in a quantised file.
-        emb_dtype: type of `emb.weight`; by default q8_0 in a quantised file.
-        lowrank_dtype: type of the low-rank matrices of RWKV-6 and 7; by default q8_0 in a
-            quantised file.
-        layout: `rwkv.cpp` chooses every type as rwkv.cpp's converter to FP16 and its quantiser do.
+        dtype: type of the layers' matrices: fp32, fp16, q4_0, q4_1, q5_0, q5_1 or q8_0; in GGUF
+            bf16, q4_K, q5_K, q6_K and iq4_nl too, and llama.cpp's names q4_K_M and q5_K_M.
+        head_dtype: type of `head.weight`; by default, in a quantised file, q8_0 in ggmf, and in
+            GGUF q6_K as llama.cpp has it (q8_0 if `dtype` is that).
+        emb_dtype: type of `emb.weight`; by default, in a quantised file, q8_0 in ggmf and `dtype`
+            in GGUF.
+        lowrank_dtype: type of the low-rank matrices of RWKV-6 and 7; by default, in a quantised
+            file, q8_0 in ggmf, and in GGUF fp16 or fp32, as llama.cpp has them.
+        layout: `rwkv.cpp` chooses and rounds every tensor as rwkv.cpp's converter to FP16 and its
+            quantiser do.
+        container: `ggmf`, which rwkv.cpp reads too, or `gguf`, which llama.cpp reads, for RWKV-6
+            and 7; by default what the extension of `dst` says, ggmf where it is not `.gguf`.
+        tokenizer: for GGUF, a file with the vocabulary, in the World format. By default that of
+            `src`, if it is GGUF, the World vocabulary for 65536 tokens, bytes for 256.
         time_state: a `.pth`, `.safetensors` or ggmf file with an initial state from state tuning
             (`blocks.N.att.time_state`), which the model file then begins every text with. By
             default the one in `src`, if there is one.
@@ -129,29 +135,40 @@ def convert(
     """
     started = time.monotonic()
     options = {"head_dtype": head_dtype, "emb_dtype": emb_dtype, "lowrank_dtype": lowrank_dtype}
-    overrides = {
-        key: parse_output_type(text, key) for key, text in options.items() if text is not None
-    }
+    dtype = parse_dtype(dtype)
+    names = {key: parse_dtype(text, key) for key, text in options.items() if text is not None}
     if layout not in LAYOUTS:
         raise OptionError("layout", f"expected one of {', '.join(LAYOUTS)}, got {quote(layout)}")
-    if layout == "rwkv.cpp" and overrides:
-        named = ", ".join(f"{key}=" for key in overrides)
+    if layout == "rwkv.cpp" and names:
+        named = ", ".join(f"{key}=" for key in names)
         raise OptionError("layout", f"rwkv.cpp chooses every type by itself, got {named} too")
     if threads is not None and (not isinstance(threads, int) or threads < 1):
         raise OptionError("threads", f"expected at least 1, got {quote(threads)}")
-    choice = TypeChoice(parse_output_type(dtype), overrides, rwkv_cpp=layout == "rwkv.cpp")
+    container = _container(dst, container)
+    if container == "gguf" and layout != "default":
+        raise OptionError("layout", f"expected default for a GGUF file, got {layout}")
+    if container == "ggmf" and tokenizer is not None:
+        raise OptionError("tokenizer", "expected none for a ggmf file, which has no place for it")
+    if container == "ggmf":
+        for option, name in {"dtype": dtype, **names}.items():
+            check_ggmf(name, option)
+    choice = TypeChoice(
+        DTYPES[dtype],
+        {option: DTYPES[name] for option, name in names.items()},
+        rwkv_cpp=layout == "rwkv.cpp",
+        gguf=container == "gguf",
+    )
 
     destination = check_destination(dst, force=force)
     checkpoint = open_checkpoint(src)
     state = None if time_state is None else open_checkpoint(time_state)
-    sources = [source for source in (checkpoint, state) if source is not None]
-    for source in sources:
-        if destination.exists() and destination.samefile(source.path):
+    sources = dict(checkpoint.files) if state is None else {**checkpoint.files, **state.files}
+    for stamp in sources.values():
+        if stamp.is_of(destination):
             raise OutputError(
                 f"{Path(dst)}: is the input, expected another file", remedy="Try another name"
             )
     model = identify(checkpoint, state)
-    _check_types(model.tensors)
 
     warnings = [
         f"{checkpoint.path}: tensor {quote(name)} is not used by RWKV-{model.version} and left out"
@@ -163,14 +180,19 @@ def convert(
             warnings.append(
                 f"{state.path}: all but the initial state is left out: {listing(others)}"
             )
-    plan = plan_file(
-        model,
-        choice.dtype,
-        lambda tensor: _choose_type(tensor, choice, checkpoint, warnings),
-        lambda tensor: _through_fp16(tensor, choice, checkpoint),
-    )
+
+    def type_of(tensor: FileTensor) -> ElementType:
+        return _choose_type(tensor, choice, checkpoint, warnings)
+
+    if container == "gguf":
+        plan = plan_gguf(model, checkpoint, dtype, tokenizer, type_of)
+    else:
+        plan = plan_ggmf(
+            model, choice.dtype, type_of, lambda tensor: _through_fp16(tensor, choice, checkpoint)
+        )
+    _check_types(plan.tensors)
     with temporary_output(destination, force=force) as output:
-        job = _Job(plan, output, {source.path: source.stamp for source in sources}, progress)
+        job = _Job(plan, output, sources, progress)
         found = job.run(min(threads or _processors(), MAX_THREADS))
     for placed in plan.tensors:
         warnings.extend(
@@ -188,32 +210,49 @@ def convert(
     )
 
 
-def _check_types(tensors: tuple[FileTensor, ...]) -> None:
-    for tensor in tensors:
+def _container(dst: str | os.PathLike[str], asked: Container | None) -> Container:
+    """The container to write: the one asked for, or the one that the extension tells."""
+    if asked is not None and asked not in CONTAINERS:
+        raise OptionError(
+            "container", f"expected one of {', '.join(CONTAINERS)}, got {quote(asked)}"
+        )
+    if asked is not None:
+        return asked
+    return "gguf" if os.fsdecode(dst).lower().endswith(".gguf") else "ggmf"
+
+
+def _check_types(tensors: tuple[PlacedTensor, ...]) -> None:
+    """Refuses what cannot be read as weights, and what would be quantised twice."""
+    for placed in tensors:
+        tensor = placed.tensor
         for part in tensor.parts:
             where = f"{tensor.path}: type of tensor {quote(tensor.name)}"
-            if part.type.is_quantized:
+            if part.type not in SOURCE_TYPES and not part.type.is_quantized:
+                raise ModelError(f"{where}, expected bf16, fp16 or fp32, got {part.type}")
+            if part.type.is_quantized and placed.type.is_quantized and not is_copied(part, placed):
+                times = f" to be multiplied by {part.scale:g}" if part.scale != 1 else ""
+                same = "" if times else f"{placed.type}, "
                 raise ModelError(
-                    f"{where}, expected fp32 or fp16, got {part.type}: quantising twice loses more "
-                    "than once",
+                    f"{where}, expected {same}fp32 or fp16, got {part.type}{times}: quantising "
+                    "twice loses more than once",
                     remedy="Try the checkpoint, or a file of type fp16",
                 )
-            if part.type not in SOURCE_TYPES:
-                raise ModelError(f"{where}, expected bf16, fp16 or fp32, got {part.type}")
 
 
 def _choose_type(
     tensor: FileTensor, choice: TypeChoice, checkpoint: Checkpoint, warnings: list[str]
 ) -> ElementType:
-    """The type from the table, but for rows that no block fits into."""
-    type = choice.type_of(tensor.role)
-    if type.is_quantized and tensor.shape[-1] % type.block:
+    """The type from the table, or another one for rows that its blocks do not fit into."""
+    type = asked = choice.type_of(tensor.role)
+    while tensor.shape[-1] % type.block:
+        type = FALLBACKS.get(type, FP16)
+    if type is not asked:
         warnings.append(
-            f"{checkpoint.path}: tensor {quote(tensor.name)} is written as fp16: its rows of "
-            f"{tensor.shape[-1]} are no multiple of {type.block}, which {type} needs"
+            f"{checkpoint.path}: tensor {quote(tensor.name)} is written as {type}: its rows of "
+            f"{tensor.shape[-1]} are no multiple of {asked.block}, which {asked} needs"
         )
-        return FP16
-    from_model_file = checkpoint.is_model_file and tensor.path == checkpoint.path
+        return type
+    from_model_file = checkpoint.is_model_file and tensor.path in checkpoint.files
     requantizes = choice.rwkv_cpp and choice.dtype.is_quantized and from_model_file
     if requantizes and not type.is_quantized:
         return tensor.parts[0].type  # rwkv.cpp's quantiser copies what it does not quantise
@@ -261,7 +300,9 @@ class _Job:
         self._pieces = self._cut()
         self._done_bytes = 0
         self._total_bytes = sum(
-            part.count * part.type.size for placed in plan.tensors for part in placed.tensor.parts
+            part.type.bytes_of(part.count)
+            for placed in plan.tensors
+            for part in placed.tensor.parts
         )
         self._problems: dict[str, set[str]] = {}
 
@@ -305,13 +346,13 @@ class _Job:
             for part in placed.tensor.parts:
                 if part.is_contiguous:
                     part = replace(part, shape=(part.count,), strides=(1,))
-                for view in part.split(PIECE, QK):
+                for view in part.split(PIECE, max(part.type.block, placed.type.block)):
                     yield _Piece(placed, view, offset)
                     offset += placed.type.bytes_of(view.count)
 
     def _work(self) -> None:
         """What each thread does: piece after piece."""
-        encoder = _Encoder()
+        encoder = Encoder()
         source_buffer = np.empty(PIECE * FP32.size, np.uint8)
         with ExitStack() as stack, self._output.open() as write_at:
             readers = {
@@ -324,7 +365,7 @@ class _Job:
                 if piece is None:
                     break
                 raw = readers[piece.placed.tensor.path].read(piece.view, source_buffer)
-                encoded, problems = encoder.encode(raw, piece.view.type, piece.placed)
+                encoded, problems = encoder.encode(raw, piece.view, piece.placed)
                 write_at(piece.offset, encoded.data)
                 with self._lock:
                     self._done_bytes += len(raw)
@@ -333,67 +374,3 @@ class _Job:
                         self._problems.setdefault(name, set()).update(problems)
             for reader in readers.values():
                 reader.check_unchanged()
-
-
-class _Encoder:
-    """Turns numbers as read into bytes as written; holds buffers, so one per thread."""
-
-    def __init__(self) -> None:
-        self._values = np.empty(PIECE, np.float32)
-        self._encoded = np.empty(PIECE * FP32.size, np.uint8)
-        self._quantizers: dict[ElementType, BlockQuantizer] = {}
-
-    def encode(
-        self, raw: NDArray[np.uint8], source: ElementType, placed: PlacedTensor
-    ) -> tuple[NDArray[np.uint8], list[str]]:
-        """Converts one piece.
-
-        Args:
-            raw: the numbers' bytes.
-            source: their type.
-            placed: says what to do with them.
-
-        Returns:
-            the bytes to write, valid until the next call, and what was odd.
-        """
-        count = len(raw) // source.size
-        values = self._values[:count]
-        encoded = self._encoded[: placed.type.bytes_of(count)]
-        with np.errstate(all="ignore"):
-            to_fp32(raw, source, values)
-            finite = bool(np.isfinite(values).all())
-            _apply(placed.tensor.change, values)
-            overflow = False
-            if placed.through_fp16 or placed.type is FP16:
-                half = to_fp16_bits(values)
-                overflow = finite and bool(((half & 0x7FFF) == 0x7C00).any())
-                if placed.type is not FP16:
-                    to_fp32(half.astype("<u2").view(np.uint8), FP16, values)
-            if placed.type is FP16:
-                encoded.view("<u2")[:] = half
-            elif placed.type is FP32:
-                overflow = finite and not bool(np.isfinite(values).all())
-                encoded.view("<f4")[:] = values
-            else:
-                if placed.type not in self._quantizers:
-                    self._quantizers[placed.type] = BlockQuantizer(placed.type)
-                overflow |= self._quantizers[placed.type].quantize(values, encoded)
-        problems = [] if finite else ["holds NaN or infinite values"]
-        if overflow:
-            problems.append(f"holds values too large for {placed.type}, which became infinite")
-        return encoded, problems
-
-
-def _apply(change: Change, values: NDArray[np.float32]) -> None:
-    """Replaces numbers by their exponentials.
-
-    Each exp is computed in float64 and rounded to fp32: correctly rounded, so that files are the
-    same on every machine, and rounded where rwkv.cpp rounds, so that they are close to its files.
-    """
-    if change is Change.RESHAPE:
-        return
-    values[:] = np.exp(values.astype(np.float64))
-    if change is not Change.EXP:
-        np.negative(values, out=values)
-    if change is Change.EXP_NEG_EXP:
-        values[:] = np.exp(values.astype(np.float64))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import OptionError, quote
-
-QK = 32
-"""Values per block of ggml's quantised types."""
+Floats = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +20,15 @@ class ElementType:
         name: `fp32`, `q4_0` and so on.
         size: bytes per block.
         block: values per block; 1 for plain numbers, 32 for quantised types.
-        ggmf: the type's number in ggmf files (not ggml's), None if it cannot occur there.
+        ggmf: the type's number in ggmf files, None if it cannot occur there.
+        gguf: the type's number in GGUF files, ggml's own, None if we do not know it there.
     """
 
     name: str
     size: int
     block: int = 1
     ggmf: int | None = None
+    gguf: int | None = None
 
     @property
     def is_quantized(self) -> bool:
@@ -42,17 +43,24 @@ class ElementType:
         return self.name
 
 
-FP32 = ElementType("fp32", 4, ggmf=0)
-FP16 = ElementType("fp16", 2, ggmf=1)
-BF16 = ElementType("bf16", 2)
-Q4_0 = ElementType("q4_0", 18, QK, ggmf=2)
-Q4_1 = ElementType("q4_1", 20, QK, ggmf=3)
-Q5_0 = ElementType("q5_0", 22, QK, ggmf=7)
-Q5_1 = ElementType("q5_1", 24, QK, ggmf=8)
-Q8_0 = ElementType("q8_0", 34, QK, ggmf=9)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockType(ElementType):
+    """A type whose values are stored in blocks that share a scale: all that we know of it.
 
-OUTPUT_TYPES = {t.name: t for t in (FP32, FP16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0)}
-"""What a model file may hold, by name."""
+    Attributes:
+        quantize: from fp32 (values per block, n), which is overwritten: row j holds value j of
+            every block; to (n, bytes per block), which is filled. Says whether a scale is too large
+            for fp16 and became infinite. Blocks with NaN or infinite values become zeros.
+        dequantize: from (n, bytes per block) to fp32 (n, values per block).
+    """
+
+    quantize: Callable[[Floats, Bytes], bool]
+    dequantize: Callable[[Bytes], Floats]
+
+
+FP32 = ElementType("fp32", 4, ggmf=0, gguf=0)
+FP16 = ElementType("fp16", 2, ggmf=1, gguf=1)
+BF16 = ElementType("bf16", 2, gguf=30)
 
 SOURCE_TYPES = (BF16, FP16, FP32)
 """What weights are read from."""
@@ -78,25 +86,6 @@ OTHER_TYPES = {
         ElementType("complex128", 16),
     )
 }
-
-_ALIASES = {"float32": "fp32", "f32": "fp32", "float16": "fp16", "f16": "fp16"}
-
-
-def parse_output_type(text: str, option: str = "dtype") -> ElementType:
-    """The type that a user named: `q4_0`, `Q4_0`, `fp16`, `FP16`, `float16`, `f16` ...
-
-    Args:
-        text: the name.
-        option: the argument that it was given for.
-
-    Raises:
-        OptionError: there is no such type, or model files cannot hold it.
-    """
-    name = text.strip().lower() if isinstance(text, str) else ""
-    found = OUTPUT_TYPES.get(_ALIASES.get(name, name))
-    if found is None:
-        raise OptionError(option, f"expected one of {', '.join(OUTPUT_TYPES)}, got {quote(text)}")
-    return found
 
 
 def to_fp32(raw: NDArray[np.uint8], source: ElementType, out: NDArray[np.float32]) -> None:
@@ -149,3 +138,25 @@ def to_fp16_bits(x: NDArray[np.float32]) -> NDArray[np.uint16]:
         rounded[is_nan] = 0x7E00
     np.bitwise_or(rounded, (bits >> np.uint32(16)) & np.uint32(0x8000), out=rounded)
     return rounded.astype(np.uint16)
+
+
+def to_bf16_bits(x: Floats) -> NDArray[np.uint16]:
+    """Rounds fp32 to bf16, to nearest, ties to even; NaN stays a NaN, made quiet."""
+    bits = x.view(np.uint32)
+    rounded = bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))
+    is_nan = (bits & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
+    if is_nan.any():
+        rounded[is_nan] = bits[is_nan] | np.uint32(0x400000)
+    return (rounded >> np.uint32(16)).astype(np.uint16)
+
+
+def write_fp16(out: Bytes, scale: Floats) -> bool:
+    """Writes numbers (n,) as fp16 into (n, 2) bytes; says whether one became infinite."""
+    bits = to_fp16_bits(scale)
+    out[...] = bits.astype("<u2").view(np.uint8).reshape(-1, 2)
+    return bool(((bits & 0x7FFF) == 0x7C00).any())
+
+
+def read_fp16(raw: Bytes) -> Floats:
+    """Numbers (n, 1) of (n, 2) bytes."""
+    return np.ascontiguousarray(raw).view("<f2").astype(np.float32)

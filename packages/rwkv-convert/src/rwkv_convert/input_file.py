@@ -21,6 +21,14 @@ class FileStamp:
     size: int
     modified_ns: int
 
+    def is_of(self, path: Path) -> bool:
+        """Whether a path leads to this file, changed or not."""
+        try:
+            found = os.stat(path)
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == (self.device, self.inode)
+
 
 class InputFile:
     """A regular file that is open for reading.

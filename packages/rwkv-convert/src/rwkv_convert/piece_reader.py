@@ -38,14 +38,13 @@ class PieceReader:
         """Reads a view's elements in row-major order.
 
         Args:
-            view: of a plain number type.
-            buffer: at least `view.count * view.type.size` bytes.
+            view: of a plain number type, or blocks that follow each other.
+            buffer: at least as many bytes as the elements take.
 
         Returns:
             the part of `buffer` that holds the elements' bytes.
         """
-        size = view.type.size
-        out = buffer[: view.count * size]
+        out = buffer[: view.type.bytes_of(view.count)]
         if view.is_contiguous:
             self._read_at(view.offset, out)
         else:

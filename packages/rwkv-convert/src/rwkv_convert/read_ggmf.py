@@ -6,9 +6,9 @@ import math
 import struct
 
 from .checkpoint import MAX_TENSORS, Checkpoint, TensorView, layer_of
-from .element_types import OUTPUT_TYPES, QK
 from .errors import DOWNLOAD_AGAIN, CheckpointError, listing, quote
 from .input_file import InputFile
+from .weight_types import GGMF_TYPES
 
 GGMF_MAGIC = struct.pack("<i", 0x67676D66)
 GGMF_VERSION = 101
@@ -17,7 +17,6 @@ GGMF_VERSION = 101
 HEADER = struct.Struct("<6i")  # magic, version, n_vocab, n_embed, n_layer, data_type
 TENSOR_HEADER = struct.Struct("<3i")  # number of dimensions, length of the name, data_type
 
-TYPES = {t.ggmf: t for t in OUTPUT_TYPES.values()}
 UNSUPPORTED_TYPES = {
     4: "q4_1_o (retired)",
     5: "q4_2 (retired)",
@@ -57,7 +56,7 @@ def read_ggmf(file: InputFile) -> Checkpoint:
         raise CheckpointError(
             f"{path}: ggmf version, expected 100 or {GGMF_VERSION}, got {version}"
         )
-    if data_type not in TYPES:
+    if data_type not in GGMF_TYPES:
         raise CheckpointError(f"{path}: data type of the file, {_type_problem(data_type)}")
 
     tensors: dict[str, TensorView] = {}
@@ -82,9 +81,9 @@ def read_ggmf(file: InputFile) -> Checkpoint:
         where = f"{path}: tensor {quote(name)}"
         if name in tensors:
             raise CheckpointError(f"{where}: expected each name once, got it twice")
-        if number not in TYPES:
+        if number not in GGMF_TYPES:
             raise CheckpointError(f"{where}: data type, {_type_problem(number)}")
-        type = TYPES[number]
+        type = GGMF_TYPES[number]
         if version == 100 and type.is_quantized:
             raise CheckpointError(
                 f"{where}: {type} blocks of ggmf version 100 had another layout, "
@@ -93,9 +92,10 @@ def read_ggmf(file: InputFile) -> Checkpoint:
             )
         if min(shape) < 1:
             raise CheckpointError(f"{where}: expected dimensions of at least 1, got {shape}")
-        if type.is_quantized and shape[-1] % QK:
+        if shape[-1] % type.block:
             raise CheckpointError(
-                f"{where}: rows of {type} values, expected a multiple of {QK}, got {shape[-1]}"
+                f"{where}: rows of {type} values, expected a multiple of {type.block}, "
+                f"got {shape[-1]}"
             )
         size = type.bytes_of(math.prod(shape))
         if at + size > file.size:
@@ -109,7 +109,7 @@ def read_ggmf(file: InputFile) -> Checkpoint:
     emb = tensors.get("emb.weight")
     if emb is None:
         raise CheckpointError(
-            f"{path}: tensor 'emb.weight' is missing, got {listing(list(tensors))}"
+            f"{path}: expected a tensor 'emb.weight', got {listing(list(tensors))}"
         )
     if emb.shape != (n_vocab, n_embed):
         raise CheckpointError(
@@ -123,5 +123,5 @@ def read_ggmf(file: InputFile) -> Checkpoint:
 
 
 def _type_problem(number: int) -> str:
-    known = ", ".join(OUTPUT_TYPES)
+    known = ", ".join(type.name for type in GGMF_TYPES.values())
     return f"expected one of {known}, got {UNSUPPORTED_TYPES.get(number, f'number {number}')}"

@@ -62,7 +62,9 @@ def read_pth_zip(file: InputFile) -> Checkpoint:
         if storage.key not in located:
             name = f"{prefix}data/{storage.key}"
             if name not in members:
-                raise CheckpointError(f"{where}: its data {quote(name)} is missing in the archive")
+                raise CheckpointError(
+                    f"{where}: its data, expected a member {quote(name)} of the archive, got none"
+                )
             located[storage.key] = members[name].locate(file)
         return located[storage.key]
 
@@ -121,7 +123,10 @@ def read_pth_legacy(file: InputFile) -> Checkpoint:
 
     def place(storage: Storage, where: str) -> tuple[int, int]:
         if storage.key not in placed:
-            raise CheckpointError(f"{where}: its storage {quote(storage.key)} is missing")
+            raise CheckpointError(
+                f"{where}: its storage {quote(storage.key)}, expected it in the list of storages, "
+                "got none"
+            )
         return placed[storage.key]
 
     return _checkpoint(file, "pth (legacy)", loaded, place)

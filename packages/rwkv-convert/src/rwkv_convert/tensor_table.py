@@ -14,20 +14,12 @@ Size-1 dimensions may be missing from or added to a checkpoint's vectors, as in 
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 
-from .checkpoint import Checkpoint, TensorView, layer_of
-from .element_types import FP16, FP32, OUTPUT_TYPES, ElementType
-from .errors import ModelError, listing, quote
-from .time_state import find_time_state
-
-MAX_LAYERS = 1000
-"""The largest official models have 61."""
+from .blocks_32 import Q8_0
+from .element_types import FP32, ElementType
+from .weight_types import WEIGHT_TYPES
 
 
 class Role(Enum):
@@ -38,6 +30,7 @@ class Role(Enum):
     EMBEDDING = "emb.weight"
     HEAD = "head.weight"
     LOW_RANK = "RWKV-7's low-rank matrices"
+    DECAY_LOW_RANK = "RWKV-7's w1 and w2, which llama.cpp treats by their names"
     TIME_LOW_RANK = "RWKV-6's low-rank matrices, which rwkv.cpp treats by their names `time_`"
     TIME_LOW_RANK_3D = "RWKV-6's time_maa_w2, five matrices in one tensor"
 
@@ -58,7 +51,7 @@ class Layers(Enum):
 
     ALL = "every layer"
     FIRST = "layer 0 only"
-    NOT_FIRST = "every layer; in layer 0 it is unused and may be missing"
+    NOT_FIRST = "every layer but 0, where it is unused: left out if it is there"
     OPTIONAL = "every layer, or none"
 
 
@@ -83,6 +76,11 @@ class Row:
     file_shape: str
     file_name: str = ""
     layers: Layers = Layers.ALL
+
+    @property
+    def is_per_layer(self) -> bool:
+        """Whether there is one in each layer (or in the first)."""
+        return "{i}" in self.name
 
     @property
     def name_in_file(self) -> str:
@@ -110,134 +108,181 @@ _TLR, _TLR3 = Role.TIME_LOW_RANK, Role.TIME_LOW_RANK_3D
 _T, _B = Change.TRANSPOSE, "blocks.{i}."
 _ATT, _FFN = _B + "att.", _B + "ffn."
 
-_EVERY_VERSION = [
-    _row("emb.weight", Role.EMBEDDING, "V C"),
+_BEFORE_LAYERS = [_row("emb.weight", Role.EMBEDDING, "V C")]
+_AFTER_LAYERS = [
+    _row("ln_out.weight", _V, "C"),
+    _row("ln_out.bias", _V, "C"),
+    _row("head.weight", Role.HEAD, "V C"),
+]
+_NORMS = [
     _row(_B + "ln0.weight", _V, "C", layers=Layers.FIRST),
     _row(_B + "ln0.bias", _V, "C", layers=Layers.FIRST),
     _row(_B + "ln1.weight", _V, "C"),
     _row(_B + "ln1.bias", _V, "C"),
     _row(_B + "ln2.weight", _V, "C"),
     _row(_B + "ln2.bias", _V, "C"),
+]
+_RECEPTANCE_KEY_VALUE = [
     _row(_ATT + "receptance.weight", _M, "C C"),
     _row(_ATT + "key.weight", _M, "C C"),
     _row(_ATT + "value.weight", _M, "C C"),
-    _row(_ATT + "output.weight", _M, "C C"),
-    _row(_FFN + "key.weight", _M, "F C"),
-    _row(_FFN + "value.weight", _M, "C F"),
-    _row("ln_out.weight", _V, "C"),
-    _row("ln_out.bias", _V, "C"),
-    _row("head.weight", Role.HEAD, "V C"),
 ]
-
-_V4_AND_V5 = [
-    _row(_ATT + "time_mix_k", _V, "1 1 C", file_shape="C"),
-    _row(_ATT + "time_mix_v", _V, "1 1 C", file_shape="C"),
-    _row(_ATT + "time_mix_r", _V, "1 1 C", file_shape="C"),
-    _row(_FFN + "time_mix_k", _V, "1 1 C", file_shape="C"),
-    _row(_FFN + "time_mix_r", _V, "1 1 C", file_shape="C"),
-    _row(_FFN + "receptance.weight", _M, "C C"),
-]
-
-_V5_AND_LATER = [
+_GATE = [_row(_ATT + "gate.weight", _M, "C C")]
+_OUTPUT = [_row(_ATT + "output.weight", _M, "C C")]
+_GROUP_NORM = [
     _row(_ATT + "ln_x.weight", _V, "C"),
     _row(_ATT + "ln_x.bias", _V, "C"),
 ]
+_FFN_KEY_VALUE = [
+    _row(_FFN + "key.weight", _M, "F C"),
+    _row(_FFN + "value.weight", _M, "C F"),
+]
+_FFN_RECEPTANCE = [_row(_FFN + "receptance.weight", _M, "C C")]
 
 # An initial state, made by state tuning. Row = value's channel, in the checkpoint and in the file.
-# Last in each table, because a wrong one must not tell the other tensors what H is.
+# Last in each layer, because a wrong one must not tell the other tensors what H is.
 _TIME_STATE = [_row(_ATT + "time_state", _V, "H N N", layers=Layers.OPTIONAL)]
 
-_GATE_V5 = [
-    _row(_ATT + "time_mix_g", _V, "1 1 C", file_shape="C"),
-    _row(_ATT + "gate.weight", _M, "C C"),
+
+def _table(*groups: list[Row]) -> list[Row]:
+    """A version's rows: in this order, layer after layer, its tensors stand in a model file."""
+    layer = [row for group in groups for row in group]
+    return [*_BEFORE_LAYERS, *layer, *_AFTER_LAYERS]
+
+
+_MIX_V4_AND_V5 = [
+    _row(_ATT + "time_mix_k", _V, "1 1 C", file_shape="C"),
+    _row(_ATT + "time_mix_v", _V, "1 1 C", file_shape="C"),
+    _row(_ATT + "time_mix_r", _V, "1 1 C", file_shape="C"),
+]
+_MIX_GATE_V5 = [_row(_ATT + "time_mix_g", _V, "1 1 C", file_shape="C")]
+_FFN_V4_AND_V5 = [
+    _row(_FFN + "time_mix_k", _V, "1 1 C", file_shape="C"),
+    _row(_FFN + "time_mix_r", _V, "1 1 C", file_shape="C"),
+    *_FFN_KEY_VALUE,
+    *_FFN_RECEPTANCE,
 ]
 
-_V4 = [
-    *_EVERY_VERSION,
-    *_V4_AND_V5,
-    _row(_ATT + "time_decay", _V, "C", Change.NEG_EXP),
-    _row(_ATT + "time_first", _V, "C"),
-]
+_V4 = _table(
+    _NORMS,
+    _MIX_V4_AND_V5,
+    [
+        _row(_ATT + "time_decay", _V, "C", Change.NEG_EXP),
+        _row(_ATT + "time_first", _V, "C"),
+    ],
+    _RECEPTANCE_KEY_VALUE,
+    _OUTPUT,
+    _FFN_V4_AND_V5,
+)
 
-_V5_1 = [
-    *_EVERY_VERSION,
-    *_V4_AND_V5,
-    *_V5_AND_LATER,
-    _row(_ATT + "time_decay", _V, "H", Change.EXP_NEG_EXP, "H 1 1"),
-    _row(_ATT + "time_first", _V, "H", Change.EXP, "H 1 1"),
-    *_TIME_STATE,
-]
+_V5_1 = _table(
+    _NORMS,
+    _MIX_V4_AND_V5,
+    [
+        _row(_ATT + "time_decay", _V, "H", Change.EXP_NEG_EXP, "H 1 1"),
+        _row(_ATT + "time_first", _V, "H", Change.EXP, "H 1 1"),
+    ],
+    _RECEPTANCE_KEY_VALUE,
+    _OUTPUT,
+    _GROUP_NORM,
+    _FFN_V4_AND_V5,
+    _TIME_STATE,
+)
 
 # A gate, but one decay per head: every channel of a head gets the head's value, which makes it 5.2.
-_V5_1_GATE = [
-    *_EVERY_VERSION,
-    *_V4_AND_V5,
-    *_V5_AND_LATER,
-    *_GATE_V5,
-    _row(_ATT + "time_decay", _V, "H", Change.EXP_NEG_EXP, "H N 1"),
-    _row(_ATT + "time_first", _V, "H", Change.EXP, "H N 1", file_name=_ATT + "time_faaaa"),
-    *_TIME_STATE,
-]
+_V5_1_GATE = _table(
+    _NORMS,
+    _MIX_V4_AND_V5,
+    _MIX_GATE_V5,
+    [
+        _row(_ATT + "time_decay", _V, "H", Change.EXP_NEG_EXP, "H N 1"),
+        _row(_ATT + "time_first", _V, "H", Change.EXP, "H N 1", file_name=_ATT + "time_faaaa"),
+    ],
+    _RECEPTANCE_KEY_VALUE,
+    _GATE,
+    _OUTPUT,
+    _GROUP_NORM,
+    _FFN_V4_AND_V5,
+    _TIME_STATE,
+)
 
-_V5_2 = [
-    *_EVERY_VERSION,
-    *_V4_AND_V5,
-    *_V5_AND_LATER,
-    *_GATE_V5,
-    _row(_ATT + "time_decay", _V, "H N", Change.EXP_NEG_EXP, "H N 1"),
-    _row(_ATT + "time_faaaa", _V, "H N", file_shape="H N 1"),
-    *_TIME_STATE,
-]
+_V5_2 = _table(
+    _NORMS,
+    _MIX_V4_AND_V5,
+    _MIX_GATE_V5,
+    [
+        _row(_ATT + "time_decay", _V, "H N", Change.EXP_NEG_EXP, "H N 1"),
+        _row(_ATT + "time_faaaa", _V, "H N", file_shape="H N 1"),
+    ],
+    _RECEPTANCE_KEY_VALUE,
+    _GATE,
+    _OUTPUT,
+    _GROUP_NORM,
+    _FFN_V4_AND_V5,
+    _TIME_STATE,
+)
 
-_V6 = [
-    *_EVERY_VERSION,
-    *_V5_AND_LATER,
-    _row(_ATT + "time_maa_x", _V, "1 1 C", file_shape="C"),
-    _row(_ATT + "time_maa_w", _V, "1 1 C", file_shape="C"),
-    _row(_ATT + "time_maa_k", _V, "1 1 C", file_shape="C"),
-    _row(_ATT + "time_maa_v", _V, "1 1 C", file_shape="C"),
-    _row(_ATT + "time_maa_r", _V, "1 1 C", file_shape="C"),
-    _row(_ATT + "time_maa_g", _V, "1 1 C", file_shape="C"),
-    _row(_ATT + "time_maa_w1", _TLR, "C 5M", _T, "5M C"),
-    _row(_ATT + "time_maa_w2", _TLR3, "5 M C", _T, "5 C M"),
-    _row(_ATT + "time_decay", _V, "1 1 C", file_shape="H N 1"),
-    _row(_ATT + "time_decay_w1", _TLR, "C D", _T, "D C"),
-    _row(_ATT + "time_decay_w2", _TLR, "D C", _T, "C D"),
-    _row(_ATT + "time_faaaa", _V, "H N", file_shape="H N 1"),
-    _row(_ATT + "gate.weight", _M, "C C"),
-    _row(_FFN + "time_maa_k", _V, "1 1 C", file_shape="C"),
-    _row(_FFN + "time_maa_r", _V, "1 1 C", file_shape="C"),
-    _row(_FFN + "receptance.weight", _M, "C C"),
-    *_TIME_STATE,
-]
+_V6 = _table(
+    _NORMS,
+    [
+        _row(_ATT + "time_maa_x", _V, "1 1 C", file_shape="C"),
+        _row(_ATT + "time_maa_w", _V, "1 1 C", file_shape="C"),
+        _row(_ATT + "time_maa_k", _V, "1 1 C", file_shape="C"),
+        _row(_ATT + "time_maa_v", _V, "1 1 C", file_shape="C"),
+        _row(_ATT + "time_maa_r", _V, "1 1 C", file_shape="C"),
+        _row(_ATT + "time_maa_g", _V, "1 1 C", file_shape="C"),
+        _row(_ATT + "time_maa_w1", _TLR, "C 5M", _T, "5M C"),
+        _row(_ATT + "time_maa_w2", _TLR3, "5 M C", _T, "5 C M"),
+        _row(_ATT + "time_decay", _V, "1 1 C", file_shape="H N 1"),
+        _row(_ATT + "time_decay_w1", _TLR, "C D", _T, "D C"),
+        _row(_ATT + "time_decay_w2", _TLR, "D C", _T, "C D"),
+        _row(_ATT + "time_faaaa", _V, "H N", file_shape="H N 1"),
+    ],
+    _RECEPTANCE_KEY_VALUE,
+    _GATE,
+    _OUTPUT,
+    _GROUP_NORM,
+    [
+        _row(_FFN + "time_maa_k", _V, "1 1 C", file_shape="C"),
+        _row(_FFN + "time_maa_r", _V, "1 1 C", file_shape="C"),
+    ],
+    _FFN_KEY_VALUE,
+    _FFN_RECEPTANCE,
+    _TIME_STATE,
+)
 
 _RWKVAG = _ATT + "x_rwkvag"
-_V7 = [
-    *_EVERY_VERSION,
-    *_V5_AND_LATER,
-    _row(_ATT + "x_r", _V, "1 1 C", Change.JOIN, "6 1 C", _RWKVAG),
-    _row(_ATT + "x_w", _V, "1 1 C", Change.JOIN, "6 1 C", _RWKVAG),
-    _row(_ATT + "x_k", _V, "1 1 C", Change.JOIN, "6 1 C", _RWKVAG),
-    _row(_ATT + "x_v", _V, "1 1 C", Change.JOIN, "6 1 C", _RWKVAG),
-    _row(_ATT + "x_a", _V, "1 1 C", Change.JOIN, "6 1 C", _RWKVAG),
-    _row(_ATT + "x_g", _V, "1 1 C", Change.JOIN, "6 1 C", _RWKVAG),
-    _row(_ATT + "w0", _V, "1 1 C"),
-    _row(_ATT + "w1", _LR, "C W", _T, "W C"),
-    _row(_ATT + "w2", _LR, "W C", _T, "C W"),
-    _row(_ATT + "a0", _V, "1 1 C"),
-    _row(_ATT + "a1", _LR, "C A", _T, "A C"),
-    _row(_ATT + "a2", _LR, "A C", _T, "C A"),
-    _row(_ATT + "v0", _V, "1 1 C", layers=Layers.NOT_FIRST),
-    _row(_ATT + "v1", _LR, "C B", _T, "B C", layers=Layers.NOT_FIRST),
-    _row(_ATT + "v2", _LR, "B C", _T, "C B", layers=Layers.NOT_FIRST),
-    _row(_ATT + "g1", _LR, "C G", _T, "G C"),
-    _row(_ATT + "g2", _LR, "G C", _T, "C G"),
-    _row(_ATT + "k_k", _V, "1 1 C"),
-    _row(_ATT + "k_a", _V, "1 1 C"),
-    _row(_ATT + "r_k", _V, "H N"),
-    _row(_FFN + "x_k", _V, "1 1 C"),
-    *_TIME_STATE,
-]
+_V7 = _table(
+    _NORMS,
+    [
+        _row(_ATT + "x_r", _V, "1 1 C", Change.JOIN, "6 1 C", _RWKVAG),
+        _row(_ATT + "x_w", _V, "1 1 C", Change.JOIN, "6 1 C", _RWKVAG),
+        _row(_ATT + "x_k", _V, "1 1 C", Change.JOIN, "6 1 C", _RWKVAG),
+        _row(_ATT + "x_v", _V, "1 1 C", Change.JOIN, "6 1 C", _RWKVAG),
+        _row(_ATT + "x_a", _V, "1 1 C", Change.JOIN, "6 1 C", _RWKVAG),
+        _row(_ATT + "x_g", _V, "1 1 C", Change.JOIN, "6 1 C", _RWKVAG),
+        _row(_ATT + "w0", _V, "1 1 C"),
+        _row(_ATT + "w1", Role.DECAY_LOW_RANK, "C W", _T, "W C"),
+        _row(_ATT + "w2", Role.DECAY_LOW_RANK, "W C", _T, "C W"),
+        _row(_ATT + "a0", _V, "1 1 C"),
+        _row(_ATT + "a1", _LR, "C A", _T, "A C"),
+        _row(_ATT + "a2", _LR, "A C", _T, "C A"),
+        _row(_ATT + "v0", _V, "1 1 C", layers=Layers.NOT_FIRST),
+        _row(_ATT + "v1", _LR, "C B", _T, "B C", layers=Layers.NOT_FIRST),
+        _row(_ATT + "v2", _LR, "B C", _T, "C B", layers=Layers.NOT_FIRST),
+        _row(_ATT + "g1", _LR, "C G", _T, "G C"),
+        _row(_ATT + "g2", _LR, "G C", _T, "C G"),
+        _row(_ATT + "k_k", _V, "1 1 C"),
+        _row(_ATT + "k_a", _V, "1 1 C"),
+        _row(_ATT + "r_k", _V, "H N"),
+    ],
+    _RECEPTANCE_KEY_VALUE,
+    _OUTPUT,
+    _GROUP_NORM,
+    [_row(_FFN + "x_k", _V, "1 1 C")],
+    _FFN_KEY_VALUE,
+    _TIME_STATE,
+)
 
 TABLES: dict[str, list[Row]] = {
     "4": _V4,
@@ -249,65 +294,43 @@ TABLES: dict[str, list[Row]] = {
 }
 """By version. `5.1-gate` exists in checkpoints only: in a model file it is 5.2."""
 
-
-# The version is that of the first line whose tensors exist in a layer, but for the last one, which
-# must not.
-_DETECTION: tuple[tuple[str, tuple[str, ...], str], ...] = (
-    ("7", ("att.k_k",), ""),
-    ("7", ("att.r_k",), ""),
-    ("7", ("att.x_rwkvag",), ""),
-    ("6", ("att.time_maa_x",), ""),
-    ("5.1-gate", ("att.ln_x.weight", "att.gate.weight", "att.time_first"), "att.time_faaaa"),
-    ("5.2", ("att.ln_x.weight", "att.gate.weight"), ""),
-    ("5.1", ("att.ln_x.weight",), ""),
-    ("4", ("att.time_decay",), ""),
-)
-
-# Tensors of models that are close to a version, but are not it: leaving these out would give a file
-# that loads and talks nonsense.
-_OTHER_ARCHITECTURES: tuple[tuple[re.Pattern[str], str], ...] = (
-    (
-        re.compile(r"blocks\.\d+\.ffn\.(s_emb|s_emb_x|enn)\.weight"),
-        "RWKV with DeepEmbed",
-    ),
-    (re.compile(r"blocks\.\d+\.ffn\.s[012]"), "RWKV with DeepEmbed"),
-    (re.compile(r"blocks\.\d+\.(qkv|att\.qkv)\..*"), "RWKV with DeepEmbed attention"),
-    (re.compile(r"blocks\.\d+\.tiny_.*"), "RWKV-4a"),
-    (re.compile(r".*\.lora_[AB]|.*\.(bone|disha)"), "a fine-tuning delta, not a whole model"),
-    (re.compile(r"model\.layers\.\d+\..*"), "Hugging Face's layout, not the official names"),
-    (re.compile(r"rwkv\.blocks\.\d+\..*"), "Hugging Face's layout, not the official names"),
-)
-
 # --------------------------------------------------------------------------------------------------
 # Types
 
 
 @dataclass(frozen=True, slots=True)
 class RoleTypes:
-    """The type a role is written in; `asked` stands for the type that the user asked for.
+    """The type a role is written in; `asked` stands for the type that the user asked for, `head`
+    for what llama.cpp then takes for the head: q6_K, or q8_0 if q8_0 was asked for.
 
     Attributes:
         fp16: in a file of type fp16. (In one of type fp32 everything is fp32.)
         quantized: in a file of a quantised type.
         rwkv_cpp: in a file of a quantised type, in rwkv.cpp's layout.
+        gguf_fp16: in a GGUF file of type fp16, as llama.cpp's converter chooses.
+        gguf: in a GGUF file of a quantised type, as its quantiser chooses.
         option: which option overrides all of these.
     """
 
     fp16: str
     quantized: str
     rwkv_cpp: str
+    gguf_fp16: str
+    gguf: str
     option: str = ""
 
 
+_LOW = "lowrank_dtype"
 ROLE_TYPES: dict[Role, RoleTypes] = {
-    #                                fp16    quantized  rwkv_cpp  option
-    Role.VECTOR: RoleTypes(          "fp32", "fp32",    "fp32"),
-    Role.MATRIX: RoleTypes(          "fp16", "asked",   "asked"),
-    Role.EMBEDDING: RoleTypes(       "fp16", "q8_0",    "fp16",   "emb_dtype"),
-    Role.HEAD: RoleTypes(            "fp16", "q8_0",    "fp16",   "head_dtype"),
-    Role.LOW_RANK: RoleTypes(        "fp16", "q8_0",    "fp16",   "lowrank_dtype"),
-    Role.TIME_LOW_RANK: RoleTypes(   "fp32", "q8_0",    "asked",  "lowrank_dtype"),
-    Role.TIME_LOW_RANK_3D: RoleTypes("fp32", "q8_0",    "fp32",   "lowrank_dtype"),
+    #                                fp16    quantized  rwkv_cpp  gguf_fp16  gguf     option
+    Role.VECTOR: RoleTypes(          "fp32", "fp32",    "fp32",   "fp32",    "fp32"),
+    Role.MATRIX: RoleTypes(          "fp16", "asked",   "asked",  "fp16",    "asked"),
+    Role.EMBEDDING: RoleTypes(       "fp16", "q8_0",    "fp16",   "fp16",    "asked", "emb_dtype"),
+    Role.HEAD: RoleTypes(            "fp16", "q8_0",    "fp16",   "fp16",    "head",  "head_dtype"),
+    Role.LOW_RANK: RoleTypes(        "fp16", "q8_0",    "fp16",   "fp16",    "fp16",  _LOW),
+    Role.DECAY_LOW_RANK: RoleTypes(  "fp16", "q8_0",    "fp16",   "fp32",    "fp32",  _LOW),
+    Role.TIME_LOW_RANK: RoleTypes(   "fp32", "q8_0",    "asked",  "fp32",    "fp32",  _LOW),
+    Role.TIME_LOW_RANK_3D: RoleTypes("fp32", "q8_0",    "fp32",   "fp32",    "fp32",  _LOW),
 }  # fmt: skip
 
 
@@ -319,11 +342,13 @@ class TypeChoice:
         dtype: the file's type: that of most matrices.
         overrides: types by option (`head_dtype`, `emb_dtype`, `lowrank_dtype`).
         rwkv_cpp: make exactly rwkv.cpp's own choice.
+        gguf: make llama.cpp's choice, for a GGUF file.
     """
 
     dtype: ElementType
     overrides: dict[str, ElementType]
     rwkv_cpp: bool = False
+    gguf: bool = False
 
     def type_of(self, role: Role) -> ElementType:
         """The type to write a tensor of this role in."""
@@ -332,337 +357,13 @@ class TypeChoice:
             return self.overrides[types.option]
         if self.dtype is FP32:
             name = "fp32"
-        elif self.dtype is FP16:
-            name = types.fp16
+        elif not self.dtype.is_quantized:
+            name = types.gguf_fp16 if self.gguf else types.fp16
+            name = self.dtype.name if name == "fp16" else name  # fp16 or bf16
+        elif self.gguf:
+            name = types.gguf
         else:
             name = types.rwkv_cpp if self.rwkv_cpp else types.quantized
-        return self.dtype if name == "asked" else OUTPUT_TYPES[name]
-
-
-# --------------------------------------------------------------------------------------------------
-# Reading a checkpoint by the tables
-
-
-@dataclass(frozen=True, slots=True)
-class FileTensor:
-    """A tensor as it will stand in a model file, and where its numbers come from.
-
-    Attributes:
-        name: in the model file.
-        role: decides its type.
-        shape: in the model file, PyTorch's order.
-        path: the file that its numbers come from.
-        parts: views of that file, one after the other its numbers in row-major order.
-        change: what is still to be computed: one of the exponentials, or nothing.
-    """
-
-    name: str
-    role: Role
-    shape: tuple[int, ...]
-    path: Path
-    parts: tuple[TensorView, ...]
-    change: Change
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """What a checkpoint's tensors make up.
-
-    Attributes:
-        version: "4", "5.1", "5.2", "6" or "7": what it is in a model file.
-        n_layer: number of layers.
-        n_embd: width.
-        n_vocab: size of the vocabulary.
-        n_ffn: width of the channel mix.
-        n_head: number of heads; None for RWKV-4, which has none.
-        tensors: in the order of the checkpoint.
-        unused: names of tensors that the version does not use; they are left out.
-    """
-
-    version: str
-    n_layer: int
-    n_embd: int
-    n_vocab: int
-    n_ffn: int
-    n_head: int | None
-    tensors: tuple[FileTensor, ...]
-    unused: tuple[str, ...]
-
-
-class _MisshapedError(Exception):
-    def __init__(self, problem: str, name: str = "") -> None:
-        super().__init__(problem)
-        self.name = name  # of the tensor
-
-
-def _without_layer(name: str) -> str:
-    """`blocks.{i}.rest` of `blocks.N.rest`."""
-    return f"blocks.{{i}}.{name.split('.', 2)[2]}" if layer_of(name) >= 0 else name
-
-
-_KNOWN_NAMES = {
-    name for rows in TABLES.values() for row in rows for name in (row.name, row.name_in_file)
-}
-
-
-def identify(checkpoint: Checkpoint, time_state: Checkpoint | None = None) -> Model:
-    """Finds out which RWKV version a checkpoint is, and checks every tensor's presence and shape.
-
-    Args:
-        checkpoint: the file to identify.
-        time_state: a file with an initial state, which takes the place of the checkpoint's own.
-
-    Raises:
-        ModelError: it is none that we know; the message lists what was found and what is missing.
-    """
-    path = checkpoint.path
-    for name in checkpoint.tensors:
-        for pattern, what in _OTHER_ARCHITECTURES:
-            if pattern.fullmatch(name):
-                raise ModelError(
-                    f"{path}: tensor {quote(name)} shows {what}, which is not supported"
-                )
-    version = _detect(checkpoint)
-    emb = checkpoint.tensors.get("emb.weight")
-    if emb is not None and len(emb.shape) != 2:
-        raise ModelError(
-            f"{path}: shape of tensor 'emb.weight', expected 2 dimensions, got {emb.shape}"
-        )
-    n_layer = 1 + max(layer_of(name) for name in checkpoint.tensors)
-    most = min(len(checkpoint.tensors), MAX_LAYERS)
-    if n_layer > most:
-        raise ModelError(f"{path}: expected at most {most} layers, got number {n_layer - 1}")
-    paths = dict.fromkeys(checkpoint.tensors, path)
-    names = dict(checkpoint.tensors)
-    if time_state is not None:
-        given = _time_state_for(version, n_layer, time_state)
-        paths.update(dict.fromkeys(given, time_state.path))
-        names.update(given)
-
-    # Every tensor that the version has, by the name that the checkpoint should hold it under.
-    rows = _file_rows(TABLES[version]) if checkpoint.is_model_file else TABLES[version]
-    expected: dict[str, tuple[Row, int]] = {}
-    for row in rows:
-        per_layer = "{i}" in row.name
-        if row.layers is Layers.OPTIONAL and row.name not in map(_without_layer, names):
-            continue
-        layers = range(n_layer if per_layer and row.layers is not Layers.FIRST else 1)
-        for i in layers:
-            expected[row.name.replace("{i}", str(i))] = (row, i if per_layer else -1)
-    missing = [
-        name
-        for name, (row, i) in expected.items()
-        if name not in names and not (row.layers is Layers.NOT_FIRST and i == 0)
-    ]
-    # A tensor of another version is not unused: the file is a mixture, or lacks what we detect by.
-    foreign = [
-        name for name in names if name not in expected and _without_layer(name) in _KNOWN_NAMES
-    ]
-    if missing or foreign:
-        raise ModelError(
-            f"{path}: not a whole RWKV-{version} model: missing {listing(missing)}; "
-            f"found {listing([name for name in names if name in expected])}"
-            + (f"; of other versions {listing(foreign)}" if foreign else "")
-        )
-
-    try:
-        letters = _Letters(names, expected, lowrank_transposed=False)
-    except _MisshapedError as problem:
-        # Some safetensors files hold the low-rank matrices transposed, as model files do.
-        try:
-            letters = _Letters(names, expected, lowrank_transposed=True)
-        except _MisshapedError:
-            raise ModelError(f"{paths.get(problem.name, path)}: {problem}") from None
-
-    tensors: list[FileTensor] = []
-    joined: set[str] = set()
-    for name in names:
-        if name not in expected:
-            continue
-        row, layer = expected[name]
-        file_name = row.name_in_file.replace("{i}", str(layer))
-        if row.change is Change.JOIN:
-            if file_name in joined:
-                continue
-            joined.add(file_name)
-            members = [
-                r.name.replace("{i}", str(layer)) for r in rows if r.file_name == row.file_name
-            ]
-        else:
-            members = [name]
-        shape = letters.resolve(row.file_shape, layer)
-        parts = tuple(letters.view(names[member], row, layer) for member in members)
-        computed = row.change in (Change.NEG_EXP, Change.EXP, Change.EXP_NEG_EXP)
-        left_to_do = row.change if computed else Change.RESHAPE
-        tensors.append(FileTensor(file_name, row.role, shape, paths[name], parts, left_to_do))
-    return Model(
-        version="5.2" if version == "5.1-gate" else version,
-        n_layer=n_layer,
-        n_embd=letters.values["C"],
-        n_vocab=letters.values["V"],
-        n_ffn=letters.values["F"],
-        n_head=letters.values.get("H"),
-        tensors=tuple(tensors),
-        unused=tuple(name for name in names if name not in expected),
-    )
-
-
-def _time_state_for(version: str, n_layer: int, source: Checkpoint) -> dict[str, TensorView]:
-    """The initial state in a file, if it is one for such a model."""
-    if version == "4":
-        raise ModelError(
-            f"{source.path}: an initial state, expected for a model of version 5 or later, "
-            "got one for RWKV-4, which has no heads"
-        )
-    found = find_time_state(source)
-    if len(found) != n_layer:
-        raise ModelError(
-            f"{source.path}: an initial state, expected {n_layer} layers as in the model, "
-            f"got {len(found)}",
-            remedy="Try the one that was tuned with this model",
-        )
-    return found
-
-
-def _detect(checkpoint: Checkpoint) -> str:
-    # Any layer will do, so that a tensor that is missing in one is named as missing.
-    in_layers = {name.split(".", 2)[2] for name in checkpoint.tensors if layer_of(name) >= 0}
-    for version, present, absent in _DETECTION:
-        if in_layers.issuperset(present) and absent not in in_layers:
-            if version == "5.1-gate" and checkpoint.is_model_file:
-                break
-            return version
-    if in_layers == {"att.time_state"}:
-        raise ModelError(
-            f"{checkpoint.path}: expected a model, got an initial state from state tuning",
-            remedy="Try it as time_state=, beside the model that it was tuned with",
-        )
-    raise ModelError(
-        f"{checkpoint.path}: no RWKV version that we know: "
-        f"found {listing(list(checkpoint.tensors))}; "
-        "missing 'blocks.0.att.time_decay' (4), 'blocks.0.att.ln_x.weight' (5), "
-        "'blocks.0.att.time_maa_x' (6) and 'blocks.0.att.k_k' (7)"
-    )
-
-
-def _file_rows(rows: Iterable[Row]) -> list[Row]:
-    """The rows as a model file has them: its names and shapes, nothing left to change."""
-    result = {
-        row.name_in_file: replace(
-            row,
-            name=row.name_in_file,
-            shape=row.file_shape,
-            file_name="",
-            change=Change.RESHAPE,
-        )
-        for row in rows
-    }
-    return list(result.values())
-
-
-class _Letters:
-    """Finds what the letters of the tables' shapes stand for, and checks all shapes on the way."""
-
-    def __init__(
-        self,
-        views: dict[str, TensorView],
-        expected: dict[str, tuple[Row, int]],
-        *,
-        lowrank_transposed: bool,
-    ) -> None:
-        self.values: dict[str, int] = {}
-        self._ranks: dict[tuple[int, str], int] = {}
-        self._lowrank_transposed = lowrank_transposed
-        for name, (row, layer) in expected.items():  # emb.weight comes first and gives V and C
-            view = views.get(name)
-            if view is not None and not self._match(self._shape(row), view.shape, layer):
-                raise _MisshapedError(
-                    f"shape of tensor {quote(name)}, expected {self._describe(row, layer)}, "
-                    f"got {view.shape}",
-                    name,
-                )
-        heads, width = self.values.get("H"), self.values["C"]
-        if heads is not None:
-            if width % heads or self.values.get("N", width // heads) != width // heads:
-                raise _MisshapedError(
-                    f"heads, expected {width} channels to divide into {heads} heads of equal size"
-                )
-            self.values["N"] = width // heads
-
-    def resolve(self, shape: str, layer: int) -> tuple[int, ...]:
-        """The numbers of a shape, all of whose letters are known."""
-        return tuple(
-            factor * (self._get(letter, layer) or 0) if letter else factor
-            for factor, letter in map(_parse_dimension, shape.split())
-        )
-
-    def view(self, source: TensorView, row: Row, layer: int) -> TensorView:
-        """A checkpoint's tensor as a view whose row-major order is the file's."""
-        view = _aligned(source, self.resolve(self._shape(row), layer))
-        if row.change is Change.TRANSPOSE and not self._lowrank_transposed:
-            return view.transposed()
-        file_shape = self.resolve(row.file_shape, layer)
-        if row.change is not Change.JOIN and math.prod(file_shape) != view.count:  # H -> H N 1
-            return replace(view, shape=file_shape, strides=(*view.strides, 0, 0))
-        return view
-
-    def _shape(self, row: Row) -> str:
-        transposed = row.change is Change.TRANSPOSE and self._lowrank_transposed
-        return row.file_shape if transposed else row.shape
-
-    def _match(self, expected: str, shape: tuple[int, ...], layer: int) -> bool:
-        dimensions = expected.split()
-        if len(dimensions) != len(shape):  # size-1 dimensions may be missing or added
-            dimensions = [d for d in dimensions if d != "1"]
-            shape = tuple(n for n in shape if n != 1)
-            if len(dimensions) != len(shape):
-                return False
-        for dimension, size in zip(dimensions, shape, strict=True):
-            factor, letter = _parse_dimension(dimension)
-            if size < 1 or size % factor or size >= 2**31:
-                return False
-            known = self._get(letter, layer) if letter else 1
-            if known is None:
-                self._set(letter, layer, size // factor)
-            elif factor * known != size:
-                return False
-        return True
-
-    def _get(self, letter: str, layer: int) -> int | None:
-        if letter == "N" and "N" not in self.values:
-            heads, width = self.values.get("H"), self.values["C"]
-            return width // heads if heads and width % heads == 0 else None
-        if letter in "VCFHN":
-            return self.values.get(letter)
-        return self._ranks.get((layer, letter))
-
-    def _set(self, letter: str, layer: int, value: int) -> None:
-        if letter in "VCFHN":
-            self.values[letter] = value
-        else:
-            self._ranks[layer, letter] = value
-
-    def _describe(self, row: Row, layer: int) -> str:
-        """`(1024, any)`: what is known of a row's shape."""
-        parts = []
-        for factor, letter in map(_parse_dimension, row.shape.split()):
-            known = self._get(letter, layer) if letter else 1
-            parts.append(
-                str(factor * known) if known is not None else _LETTER_WORDS.get(letter, "rank")
-            )
-        return f"({', '.join(parts)})"
-
-
-_LETTER_WORDS = {"F": "any", "H": "heads", "N": "head size", "V": "vocabulary", "C": "width"}
-
-
-def _parse_dimension(text: str) -> tuple[int, str]:
-    """`"5M"` is (5, "M"), `"C"` (1, "C"), `"6"` (6, "")."""
-    digits = text.rstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
-    return int(digits or 1), text[len(digits) :]
-
-
-def _aligned(view: TensorView, shape: tuple[int, ...]) -> TensorView:
-    """The same elements with size-1 dimensions added or dropped, so that the shape is `shape`."""
-    strides = iter(view.squeezed().strides)
-    return replace(view, shape=shape, strides=tuple(0 if n == 1 else next(strides) for n in shape))
+        if name == "head":
+            name = "q8_0" if self.dtype is Q8_0 else "q6_K"
+        return self.dtype if name == "asked" else WEIGHT_TYPES[name]

@@ -39,7 +39,7 @@ def find_time_state(checkpoint: Checkpoint) -> dict[str, TensorView]:
     if layers != list(range(len(layers))):
         lacking = next(i for i, layer in enumerate(layers) if i != layer)
         raise ModelError(
-            f"{checkpoint.path}: not a whole initial state: missing "
-            f"{quote(time_state_name(lacking))}; found {time_state_name(layers[-1])!r}"
+            f"{checkpoint.path}: an initial state, expected {quote(time_state_name(lacking))} "
+            f"below {quote(time_state_name(layers[-1]))}, got none"
         )
     return {time_state_name(i): checkpoint.tensors[time_state_name(i)] for i in layers}

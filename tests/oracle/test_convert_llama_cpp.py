@@ -1,0 +1,150 @@
+"""llama.cpp itself loads what we write, and computes what the twin computes.
+
+Needs `llama-cpp-python`, whose build takes a while; benchmarks/engines/llama_cpp.py wraps it. A
+build for the processor at hand may use other arithmetic (AMX): the tolerances are for AVX2.
+"""
+
+import ctypes
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import rwkv_convert
+from convert.checkpoint_writers import views, write_pth
+from rwkv_convert.containers import open_checkpoint
+from rwkv_convert.element_types import ElementType
+from rwkv_convert.quantize import quantize
+from rwkv_convert.weight_types import WEIGHT_TYPES
+from twin import ggmf, model, synth
+
+llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
+
+REPO = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPO))
+Engine = pytest.importorskip("benchmarks.engines.llama_cpp").Engine
+
+CHECKPOINT = REPO / "examples" / "rwkv7-pydoc-L6-D256.pth"
+TOKENS = [72, 101, 108, 108, 111, 44, 32, 119, 111, 114, 108, 100, 10, 0, 255, 128]
+
+
+def logits(path: Path) -> np.ndarray:
+    engine = Engine(str(path), threads=1)
+    try:
+        return engine.logits(TOKENS)
+    finally:
+        engine.close()
+
+
+@pytest.mark.parametrize("version", ["6", "7"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("fp32", 1e-3), ("fp16", 2e-2)])
+def test_llama_cpp_computes_what_the_twin_does(
+    tmp_path: Path, version: str, dtype: str, tolerance: float
+):
+    checkpoint = synth.checkpoint(version, n_vocab=256)
+    source = write_pth(tmp_path / "in.pth", views(checkpoint, "fp32"))
+    rwkv_convert.convert(source, tmp_path / "a.gguf", dtype=dtype)
+    rwkv_convert.convert(source, tmp_path / "a.bin", dtype=dtype)
+    judge = model.load(tmp_path / "a.bin")
+    expected = judge.forward(TOKENS, judge.new_state())
+    np.testing.assert_allclose(logits(tmp_path / "a.gguf"), expected, atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("version", ["6", "7"])
+@pytest.mark.parametrize(
+    "dtype", ["q4_0", "q5_1", "q8_0", "q4_K_M", "q5_K", "q6_K", "iq4_nl", "bf16"]
+)
+def test_llama_cpp_reads_our_blocks(tmp_path: Path, version: str, dtype: str):
+    """Against the same numbers in fp32: what differs is how activations are rounded."""
+    checkpoint = synth.checkpoint(version, n_vocab=256, n_embd=256)
+    source = write_pth(tmp_path / "in.pth", views(checkpoint, "fp32"))
+    rwkv_convert.convert(source, tmp_path / "a.gguf", dtype=dtype)
+    rwkv_convert.convert(tmp_path / "a.gguf", tmp_path / "b.gguf", dtype="fp32")
+    one, two = logits(tmp_path / "a.gguf"), logits(tmp_path / "b.gguf")
+    np.testing.assert_allclose(one, two, atol=0.02 * np.ptp(two), rtol=0)
+
+
+LENGTHS = [256, 1024]
+DISTRIBUTIONS = {
+    "normal": lambda r, n: r.standard_normal((256, n)) * 0.02,
+    "laplace": lambda r, n: r.laplace(size=(256, n)) * 0.02,
+    "heavy tails": lambda r, n: r.standard_t(4, size=(256, n)),
+    "uniform": lambda r, n: r.uniform(-1, 1, (256, n)),
+    "not around zero": lambda r, n: r.standard_normal((256, n)) + 1.5,
+    "mostly zeros": lambda r, n: r.standard_normal((256, n)) * (r.random((256, n)) < 0.05),
+    "outliers": lambda r, n: (
+        r.standard_normal((256, n)) * np.where(r.random((256, n)) < 0.002, 30, 1)
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def trained() -> list[np.ndarray]:
+    """The matrices of the shipped checkpoint."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.bin"
+        rwkv_convert.convert(CHECKPOINT, path, dtype="fp32")
+        return [
+            tensor.data.view("<f4").reshape(tensor.shape)
+            for name, tensor in ggmf.read(path).tensors.items()
+            if name.endswith(".weight") and len(tensor.shape) == 2
+        ]
+
+
+def theirs(x: np.ndarray, kind: ElementType) -> np.ndarray:
+    """ggml's own quantiser, without importance."""
+    quantize_chunk = llama_cpp.llama_cpp._lib.ggml_quantize_chunk
+    quantize_chunk.restype = ctypes.c_size_t
+    pointer, count = ctypes.c_void_p, ctypes.c_int64
+    quantize_chunk.argtypes = [ctypes.c_int, pointer, pointer, count, count, count, pointer]
+    out = np.empty((len(x), kind.bytes_of(x.shape[1])), np.uint8)
+    quantize_chunk(kind.gguf, x.ctypes.data, out.ctypes.data, 0, *x.shape, None)
+    return out
+
+
+@pytest.mark.parametrize("type", ["q4_K", "q5_K", "q6_K", "iq4_nl"])
+@pytest.mark.parametrize("numbers", [*DISTRIBUTIONS, "trained"])
+def test_error_is_no_larger_than_that_of_ggml(numbers: str, type: str, trained: list[np.ndarray]):
+    random = np.random.default_rng(3)
+    tensors = trained
+    if numbers in DISTRIBUTIONS:
+        tensors = [DISTRIBUTIONS[numbers](random, n).astype(np.float32) for n in LENGTHS]
+    kind = WEIGHT_TYPES[type]
+    for x in tensors:
+        errors = []
+        for data in (quantize(x, kind), theirs(x, kind)):
+            values = kind.dequantize(data.reshape(-1, kind.size)).reshape(x.shape)
+            errors.append(((values.astype(np.float64) - x) ** 2).mean())
+        assert errors[0] <= errors[1]
+
+
+FTYPES = {"q4_K": "Q4_K_S", "q4_K_M": "Q4_K_M", "q5_K_M": "Q5_K_M", "q6_K": "Q6_K"}
+
+
+@pytest.mark.parametrize("version", ["6", "7"])
+@pytest.mark.parametrize("n_embd", [128, 256])
+@pytest.mark.parametrize("dtype", ["q4_0", "q8_0", "q4_K_M", "q4_K", "q5_K_M", "q6_K", "iq4_nl"])
+def test_types_and_values_of_files_that_llama_cpp_quantised(
+    tmp_path: Path, version: str, n_embd: int, dtype: str
+):
+    """It takes the types that we take; and we read what it writes."""
+    checkpoint = synth.checkpoint(version, n_vocab=256, n_embd=n_embd)
+    source = write_pth(tmp_path / "in.pth", views(checkpoint, "fp32"))
+    rwkv_convert.convert(source, tmp_path / "fp16.gguf", dtype="fp16")
+    rwkv_convert.convert(source, tmp_path / "ours.gguf", dtype=dtype)
+    options = llama_cpp.llama_model_quantize_default_params()
+    options.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{FTYPES.get(dtype, dtype.upper())}")
+    paths = [str(tmp_path / name).encode() for name in ("fp16.gguf", "theirs.gguf")]
+    assert llama_cpp.llama_model_quantize(*paths, ctypes.byref(options)) == 0
+    theirs, ours = (open_checkpoint(tmp_path / f"{name}.gguf") for name in ("theirs", "ours"))
+    assert {n: v.type.name for n, v in theirs.tensors.items()} == {
+        n: v.type.name for n, v in ours.tensors.items()
+    }
+    assert rwkv_convert.info(tmp_path / "theirs.gguf").file_type == dtype
+    rwkv_convert.convert(tmp_path / "theirs.gguf", tmp_path / "fp32.gguf", dtype="fp32")
+    one, two = logits(tmp_path / "theirs.gguf"), logits(tmp_path / "fp32.gguf")
+    # llama.cpp rounds activations to 8 bits, which random weights magnify here and there.
+    difference = np.abs(one - two) / np.ptp(two)
+    assert np.quantile(difference, 0.99) < 0.02 and difference.max() < 0.05
