@@ -85,6 +85,62 @@ MUTATIONS = [
         "std::max(1L, (quota + period - 1) / period)",
         "cpu_cores",
     ),
+    Mutation(
+        "low-rank-buffers-of-layer-0",
+        "src/forward_v6.cpp",
+        "        maa_rank = std::max(maa_rank, l.maa_w2[0].n_in);\n",
+        "        maa_rank = layers[0].maa_w2[0].n_in;\n        (void)l;\n",
+        "session",
+    ),
+    Mutation(
+        "descriptor-left-open",
+        "src/input_file.cpp",
+        "InputFile::~InputFile() { ::close(file_); }",
+        "InputFile::~InputFile() = default;",
+        "failing_calls",
+    ),
+    Mutation(
+        "vocabulary-of-any-size",
+        "src/tokenizer.cpp",
+        "if (file.size() > kMaxFileBytes) {",
+        "if (false && file.size() > kMaxFileBytes) {",
+        "tokenizer",
+    ),
+    Mutation(
+        "memory-not-reserved",
+        "src/step.cpp",
+        "    for (const Work& w : work) w.state->begin_change();\n",
+        "    for (const Work& w : work) w.state->begin_change();\n    std::vector<char> late(1);\n",
+        "failing_calls",
+    ),
+    Mutation(
+        "unfair-turns",
+        "src/executor.h",
+        "    FairMutex turn;",
+        "    struct : std::mutex { size_t n_waiting() const { return 1; } } turn;",
+        "turns",
+    ),
+    Mutation(
+        "fork-keeps-the-threads",
+        "src/executor.h",
+        "return pid == ::getpid();",
+        "return true;",
+        "fork",
+    ),
+    Mutation(
+        "eta-without-bound",
+        "src/sampler.cpp",
+        "constexpr double kMostEta = 1e3;",
+        "constexpr double kMostEta = 1e308;",
+        "sampler",
+    ),
+    Mutation(
+        "rescaling-ignored",
+        "src/forward_v6.cpp",
+        "(i + 1) % c.rescale_every == 0",
+        "(i + 1) % c.rescale_every == 1",
+        "gguf",
+    ),
 ]
 
 

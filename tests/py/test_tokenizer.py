@@ -229,7 +229,9 @@ def test_json_tokens(tokenizer_json: Path) -> None:
     assert ours.decode_bytes([0]) == b"<|endoftext|>"
     assert ours.n_vocab == theirs.get_vocab_size()
     assert list(ours.missing(ours.n_vocab + 1)) == [ours.n_vocab]
-    with pytest.raises(TokenOutOfRangeError, match=f"token: expected one of the vocabulary, .*got {ours.n_vocab}"):
+    with pytest.raises(
+        TokenOutOfRangeError, match=f"token: expected one of the vocabulary, .*got {ours.n_vocab}"
+    ):
         ours.decode([ours.n_vocab])
 
 

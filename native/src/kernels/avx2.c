@@ -10,8 +10,7 @@
 /* For loops over the rows of a tile, whose sums are to stay in registers. */
 #define UNROLL _Pragma("GCC unroll 16")
 
-/* ---- vectors ----------------------------------------------------------------------------------
- */
+/* ---- vectors -------------------------------------------------------------------------------- */
 
 typedef __m256 vec;
 enum { LANES = 8, WKV7_VECTORS = 2 };
@@ -95,6 +94,7 @@ INLINE float vsum(vec v) {
 }
 
 #include "vector_kernels.h"
+#include "vector_sampler.h"
 
 /* ---- rows ------------------------------------------------------------------------------------ */
 
@@ -381,8 +381,7 @@ INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, con
 #define HAS_VALUES
 #include "panel_matmul.h"
 
-/* ---- matrices by columns ----------------------------------------------------------------------
- */
+/* ---- matrices by columns -------------------------------------------------------------------- */
 
 typedef __m256i bytes;
 typedef __m256i dots; /* in int32, or, for 4-bit codes, two int16 for each output, which hold the
@@ -458,4 +457,5 @@ void rwkv_kernels_avx2(rwkv_kernels* k) {
     use_matmul_values(k);
     k->quantize = quantize;
     use_vector_kernels(k);
+    use_vector_sampler(k);
 }

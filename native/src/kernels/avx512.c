@@ -9,8 +9,7 @@
 /* For loops over the rows of a tile, whose sums are to stay in registers. */
 #define UNROLL _Pragma("GCC unroll 16")
 
-/* ---- vectors ----------------------------------------------------------------------------------
- */
+/* ---- vectors -------------------------------------------------------------------------------- */
 
 typedef __m512 vec;
 enum { LANES = 16, WKV7_VECTORS = 4 };
@@ -69,6 +68,7 @@ INLINE float vsum(vec v) {
 }
 
 #include "vector_kernels.h"
+#include "vector_sampler.h"
 
 /* ---- rows ------------------------------------------------------------------------------------ */
 
@@ -325,4 +325,5 @@ void rwkv_kernels_avx512(rwkv_kernels* k) {
     use_matmul_values(k);
     k->quantize = quantize;
     use_vector_kernels(k);
+    use_vector_sampler(k);
 }

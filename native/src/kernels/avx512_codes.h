@@ -1,5 +1,5 @@
-/* avx512_codes.h: what a block of panel16 holds, in 512-bit vectors, for the levels that have them.
- */
+/* avx512_codes.h: what a block of panel16 holds, in 512-bit vectors, for the levels that have
+ * them. */
 
 /* Two bits of each byte, those from bit 2 k on, as a code's upper two of six. */
 INLINE __m512i upper_bits(__m512i v, int k) {

@@ -96,8 +96,7 @@ INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, con
 
 #include "panel_matmul.h"
 
-/* ---- matrices by columns ----------------------------------------------------------------------
- */
+/* ---- matrices by columns -------------------------------------------------------------------- */
 
 typedef __m512i bytes;
 typedef __m512i dots;

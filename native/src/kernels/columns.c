@@ -1,5 +1,5 @@
-/* columns.c: packing by columns, which vector levels share; the layout is described in packing.h.
- */
+/* columns.c: packing by columns, which vector levels share; the layout is described in
+ * packing.h. */
 #include "packing.h"
 
 /* A block of row o < 64 of a panel, and of row o + 64. `to` is theirs in the packed panel that

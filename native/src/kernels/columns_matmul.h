@@ -18,9 +18,12 @@
  *     end_dots                  the sums with signed codes, as
  *     ints, zero_ints, add_ints, scaled
  *                               BYTES / 4 int32; zeros; a + b; times the first or second of each
- * output's two s: (sums, s, half) vec, vload, vstore, vset1, vmul, vfma BYTES / 4 floats, as in
- * vector_kernels.h vfrom_int32               ints as floats load_d, load_m            d_w and m_w
- * of a block, for the outputs from o on: (type, d, s, o), (type, m, t, o) */
+ *                               output's two s: (sums, s, half)
+ *     vec, vload, vstore, vset1, vmul, vfma
+ *                               BYTES / 4 floats, as in vector_kernels.h
+ *     vfrom_int32               ints as floats
+ *     load_d, load_m            d_w and m_w of a block, for the outputs from o on: (type, d, s, o),
+ *                               (type, m, t, o) */
 
 enum {
     PARTS = 64 / BYTES,   /* vectors that hold an input's 64 bytes */

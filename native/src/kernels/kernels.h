@@ -79,9 +79,9 @@ static inline rwkv_q8* rwkv_q8_row(const rwkv_rows* x, size_t row) {
     return x->q8 + (row - in_tile) * (x->n_cols / RWKV_BLOCK) + in_tile;
 }
 
-/* What a level does for one type of weights. Panel p holds the rows 16 p .. 16 p + 15 of the matrix
- * (fewer in the last). A level that replaces `pack` replaces `matmul` and `unpack_columns` with it.
- */
+/* What a level does for one type of weights. Panel p holds the rows 16 p .. 16 p + 15 of the
+ * matrix (fewer in the last). A level that replaces `pack` replaces `matmul` and
+ * `unpack_columns` with it. */
 typedef struct rwkv_matrix_kernels {
     /* Bytes of a packed matrix. */
     size_t (*packed_size)(rwkv_type type, size_t n_out, size_t n_in);
@@ -235,8 +235,7 @@ typedef struct rwkv_kernels {
                     float high, float* x_out, float* w_out, float sums[2]);
 } rwkv_kernels;
 
-/* ---- the levels' own functions; see registry.cpp ----------------------------------------------
- */
+/* ---- the levels' own functions; see registry.cpp -------------------------------------------- */
 
 void rwkv_kernels_reference(rwkv_kernels* k);
 #if defined(RWKV_TEST_LEVELS)
@@ -249,8 +248,7 @@ void rwkv_kernels_amx(rwkv_kernels* k);
 void rwkv_kernels_neon(rwkv_kernels* k);
 void rwkv_kernels_neon_dotprod(rwkv_kernels* k);
 
-/* ---- small shared pieces ----------------------------------------------------------------------
- */
+/* ---- small shared pieces -------------------------------------------------------------------- */
 
 /* Asks for the cache line RWKV_PREFETCH bytes after p. Packed weights are read in order, and where
  * few rows share them, from memory; so are the states of many sequences; a core's own prefetchers

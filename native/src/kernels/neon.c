@@ -9,8 +9,7 @@
 /* For loops over the rows of a tile, whose sums are to stay in registers. */
 #define UNROLL _Pragma("GCC unroll 16")
 
-/* ---- vectors ----------------------------------------------------------------------------------
- */
+/* ---- vectors -------------------------------------------------------------------------------- */
 
 typedef float32x4_t vec;
 enum { LANES = 4, WKV7_VECTORS = 4 };
@@ -105,6 +104,7 @@ INLINE float vsum(vec v) {
 }
 
 #include "vector_kernels.h"
+#include "vector_sampler.h"
 
 /* ---- rows ------------------------------------------------------------------------------------ */
 
@@ -198,4 +198,5 @@ void rwkv_kernels_neon(rwkv_kernels* k) {
     use_matmul_values(k);
     k->quantize = quantize;
     use_vector_kernels(k);
+    use_vector_sampler(k);
 }

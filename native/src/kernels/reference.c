@@ -259,8 +259,7 @@ static void wkv7(size_t n_tokens, size_t ld, size_t n, const float* r, const flo
     }
 }
 
-/* ---- the sampler's ----------------------------------------------------------------------------
- */
+/* ---- the sampler's -------------------------------------------------------------------------- */
 
 static float sum_lanes(float* lanes) {
     for (int half = RWKV_LANES / 2; half > 0; half /= 2) {
