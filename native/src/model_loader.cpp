@@ -1,19 +1,16 @@
 #include "model_loader.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
-#include <exception>
-#include <mutex>
 #include <utility>
 #include <vector>
 
 #include "block_types.h"
 #include "containers.h"
 #include "cpu_cores.h"
-#include "executor.h"
 #include "hash64.h"
 #include "kernels/registry.h"
+#include "packer.h"
 #include "status.h"
 
 namespace rwkv {
@@ -68,36 +65,12 @@ uint64_t fingerprint_of(const ModelFile& file) {
     return hash.value();
 }
 
-// The first exception of work that several threads share, for the thread that asked for it.
-class FirstFailure {
-  public:
-    // Does the work, unless some has failed already.
-    template <class Work>
-    void guard(Work&& work) noexcept {
-        if (failed_.load(std::memory_order_relaxed)) return;
-        try {
-            work();
-        } catch (...) {
-            const std::lock_guard<std::mutex> lock(mutex_);
-            if (!failed_.exchange(true)) exception_ = std::current_exception();
-        }
-    }
-
-    void rethrow() const {
-        if (exception_ != nullptr) std::rethrow_exception(exception_);
-    }
-
-  private:
-    std::atomic<bool> failed_{false};
-    std::mutex mutex_;
-    std::exception_ptr exception_;
-};
-
 // Fills a Model from a file: first every tensor that the version needs is checked, then the
 // matrices are packed, in all threads.
 class ModelLoader {
   public:
-    ModelLoader(Model& model, const ModelFile& file) : model_(model), file_(file) {}
+    ModelLoader(Model& model, const ModelFile& file)
+        : model_(model), file_(file), packer_(model, file) {}
 
     void load(float ln_x_eps) {
         Config& c = model_.config;
@@ -130,7 +103,7 @@ class ModelLoader {
         time_state();
         norm(model_.ln_out, "ln_out");
         matrix(model_.head, "head.weight", c.n_vocab, c.n_embd);
-        pack_matrices();
+        packer_.pack();
 
         for (const Tensor& t : file_.tensors()) model_.n_parameters += t.n_elements();
         model_.container = file_.container;
@@ -141,14 +114,6 @@ class ModelLoader {
     }
 
   private:
-    // A matrix to pack: where from, where to.
-    struct Packing {
-        Matrix* matrix;
-        const Tensor* tensor;
-        size_t at;      // of its first row among the tensor's bytes: it may be one of several
-        size_t offset;  // in model_.matrices
-    };
-
     [[noreturn]] void fail(rwkv_status status, const std::string& what) const {
         throw Failure(status, file_.path() + ": " + what);
     }
@@ -340,9 +305,7 @@ class ModelLoader {
         out.n_in = n_in;
         out.type = tensor.type;
         out.by_columns = 0;
-        packings_.push_back({&out, &tensor, at, packed_bytes_});
-        packed_bytes_ +=
-            round_up(model_.kernels.matrix[out.type].packed_size(out.type, n_out, n_in), 64);
+        packer_.add(out, tensor, at);
     }
 
     void embedding() {
@@ -354,54 +317,6 @@ class ModelLoader {
         model_.embedding.type = tensor.type;
         model_.embedding.rows = Memory(tensor.n_bytes);
         file_.read(tensor, 0, tensor.n_bytes, model_.embedding.rows.data());
-    }
-
-    // Rows that a thread reads and packs at once: enough that packing them is worth a read, few
-    // enough that what was read is still in the cache when it is packed.
-    static size_t piece_rows(const Matrix& m) {
-        const size_t panel = m.by_columns ? RWKV_COLUMN : RWKV_PANEL;
-        constexpr size_t kBytes = size_t{1} << 18;
-        const size_t fit = kBytes / std::max<size_t>(1, rwkv_row_bytes(m.type, m.n_in));
-        return std::clamp(fit / panel * panel, panel, size_t{256});
-    }
-
-    // Reads and packs, in all threads, piece by piece: the file is never in memory as a whole.
-    void pack_matrices() {
-        model_.matrices = Memory(packed_bytes_);
-        uint8_t* base = model_.matrices.data();
-        size_t buffer_bytes = 0;
-        for (const Packing& p : packings_) {
-            const Matrix& m = *p.matrix;
-            buffer_bytes = std::max(buffer_bytes, piece_rows(m) * rwkv_row_bytes(m.type, m.n_in));
-        }
-        std::vector<std::vector<uint8_t>> buffers(model_.n_threads,
-                                                  std::vector<uint8_t>(buffer_bytes));
-        FirstFailure failure;
-        model_.executor().pool.run([&](Team& team) {
-            for (const Packing& p : packings_) {
-                const Matrix& m = *p.matrix;
-                uint8_t* const buffer = buffers[team.thread()].data();
-                team.for_each(m.n_out, piece_rows(m), [&](size_t begin, size_t end) {
-                    failure.guard([&] { pack_rows(p, begin, end, buffer, base + p.offset); });
-                });
-            }
-        });
-        failure.rethrow();
-        for (const Packing& p : packings_) p.matrix->data = base + p.offset;
-    }
-
-    // Rows [begin, end), whole panels, of a matrix that is packed to dst. Panels lie one after
-    // another, so these rows are packed as if they were a matrix.
-    void pack_rows(const Packing& p, size_t begin, size_t end, uint8_t* buffer, uint8_t* dst) {
-        const Matrix& m = *p.matrix;
-        const rwkv_matrix_kernels& kernels = model_.kernels.matrix[m.type];
-        const auto pack = m.by_columns ? kernels.pack_columns : kernels.pack;
-        const size_t panel = m.by_columns ? RWKV_COLUMN : RWKV_PANEL;
-        const size_t row_bytes = rwkv_row_bytes(m.type, m.n_in);
-        const size_t n = end - begin;
-        file_.read(*p.tensor, p.at + begin * row_bytes, n * row_bytes, buffer);
-        pack(m.type, buffer, n, m.n_in, 0, (n + panel - 1) / panel,
-             dst + kernels.packed_size(m.type, begin, m.n_in));
     }
 
     // ---- one layer each
@@ -547,8 +462,7 @@ class ModelLoader {
 
     Model& model_;
     const ModelFile& file_;
-    std::vector<Packing> packings_;
-    size_t packed_bytes_ = 0;
+    Packer packer_;
 };
 
 }  // namespace

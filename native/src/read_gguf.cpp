@@ -12,6 +12,7 @@
 #include "block_types.h"
 #include "file_reader.h"
 #include "gguf_metadata.h"
+#include "gguf_names.h"
 #include "status.h"
 
 namespace rwkv {
@@ -23,97 +24,6 @@ constexpr const char* kCorrupt = "The file is corrupt, try to download it again"
 constexpr size_t kMaxNameBytes = 1024;
 constexpr uint64_t kMaxTensors = 100'000;
 constexpr uint64_t kMaxFiles = 1000;
-
-// ---- names
-
-// A tensor of a layer ("blk.N." + gguf) as it is called in a ggmf file ("blocks.N." + name).
-enum class Form {
-    plain,
-    heads,  // (H, N), whatever the file says of as many numbers
-    fused,  // the mixes of version 6, one after another: w k v r g
-};
-struct Name {
-    std::string_view gguf;
-    std::string_view name;
-    Form form = Form::plain;
-};
-
-constexpr Name kTop[] = {
-    {"token_embd.weight", "emb.weight"},
-    {"token_embd_norm.weight", "blocks.0.ln0.weight"},
-    {"token_embd_norm.bias", "blocks.0.ln0.bias"},
-    {"output_norm.weight", "ln_out.weight"},
-    {"output_norm.bias", "ln_out.bias"},
-    {"output.weight", "head.weight"},
-};
-
-constexpr Name kBoth[] = {
-    {"attn_norm.weight", "ln1.weight"},
-    {"attn_norm.bias", "ln1.bias"},
-    {"attn_norm_2.weight", "ln2.weight"},
-    {"attn_norm_2.bias", "ln2.bias"},
-    {"time_mix_receptance.weight", "att.receptance.weight"},
-    {"time_mix_key.weight", "att.key.weight"},
-    {"time_mix_value.weight", "att.value.weight"},
-    {"time_mix_output.weight", "att.output.weight"},
-    {"time_mix_ln.weight", "att.ln_x.weight"},
-    {"time_mix_ln.bias", "att.ln_x.bias"},
-    {"channel_mix_key.weight", "ffn.key.weight"},
-    {"channel_mix_value.weight", "ffn.value.weight"},
-};
-
-// Layer 0's v0, v1 and v2, which llama.cpp wants to be there, are copies of a0, a1 and a2; nobody
-// reads them.
-constexpr Name kVersion7[] = {
-    {"time_mix_lerp_fused.weight", "att.x_rwkvag"},
-    {"time_mix_w0.weight", "att.w0"},
-    {"time_mix_w1.weight", "att.w1"},
-    {"time_mix_w2.weight", "att.w2"},
-    {"time_mix_a0.weight", "att.a0"},
-    {"time_mix_a1.weight", "att.a1"},
-    {"time_mix_a2.weight", "att.a2"},
-    {"time_mix_v0.weight", "att.v0"},
-    {"time_mix_v1.weight", "att.v1"},
-    {"time_mix_v2.weight", "att.v2"},
-    {"time_mix_g1.weight", "att.g1"},
-    {"time_mix_g2.weight", "att.g2"},
-    {"time_mix_k_k.weight", "att.k_k"},
-    {"time_mix_k_a.weight", "att.k_a"},
-    {"time_mix_r_k.weight", "att.r_k", Form::heads},
-    {"channel_mix_lerp_k.weight", "ffn.x_k"},
-};
-
-constexpr Name kVersion6[] = {
-    {"time_mix_lerp_x.weight", "att.time_maa_x"},
-    {"time_mix_lerp_fused.weight", "att.time_maa_", Form::fused},
-    {"time_mix_lerp_w.weight", "att.time_maa_w"},  // not fused in the first files of llama.cpp
-    {"time_mix_lerp_k.weight", "att.time_maa_k"},
-    {"time_mix_lerp_v.weight", "att.time_maa_v"},
-    {"time_mix_lerp_r.weight", "att.time_maa_r"},
-    {"time_mix_lerp_g.weight", "att.time_maa_g"},
-    {"time_mix_w1.weight", "att.time_maa_w1"},
-    {"time_mix_w2.weight", "att.time_maa_w2"},
-    {"time_mix_first.weight", "att.time_faaaa", Form::heads},
-    {"time_mix_decay.weight", "att.time_decay", Form::heads},
-    {"time_mix_decay_w1.weight", "att.time_decay_w1"},
-    {"time_mix_decay_w2.weight", "att.time_decay_w2"},
-    {"time_mix_gate.weight", "att.gate.weight"},
-    {"channel_mix_lerp_k.weight", "ffn.time_maa_k"},
-    {"channel_mix_lerp_r.weight", "ffn.time_maa_r"},
-    {"channel_mix_receptance.weight", "ffn.receptance.weight"},
-};
-
-// The row for what follows "blk.N.", or nullptr.
-const Name* find_name(std::string_view rest, bool is_v7) {
-    const auto find = [&](const auto& names) -> const Name* {
-        for (const Name& n : names) {
-            if (n.gguf == rest) return &n;
-        }
-        return nullptr;
-    };
-    if (const Name* found = find(kBoth)) return found;
-    return is_v7 ? find(kVersion7) : find(kVersion6);
-}
 
 // ---- types
 
@@ -431,25 +341,25 @@ class GgufReader {
 
     void add(Info& info) {
         Tensor& t = info.tensor;
-        for (const Name& top : kTop) {
-            if (top.gguf == info.name) return add_as(std::string(top.name), t);
-        }
+        if (const GgufName* top = find_top_name(info.name))
+            return add_as(std::string(top->name), t);
         // "blk.N.REST"
         const std::string_view name = info.name;
         const size_t dot = name.find('.', 4);
         if (name.substr(0, 4) == "blk." && dot != std::string_view::npos) {
             const std::string block = "blocks." + std::string(name.substr(4, dot - 4)) + ".";
-            const Name* row = find_name(name.substr(dot + 1), architecture_ == "rwkv7");
+            const GgufName* row = find_layer_name(name.substr(dot + 1), architecture_ == "rwkv7");
             if (row != nullptr) return add_row(*row, block, info);
         }
         add_as(info.name, t);  // nobody reads it
     }
 
-    void add_row(const Name& row, const std::string& block, Info& info) {
+    void add_row(const GgufName& row, const std::string& block, Info& info) {
         Tensor& t = info.tensor;
         const size_t C = file_.n_embd;
-        if (row.form == Form::heads && t.n_elements() == C) t.shape = {C / head_size_, head_size_};
-        if (row.form != Form::fused) return add_as(block + std::string(row.name), t);
+        if (row.form == GgufForm::heads && t.n_elements() == C)
+            t.shape = {C / head_size_, head_size_};
+        if (row.form != GgufForm::fused) return add_as(block + std::string(row.name), t);
         if (t.n_elements() != 5 * C || rwkv_block_values(t.type) != 1) {
             throw Failure(RWKV_STATUS_TENSOR_SHAPE,
                           format("%s: tensor '%s', expected 5 rows of %zu numbers in fp32 or fp16, "
