@@ -419,7 +419,11 @@ void test_too_many_tensors() {
     const tiny::File file(model.bytes());
     expect(file.path(), RWKV_STATUS_FILE_FORMAT, {"expected at most 100000 tensors, got more"},
            "too many tensors");
+#if defined(__SANITIZE_ADDRESS__)  // whose own memory is many times ours
+    (void)before;
+#else
     CHECK(resident_bytes() < before + (size_t{64} << 20));
+#endif
 }
 
 void test_missing_tensors() {
