@@ -469,6 +469,7 @@ def live_sessions(model: Model) -> int:
     return sum(session.model is model for session in found)
 
 
+@pytest.mark.slow
 def test_200_turns_keep_the_number_of_states(trained: Model) -> None:
     elsewhere = live_sessions(trained)
     chat = Chat(trained, max_tokens=12, undo_turns=UNDO_TURNS, seed=1)

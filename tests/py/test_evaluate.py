@@ -169,6 +169,7 @@ def test_read_lambada_refuses(tmp_path: Path, lines: bytes, message: str) -> Non
         read_lambada(file)
 
 
+@pytest.mark.slow
 def test_command_perplexity_of_the_shipped_text(
     converted: Callable[[str], Path], examples: Path, run_cli: RunCli
 ) -> None:
