@@ -115,9 +115,9 @@ MUTATIONS = [
     ),
     Mutation(
         "unfair-turns",
-        "src/executor.h",
-        "    FairMutex turn;",
-        "    struct : std::mutex { size_t n_waiting() const { return 1; } } turn;",
+        "src/fair_mutex.h",
+        "        *(first_ == nullptr ? &first_ : &last_->next) = &self;\n",
+        "        self.next = first_;\n        first_ = &self;\n",
         "turns",
     ),
     Mutation(
