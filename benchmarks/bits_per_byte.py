@@ -27,7 +27,7 @@ from tqdm import tqdm
 import rwkv_convert
 
 from . import machine, report
-from .models import TYPES
+from .models import GGMF_TYPES, TYPES
 from .paths import BUILD, EXAMPLES
 from .speed import add_output_options, choose_levels
 
@@ -249,7 +249,7 @@ def main() -> None:
     ):
         paths = {}
         for dtype in dict.fromkeys(["fp32", *types]):
-            paths[dtype] = Path(folder) / f"{dtype}.bin"
+            paths[dtype] = Path(folder) / f"{dtype}.{'bin' if dtype in GGMF_TYPES else 'gguf'}"
             rwkv_convert.convert(CHECKPOINT, paths[dtype], dtype=dtype)
         futures = [
             pool.submit(

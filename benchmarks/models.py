@@ -24,7 +24,11 @@ import rwkv_convert
 from .paths import cache
 from .safetensors_file import write_safetensors
 
-TYPES = ("fp32", "fp16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0")
+GGMF_TYPES = ("fp32", "fp16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0")
+GGUF_TYPES = ("bf16", "q4_K", "q5_K", "q6_K", "q4_K_M")
+"""What ggmf cannot hold."""
+
+TYPES = (*GGMF_TYPES, *GGUF_TYPES)
 ROWS_AT_ONCE = 4096
 
 
@@ -171,7 +175,12 @@ def checkpoint(shape: Shape) -> Path:
 
 def model_file(shape: Shape, dtype: str) -> Path:
     """The checkpoint converted by rwkv-convert, with its defaults; from the cache."""
-    path = cache() / f"rwkv7-{shape.name}-{dtype}.bin"
+    return converted(shape, dtype, ".bin" if dtype in GGMF_TYPES else ".gguf")
+
+
+def converted(shape: Shape, dtype: str, suffix: str) -> Path:
+    """The same, as the container of a suffix: .bin or .gguf."""
+    path = cache() / f"rwkv7-{shape.name}-{dtype}{suffix}"
     if not path.exists():
         source = checkpoint(shape)
         tqdm.write(f"converting to {path.name}")

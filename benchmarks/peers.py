@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from . import machine, quiet
 from .figures import Agreement, Figure, Measurements, Peer
-from .models import SHAPES, Shape, checkpoint, into_page_cache, model_file
+from .models import SHAPES, Shape, checkpoint, converted, into_page_cache, model_file
 from .paths import BUILD, REPO, cache
 from .speed import Task, add_output_options, choose_levels, numbers, publish, tasks
 from .work import work_of
@@ -81,8 +81,9 @@ def _environment(name: str, requirements: tuple[str, ...], env: dict[str, str]) 
 def llama_cpp(avx2_only: bool) -> Path:
     """The interpreter of an environment with llama.cpp compiled for this machine, or for AVX2."""
     settings = _llama_settings(avx2_only)
+    alike = settings == _llama_settings(avx2_only=True)  # this processor has no more than AVX2
     return _environment(
-        "llama_cpp-avx2" if avx2_only else "llama_cpp-best",
+        "llama_cpp-avx2" if alike else "llama_cpp-best",
         ("--no-binary=llama-cpp-python", LLAMA_CPP),
         {"CMAKE_ARGS": " ".join([*settings, "-DLLAVA_BUILD=OFF"])},
     )
@@ -101,19 +102,16 @@ def _run_module(python: Path, module: str, *arguments: Path | str) -> None:
 
 
 def gguf_file(shape: Shape, dtype: str) -> Path:
-    """The checkpoint as llama.cpp's file: fp16 by our writer, the rest by its own quantiser."""
-    path = cache() / f"rwkv7-{shape.name}-{dtype}.gguf"
+    """The checkpoint as llama.cpp's file: fp16 by rwkv-convert, the rest by its own quantiser."""
+    if dtype == "fp16":
+        return converted(shape, dtype, ".gguf")
+    path = cache() / f"rwkv7-{shape.name}-{dtype}-llama.cpp.gguf"
     if not path.exists():
         print(f"making {path.name}", file=sys.stderr)
-        if dtype == "fp16":
-            from .write_gguf import write_gguf
-
-            write_gguf(checkpoint(shape), path)
-        else:
-            part = path.with_name(path.name + ".part")
-            module = "benchmarks.engines.llama_cpp"
-            _run_module(llama_cpp(False), module, gguf_file(shape, "fp16"), part, dtype)
-            part.replace(path)
+        part = path.with_name(path.name + ".part")
+        module = "benchmarks.engines.llama_cpp"
+        _run_module(llama_cpp(False), module, gguf_file(shape, "fp16"), part, dtype)
+        part.replace(path)
     return path
 
 
@@ -157,6 +155,7 @@ class Contender:
 TYPES = {
     "q4_0": ("llama.cpp", "llama.cpp, AVX2"),
     "q8_0": ("llama.cpp", "llama.cpp, AVX2"),
+    "q4_K_M": ("llama.cpp", "llama.cpp, AVX2"),
     "fp16": ("llama.cpp", "llama.cpp, AVX2", "rwkv package, bf16"),
     "fp32": ("rwkv package, fp32",),
 }
@@ -326,6 +325,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--output", type=Path, default=BUILD / "peers", help="where to: .json is added")
     add_output_options(parser)
     args = parser.parse_args(arguments)
+    if args.quick and args.docs:
+        parser.error("--docs: expected a full run, got --quick")
     args.repeats = args.repeats or (3 if args.quick else 7)
     args.seconds = args.seconds or (0.3 if args.quick else 1.0)
     args.shapes = ["0.1B"] if args.quick else args.shapes.split(",")

@@ -203,6 +203,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--output", type=Path, default=BUILD / "pool", help="where to: .json is added")
     add_output_options(parser)
     args = parser.parse_args(arguments)
+    if args.quick and args.docs:
+        parser.error("--docs: expected a full run, got --quick")
     cores = machine.physical_cores()
     args.threads = args.threads or sorted({1, cores})
     args.repeats = args.repeats or (3 if args.quick else 9)

@@ -23,6 +23,8 @@ from .units import number
 from .work import Rates, Work, concurrent_limit, decode_limit, prefill_limit, work_of
 from .worker import Worker
 
+DEFAULT_TYPES = ["fp16", "q4_0", "q8_0", "q4_K", "q5_K", "q6_K"]
+
 LOADS = 3
 """How often a model is opened to take the median time."""
 
@@ -61,7 +63,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     shapes = f"of {', '.join(SHAPES)}, or all (default: {','.join(DEFAULT_SHAPES)})"
     add("--shapes", type=_names(SHAPES), default=None, help=shapes)
-    add("--types", type=_names(TYPES), default=None, help=f"of {', '.join(TYPES)}, or all")
+    types = f"of {', '.join(TYPES)}, or all (default: {','.join(DEFAULT_TYPES)})"
+    add("--types", type=_names(TYPES), default=None, help=types)
     add("--levels", default=None, help="kernel levels, or all (default: all but reference)")
     add("--threads", type=numbers, default=None, help="default: 1 and all physical cores")
     add("--prefill", type=numbers, default=None, help="default: 16,128,512,2048")
@@ -73,8 +76,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add_output_options(parser)
     args = parser.parse_args(arguments)
     quick = args.quick
+    if quick and args.docs:
+        parser.error("--docs: expected a full run, got --quick")
     args.shapes = args.shapes or (["0.1B"] if quick else DEFAULT_SHAPES)
-    args.types = args.types or (["q4_0", "q8_0"] if quick else ["fp16", "q4_0", "q8_0"])
+    args.types = args.types or (["q4_0", "q8_0"] if quick else DEFAULT_TYPES)
     args.prefill = args.prefill or ([128, 512] if quick else [16, 128, 512, 2048])
     args.threads = args.threads or sorted({1, machine.physical_cores()})
     args.repeats = args.repeats or (2 if quick else 5)

@@ -150,7 +150,8 @@ def test_contender_can_do_what_its_engine_can() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--types", "q9"], "--types: expected some of q4_0, q8_0, fp16, fp32, got q9"),
+        (["--docs", "--quick"], "--docs: expected a full run, got --quick"),
+        (["--types", "q9"], "--types: expected some of q4_0, q8_0, q4_K_M, fp16, fp32, got q9"),
         (["--peers", "llama"], "--peers: expected some of llama.cpp, rwkv, got llama"),
         (["--shapes", "9B"], "--shapes: expected some of 0.1B"),
     ],

@@ -85,8 +85,9 @@ def test_commands_look_before_they_measure(module: str, monkeypatch: pytest.Monk
     from benchmarks import machine, peers, pool
 
     command = {"speed": speed, "peers": peers, "pool": pool}[module]
-    monkeypatch.setattr("sys.argv", [module, "--docs", "--quick"])
+    monkeypatch.setattr("sys.argv", [module, "--docs"])
     monkeypatch.setattr(machine, "build_native", lambda: None)
+    monkeypatch.setattr(speed, "model_file", lambda *_: Path("model.bin"))
     monkeypatch.setattr(machine, "levels", lambda: ["reference", "avx2"])
     monkeypatch.setattr(peers, "pairs_of", lambda *_: ["a pair"])
     monkeypatch.setattr(quiet, "now", lambda: 1.5)
