@@ -30,6 +30,10 @@ class _Info(ctypes.Structure):
         ("n_threads", c_size_t),
         ("kernels", c_char_p),
         ("ln_x_eps", c_float),
+        ("fingerprint", c_uint64),
+        *((name, c_int32) for name in ("has_time_state", "has_tokenizer")),
+        *((name, c_int32) for name in ("end_of_text", "end_of_turn")),
+        *((name, c_char_p) for name in ("container", "name", "chat_template")),
     )
 
 
