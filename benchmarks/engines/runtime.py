@@ -20,6 +20,8 @@ class _Options(ctypes.Structure):
 
 
 class _Info(ctypes.Structure):
+    """The beginning of rwkv_model_info: the library fills as much of it as there is."""
+
     _fields_ = (
         ("struct_size", c_size_t),
         ("version", c_char_p),
@@ -30,10 +32,6 @@ class _Info(ctypes.Structure):
         ("n_threads", c_size_t),
         ("kernels", c_char_p),
         ("ln_x_eps", c_float),
-        ("fingerprint", c_uint64),
-        *((name, c_int32) for name in ("has_time_state", "has_tokenizer")),
-        *((name, c_int32) for name in ("end_of_text", "end_of_turn")),
-        *((name, c_char_p) for name in ("container", "name", "chat_template")),
     )
 
 
@@ -43,10 +41,10 @@ def _library() -> ctypes.CDLL:
     logits = POINTER(c_float)
     signatures: dict[str, tuple[Any, list[Any]]] = {
         "rwkv_error_message": (c_char_p, []),
-        "rwkv_model_options_default": (_Options, []),
+        "rwkv_model_options_init": (None, [POINTER(_Options), c_size_t]),
         "rwkv_model_open": (c_int32, [c_char_p, POINTER(_Options), POINTER(c_void_p)]),
         "rwkv_model_free": (None, [c_void_p]),
-        "rwkv_model_info_of": (_Info, [c_void_p]),
+        "rwkv_model_info_get": (c_int32, [c_void_p, POINTER(_Info), c_size_t]),
         "rwkv_session_create": (c_int32, [c_void_p, POINTER(c_void_p)]),
         "rwkv_session_free": (None, [c_void_p]),
         "rwkv_session_feed": (c_int32, [c_void_p, tokens, c_size_t, logits]),
@@ -67,13 +65,16 @@ class Engine:
 
     def __init__(self, path: str, threads: int) -> None:
         self._library = _library()
-        options = self._library.rwkv_model_options_default()
+        options = _Options()
+        self._library.rwkv_model_options_init(byref(options), ctypes.sizeof(options))
         options.n_threads = threads
         self._model = c_void_p()
         self._check(
             self._library.rwkv_model_open(path.encode(), byref(options), byref(self._model))
         )
-        self._info = self._library.rwkv_model_info_of(self._model)
+        self._info = _Info()
+        size = ctypes.sizeof(self._info)
+        self._check(self._library.rwkv_model_info_get(self._model, byref(self._info), size))
         self.n_vocab: int = self._info.n_vocab
         self._sessions: list[c_void_p] = []
         self._batch = c_void_p()

@@ -1,62 +1,51 @@
-/* Opens a model whose tokens are bytes (such as rwkv7-pydoc), reads a prompt, writes 200 bytes. */
+/* Continues a text: embed MODEL PROMPT */
 #include <rwkv/rwkv.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 static void check(rwkv_status status) {
-    if (status != RWKV_STATUS_OK) {
-        fprintf(stderr, "%s\n", rwkv_error_message());
-        exit(1);
-    }
+    if (status == RWKV_STATUS_OK) return;
+    fprintf(stderr, "embed: %s\n", rwkv_error_message());
+    exit(1);
 }
 
 int main(int argc, char** argv) {
-    if (argc != 2) {
-        fprintf(stderr, "usage: embed MODEL.bin\n");
+    if (argc != 3) {
+        fprintf(stderr, "usage: embed MODEL PROMPT\n");
         return 2;
     }
     rwkv_model* model;
+    rwkv_tokenizer* tokenizer;
     rwkv_session* session;
     rwkv_sampler* sampler;
+    rwkv_generator* generator;
     check(rwkv_model_open(argv[1], NULL, &model));
-    const rwkv_model_info info = rwkv_model_info_of(model);
-    if (info.n_vocab != 256) {
-        fprintf(stderr, "%s: expected a vocabulary of 256 bytes, got %zu tokens\n", argv[1],
-                info.n_vocab);
-        return 1;
-    }
+    check(rwkv_tokenizer_create_for(model, &tokenizer)); /* the file's, World or bytes */
     check(rwkv_session_create(model, &session));
 
-    rwkv_sampler_options options = rwkv_sampler_options_default();
-    options.temperature = 0.8F;
-    options.top_p = 0.9F;
+    rwkv_sampler_options options;
+    rwkv_sampler_options_init(&options, sizeof options);
+    options.temperature = 0.8;
     options.seed = 1;
-    check(rwkv_sampler_create(info.n_vocab, &options, &sampler));
+    check(rwkv_sampler_create(rwkv_model_n_vocab(model), &options, &sampler));
+    check(rwkv_generator_create(session, tokenizer, sampler, &generator));
 
-    float* logits = malloc(info.n_vocab * sizeof *logits);
-    if (logits == NULL) {
-        fprintf(stderr, "out of memory\n");
-        return 1;
-    }
-
-    const char prompt[] = ".. function:: ";
-    int32_t tokens[sizeof prompt - 1];
-    for (size_t i = 0; i < sizeof prompt - 1; ++i) tokens[i] = prompt[i];
-    check(rwkv_session_feed(session, tokens, sizeof prompt - 1, logits));
-
-    fputs(prompt, stdout);
-    for (int i = 0; i < 200; ++i) {
-        int32_t token;
-        check(rwkv_sampler_sample(sampler, logits, &token));
-        if (token == 0) break; /* the end of a document */
-        putchar(token);
-        check(rwkv_session_feed(session, &token, 1, logits));
+    check(rwkv_generator_begin(generator, argv[2], strlen(argv[2]), 100));
+    for (;;) {
+        const char* text;
+        size_t n_bytes;
+        check(rwkv_generator_next(generator, &text, &n_bytes));
+        if (text == NULL) break;
+        fwrite(text, 1, n_bytes, stdout); /* whole characters */
+        fflush(stdout);
     }
     putchar('\n');
 
-    free(logits);
+    rwkv_generator_free(generator);
     rwkv_sampler_free(sampler);
     rwkv_session_free(session);
+    rwkv_tokenizer_free(tokenizer);
     rwkv_model_free(model);
     return 0;
 }

@@ -13,6 +13,7 @@
 
 #include "kernels/registry.h"
 #include "rwkv/rwkv.h"
+#include "structs.h"
 
 namespace {
 
@@ -170,7 +171,7 @@ void check(rwkv_status status) {
 // The median microseconds of a draw, and of accepting a token where there are penalties. Several
 // logits take turns, as they do when a model computes them: they come from beyond the second cache.
 double time_of(const Options& options, const Setting& setting, const std::vector<Logits>& logits) {
-    rwkv_sampler_options sampling = rwkv_sampler_options_default();
+    rwkv_sampler_options sampling = sampler_options();
     setting.change(sampling);
     rwkv_sampler* sampler = nullptr;
     check(rwkv_sampler_create(options.n_vocab, &sampling, &sampler));

@@ -78,8 +78,8 @@ int main(int argc, char** argv) {
     if (rwkv_model_open(argv[1], NULL, &model) || rwkv_session_create(model, &session)) {
         fprintf(stderr, "main_rwkv: %s\n", rwkv_error_message());
     } else {
-        const rwkv_model_info info = rwkv_model_info_of(model);
-        status = run((const char* const*)argv, session, info.state_size, info.n_vocab);
+        status = run((const char* const*)argv, session, rwkv_model_state_size(model),
+                     rwkv_model_n_vocab(model));
     }
     rwkv_session_free(session);
     rwkv_model_free(model);

@@ -6,19 +6,20 @@
 
 #include "memory_file.h"
 #include "rwkv/rwkv.h"
+#include "structs.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size);
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const MemoryFile file(data, size);
-    rwkv_model_options options = rwkv_model_options_default();
+    rwkv_model_options options = model_options();
     options.n_threads = 1;
     rwkv_model* model = nullptr;
     if (rwkv_model_open(file.path(), &options, &model) != RWKV_STATUS_OK) {
         if (model != nullptr || *rwkv_error_message() == '\0') std::abort();
         return 0;
     }
-    const rwkv_model_info info = rwkv_model_info_of(model);
+    const rwkv_model_info info = info_of(model);
     rwkv_session* session = nullptr;
     if (rwkv_session_create(model, &session) != RWKV_STATUS_OK) std::abort();
     std::vector<float> logits(info.n_vocab);

@@ -28,6 +28,13 @@ struct Batch {
     };
     std::vector<Logits> logits;
 
+    // Hidden states wanted: the normed row, to `out`, (n_embd).
+    struct Hidden {
+        size_t row;
+        float* out;
+    };
+    std::vector<Hidden> hidden;
+
     // Rows [0, n_wide) belong to sequences of RWKV_WIDE rows or more, which come first.
     size_t n_wide = 0;
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cctype>
 #include <string_view>
+#include <utility>
 
 #include "read_ggmf.h"
 #include "read_gguf.h"
@@ -90,8 +91,8 @@ std::string guess(std::string_view head) {
 
 }  // namespace
 
-std::unique_ptr<ModelFile> read_model_file(const std::string& path) {
-    auto file = std::make_unique<ModelFile>(path);
+std::unique_ptr<ModelFile> read_model_file(std::unique_ptr<InputFile> input) {
+    auto file = std::make_unique<ModelFile>(std::move(input));
     char head[64] = {};
     const size_t n = std::min(sizeof head, file->input().size());
     file->input().read(0, n, head);
@@ -103,7 +104,7 @@ std::unique_ptr<ModelFile> read_model_file(const std::string& path) {
     }
     throw Failure(RWKV_STATUS_FILE_FORMAT,
                   format("%s: not a model file, expected a .gguf file or a ggmf .bin file, got %s",
-                         path.c_str(), guess(begin).c_str()));
+                         file->path().c_str(), guess(begin).c_str()));
 }
 
 }  // namespace rwkv

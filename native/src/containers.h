@@ -10,6 +10,6 @@ namespace rwkv {
 
 // Reads the table of a model file's tensors; its first bytes choose the reader. Fails with any of
 // the FILE statuses, TENSOR_TYPE or TENSOR_SHAPE.
-std::unique_ptr<ModelFile> read_model_file(const std::string& path);
+std::unique_ptr<ModelFile> read_model_file(std::unique_ptr<InputFile> input);
 
 }  // namespace rwkv

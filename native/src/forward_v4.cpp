@@ -23,7 +23,7 @@ void forward_v4(const Model& model, Executor& executor, const Batch& batch) {
     const RowPairs pairs(scratch, model, C);
     const TimeMixBuffers b(scratch, c, n);
     const ChannelMixBuffers ffn(scratch, c, n);
-    const HeadBuffers head_buffers(scratch, c, batch);
+    const HeadBuffers head_buffers(scratch, c, batch.logits.size());
     const ProductBuffers buffers(scratch, model, batch);
     if (scratch.is_counting()) return;
 

@@ -47,7 +47,7 @@ void forward_v6(const Model& model, Executor& executor, const Batch& batch) {
     const TimeMixBuffers b(scratch, c, n);
     const rwkv_rows* const xs[5] = {&xw, &b.xk, &b.xv, &b.xr, &b.xg};
     const ChannelMixBuffers ffn(scratch, c, n);
-    const HeadBuffers head_buffers(scratch, c, batch);
+    const HeadBuffers head_buffers(scratch, c, batch.logits.size());
     const ProductBuffers buffers(scratch, model, batch);
     if (scratch.is_counting()) return;
 

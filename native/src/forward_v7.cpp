@@ -102,7 +102,7 @@ void forward_v7(const Model& model, Executor& executor, const Batch& batch) {
     }
     b.y = y.x;
     const rwkv_rows ffn_k = scratch.rows(n, c.n_ffn);
-    const HeadBuffers head_buffers(scratch, c, batch);
+    const HeadBuffers head_buffers(scratch, c, batch.logits.size());
     const ProductBuffers buffers(scratch, model, batch);
     if (scratch.is_counting()) return;
 

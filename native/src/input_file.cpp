@@ -39,9 +39,15 @@ InputFile::InputFile(const std::string& path) : path_(path) {
     size_ = static_cast<size_t>(info.st_size);
 }
 
-InputFile::~InputFile() { ::close(file_); }
+InputFile::~InputFile() {
+    if (file_ >= 0) ::close(file_);
+}
 
 void InputFile::read(size_t offset, size_t n, void* out) const {
+    if (is_memory()) {  // whose readers stay within its size, which does not change
+        std::memcpy(out, bytes_ + offset, n);
+        return;
+    }
     // More than this at once is more than some systems read.
     constexpr size_t kMost = size_t{1} << 30;
     auto* p = static_cast<char*>(out);

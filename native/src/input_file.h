@@ -1,4 +1,4 @@
-// A file to read from, by offset.
+// A file, or bytes in memory, to read from, by offset.
 #pragma once
 
 #include <cstddef>
@@ -13,11 +13,18 @@ class InputFile {
   public:
     // Fails with FILE_UNREADABLE.
     explicit InputFile(const std::string& path);
+
+    // Bytes that stay valid as long as this: read like a file called "memory".
+    InputFile(const void* bytes, size_t n_bytes)
+        : path_("memory"), bytes_(static_cast<const char*>(bytes)), size_(n_bytes) {}
+
     ~InputFile();
     InputFile(const InputFile&) = delete;
     InputFile& operator=(const InputFile&) = delete;
 
     const std::string& path() const noexcept { return path_; }
+
+    bool is_memory() const noexcept { return bytes_ != nullptr; }
 
     // Bytes, when it was opened.
     size_t size() const noexcept { return size_; }
@@ -28,7 +35,8 @@ class InputFile {
 
   private:
     std::string path_;
-    int file_;
+    int file_ = -1;
+    const char* bytes_ = nullptr;
     size_t size_ = 0;
 };
 

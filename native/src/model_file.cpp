@@ -27,8 +27,6 @@ std::string Tensor::shape_text() const {
     return text + ")";
 }
 
-ModelFile::ModelFile(const std::string& path) { open_next(path); }
-
 InputFile& ModelFile::open_next(const std::string& path) {
     inputs_.push_back(std::make_unique<InputFile>(path));
     return *inputs_.back();

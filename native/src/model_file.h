@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "input_file.h"
@@ -31,8 +32,8 @@ struct Tensor {
 // read later than that may still fail, if the file changes.
 class ModelFile {
   public:
-    // Opens it; a reader does the rest. Fails with FILE_UNREADABLE.
-    explicit ModelFile(const std::string& path);
+    // Of what was opened; a reader does the rest.
+    explicit ModelFile(std::unique_ptr<InputFile> input) { inputs_.push_back(std::move(input)); }
 
     // The files, of which the first is the one that was named.
     const std::vector<std::unique_ptr<InputFile>>& inputs() const noexcept { return inputs_; }
@@ -50,9 +51,11 @@ class ModelFile {
     const std::vector<Tensor>& tensors() const noexcept { return tensors_; }
     const Tensor* find(const std::string& name) const noexcept;  // nullptr if there is none
 
-    // For readers. Fails with FILE_FORMAT if the name is taken, or if there are more tensors than in any model.
+    // For readers. Fails with FILE_FORMAT if the name is taken, or if there are more tensors than in
+    // any model.
     void add(Tensor tensor);
-    InputFile& open_next(const std::string& path);  // another file of a model that is split
+    // Another file of a model that is split. Fails with FILE_UNREADABLE.
+    InputFile& open_next(const std::string& path);
 
     // A tensor's n bytes from its byte `at` on.
     void read(const Tensor& tensor, size_t at, size_t n, void* out) const {

@@ -10,6 +10,7 @@
 #include "cpu_cores.h"
 #include "hash64.h"
 #include "kernels/registry.h"
+#include "log.h"
 #include "packer.h"
 #include "status.h"
 
@@ -72,7 +73,7 @@ class ModelLoader {
     ModelLoader(Model& model, const ModelFile& file)
         : model_(model), file_(file), packer_(model, file) {}
 
-    void load(float ln_x_eps) {
+    void load(float ln_x_eps, const Progress& progress) {
         Config& c = model_.config;
         c.n_vocab = file_.n_vocab;
         c.n_embd = file_.n_embd;
@@ -103,7 +104,7 @@ class ModelLoader {
         time_state();
         norm(model_.ln_out, "ln_out");
         matrix(model_.head, "head.weight", c.n_vocab, c.n_embd);
-        packer_.pack();
+        packer_.pack(progress);
 
         for (const Tensor& t : file_.tensors()) model_.n_parameters += t.n_elements();
         model_.container = file_.container;
@@ -202,6 +203,14 @@ class ModelLoader {
             return;
         }
         c.ln_x_eps = wanted == 0.0f ? kDefaultLnXEps : wanted;
+        const bool is_v5 = c.version == Version::v5_1 || c.version == Version::v5_2;
+        if (is_v5 && wanted == 0.0f) {
+            log_note(
+                format("%s: RWKV-%s is computed with the official eps of 64e-5 in its group "
+                       "norm. rwkv.cpp computes it with 1e-5, which changes logits by up to "
+                       "1.3: open the model with ln_x_eps 1e-5 to get its numbers",
+                       file_.path().c_str(), version_name(c.version)));
+        }
     }
 
     // ---- one tensor each
@@ -467,13 +476,18 @@ class ModelLoader {
 
 }  // namespace
 
-std::shared_ptr<const Model> load_model(const std::string& path, const ModelOptions& options) {
+std::shared_ptr<const Model> load_model(std::unique_ptr<InputFile> input,
+                                        const ModelOptions& options) {
     const rwkv_kernels kernels = choose_kernels();
     const auto model = std::make_shared<Model>(kernels, thread_count(options.n_threads));
-    model->path = path;
-    const std::unique_ptr<ModelFile> file = read_model_file(path);
-    ModelLoader(*model, *file).load(options.ln_x_eps);
+    model->path = input->path();
+    const std::unique_ptr<ModelFile> file = read_model_file(std::move(input));
+    ModelLoader(*model, *file).load(options.ln_x_eps, options.progress);
     return model;
+}
+
+std::shared_ptr<const Model> load_model(const std::string& path, const ModelOptions& options) {
+    return load_model(std::make_unique<InputFile>(path), options);
 }
 
 }  // namespace rwkv

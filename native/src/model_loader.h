@@ -4,16 +4,21 @@
 #include <memory>
 #include <string>
 
+#include "input_file.h"
 #include "model.h"
+#include "packer.h"
 
 namespace rwkv {
 
 struct ModelOptions {
     size_t n_threads = 0;   // 0: RWKV_THREADS, else the cores this process may use
     float ln_x_eps = 0.0f;  // 0: the official value
+    Progress progress = {};
 };
 
-// Fails with the FILE, TENSOR, MODEL and KERNELS statuses.
+// Fails with the FILE, TENSOR, MODEL and KERNELS statuses, and CANCELLED.
+std::shared_ptr<const Model> load_model(std::unique_ptr<InputFile> input,
+                                        const ModelOptions& options);
 std::shared_ptr<const Model> load_model(const std::string& path, const ModelOptions& options);
 
 }  // namespace rwkv

@@ -6,6 +6,7 @@
 #include <mutex>
 
 #include "executor.h"
+#include "status.h"
 
 namespace rwkv {
 
@@ -36,6 +37,34 @@ class FirstFailure {
     std::exception_ptr exception_;
 };
 
+// Counts what all threads have packed, and tells it now and then.
+class ProgressTeller {
+  public:
+    ProgressTeller(const Progress& progress, uint64_t total) : progress_(progress), total_(total) {}
+
+    void add(uint64_t n) noexcept { done_.fetch_add(n, std::memory_order_relaxed); }
+
+    // By one thread; a few hundred times in all.
+    void tell() {
+        const uint64_t done = done_.load(std::memory_order_relaxed);
+        if (done < next_) return;
+        next_ = done + total_ / 256;
+        report(std::min(done, total_));
+    }
+    void tell_end() { report(total_); }
+
+  private:
+    void report(uint64_t done) {
+        if (progress_.tell == nullptr || progress_.tell(progress_.data, done, total_) == 0) return;
+        throw Failure(RWKV_STATUS_CANCELLED, "opening: cancelled by its progress callback");
+    }
+
+    const Progress progress_;
+    const uint64_t total_;
+    std::atomic<uint64_t> done_{0};
+    uint64_t next_ = 0;
+};
+
 size_t panel_of(const Matrix& m) { return m.by_columns ? RWKV_COLUMN : RWKV_PANEL; }
 
 // Rows that a thread reads and packs at once: enough that packing them is worth a read, few enough
@@ -55,7 +84,7 @@ void Packer::add(Matrix& matrix, const Tensor& tensor, size_t at) {
     packed_bytes_ += round_up(size(matrix.type, matrix.n_out, matrix.n_in), 64);
 }
 
-void Packer::pack() {
+void Packer::pack(const Progress& progress) {
     model_.matrices = Memory(packed_bytes_);
     uint8_t* base = model_.matrices.data();
     size_t buffer_bytes = 0;
@@ -65,15 +94,23 @@ void Packer::pack() {
     }
     std::vector<std::vector<uint8_t>> buffers(model_.n_threads, std::vector<uint8_t>(buffer_bytes));
     FirstFailure failure;
+    ProgressTeller teller(progress, packed_bytes_);
     model_.executor().pool.run([&](Team& team) {
         for (const Packing& p : packings_) {
             uint8_t* const buffer = buffers[team.thread()].data();
+            const auto size = model_.kernels.matrix[p.matrix->type].packed_size;
             team.for_each(p.matrix->n_out, piece_rows(*p.matrix), [&](size_t begin, size_t end) {
-                failure.guard([&] { pack_rows(p, begin, end, buffer, base + p.offset); });
+                failure.guard([&] {
+                    pack_rows(p, begin, end, buffer, base + p.offset);
+                    teller.add(size(p.matrix->type, end - begin, p.matrix->n_in));
+                    // Thread 0 is the one that opens the model.
+                    if (team.thread() == 0) teller.tell();
+                });
             });
         }
     });
     failure.rethrow();
+    teller.tell_end();
     for (const Packing& p : packings_) p.matrix->data = base + p.offset;
 }
 

@@ -10,6 +10,12 @@
 
 namespace rwkv {
 
+// Whom to tell how far the packing is; what is returned other than 0 ends it.
+struct Progress {
+    int32_t (*tell)(void* data, uint64_t done, uint64_t total) = nullptr;
+    void* data = nullptr;
+};
+
 class Packer {
   public:
     Packer(Model& model, const ModelFile& file) : model_(model), file_(file) {}
@@ -19,8 +25,8 @@ class Packer {
     void add(Matrix& matrix, const Tensor& tensor, size_t at);
 
     // Reads and packs them into model.matrices, in all threads, piece by piece: the file is never in
-    // memory as a whole. Fails with FILE_UNREADABLE, FILE_TRUNCATED.
-    void pack();
+    // memory as a whole. Fails with FILE_UNREADABLE, FILE_TRUNCATED, CANCELLED.
+    void pack(const Progress& progress);
 
   private:
     struct Packing {

@@ -241,6 +241,12 @@ class GgufReader {
     // The other files of a model that is split: PREFIX-00001-of-00003.gguf and so on. The first has
     // the keys.
     void read_split(const GgufMetadata& named, uint64_t n_files) {
+        if (file_.input().is_memory()) {
+            throw Failure(RWKV_STATUS_FILE_FORMAT,
+                          format("%s: expected all of a model, got one of its %llu files. Open it "
+                                 "by the path of the file",
+                                 file_.path().c_str(), static_cast<unsigned long long>(n_files)));
+        }
         const uint64_t index = named.number("split.no", 0);
         const std::string end = split_end(index, n_files);
         const std::string path = file_.path();

@@ -136,8 +136,8 @@ void Sampler::accept(int32_t token) {
 
 // --------------------------------------------------------------------------- from 1 to 8 ---
 
-int32_t Sampler::sample(const float* logits) {
-    adjust(logits);
+int32_t Sampler::sample(const float* logits, const uint32_t* mask) {
+    adjust(logits, mask);
     find_top();
     if (options_.temperature == 0) return first_of_top();
     low_ = -kInfinity;
@@ -156,7 +156,7 @@ int32_t Sampler::sample(const float* logits) {
     return draw();
 }
 
-void Sampler::adjust(const float* logits) {
+void Sampler::adjust(const float* logits, const uint32_t* mask) {
     std::memcpy(logits_.data(), logits, n_vocab_ * sizeof *logits);
     // What is finite stays finite; NaN and +infinity, which are refused, stay what they are.
     const auto change = [this](int32_t token, auto changed) {
@@ -179,6 +179,17 @@ void Sampler::adjust(const float* logits) {
     for (const auto& [token, bias] : biases_) {
         float& logit = logits_[static_cast<size_t>(token)];
         if (bias == -kInfinity && logit < kInfinity) logit = bias;  // bans, but not what is refused
+    }
+    if (mask == nullptr) return;
+    constexpr size_t kBits = 32;
+    for (size_t first = 0; first < n_vocab_; first += kBits) {
+        const uint32_t allowed = mask[first / kBits];
+        if (allowed == UINT32_MAX) continue;
+        const size_t n = std::min(n_vocab_ - first, kBits);
+        for (size_t i = 0; i < n; ++i) {
+            float& logit = logits_[first + i];
+            if ((allowed >> i & 1) == 0 && logit < kInfinity) logit = -kInfinity;
+        }
     }
 }
 

@@ -26,10 +26,12 @@ class Sampler {
     Sampler(size_t n_vocab, const rwkv_sampler_options& options,
             const rwkv_kernels& kernels = sampler_kernels());
 
+    size_t n_vocab() const noexcept { return n_vocab_; }
     void reset(uint64_t seed);
     void bias(int32_t token, float bias);
     void weigh(int32_t token, double weight);
-    int32_t sample(const float* logits);
+    // `mask`: bits of the tokens that may be drawn, see rwkv_sampler_sample_masked; nullptr: all.
+    int32_t sample(const float* logits, const uint32_t* mask = nullptr);
     void accept(int32_t token);
 
   private:
@@ -40,8 +42,9 @@ class Sampler {
     void check(int32_t token) const;
 
     // The steps, in order. A step keeps tokens by raising low_ or lowering high_.
-    void adjust(const float* logits);  // logits_ := logits with biases and penalties
-    void find_top();                   // throws if nothing may be drawn
+    // logits_ := logits with biases and penalties, and those that the mask bans at -infinity
+    void adjust(const float* logits, const uint32_t* mask);
+    void find_top();  // throws if nothing may be drawn
     int32_t first_of_top() const;
     void keep_top_p();
     void keep_top_k();

@@ -1,7 +1,9 @@
 // What users of the library hold: sessions, and batches of them.
 #pragma once
 
+#include <atomic>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "model.h"
@@ -15,12 +17,44 @@ namespace rwkv {
 class Session {
   public:
     explicit Session(std::shared_ptr<const Model> model);
+    Session(const Session& other);  // rwkv_session_fork
+    Session& operator=(const Session&) = delete;
 
-    // rwkv_session_feed: a step of one sequence.
-    void feed(const int32_t* tokens, size_t n_tokens, float* logits_out);
+    // A step of one sequence. `read` is one of several in a call: it does not forget that somebody
+    // has cancelled the call meanwhile.
+    void feed(const int32_t* tokens, size_t n_tokens, rwkv_logits wanted, float* out);
+    void read(const int32_t* tokens, size_t n_tokens, rwkv_logits wanted, float* out);
+
+    // Fails with INVALID_ARGUMENT if nothing was read.
+    void logits(float* out) const;
+    const float* hidden() const;
+
+    void reset() noexcept;
+    void set_state(const State& other);  // of the same model
+
+    // (n_layer, n_head, head_size, head_size), row = value; nullptr: the file's, or zeros.
+    void set_time_state(const float* heads);
+
+    // Steps of up to `most` tokens can be taken back.
+    void allow_take_back(size_t most);
+    void keep(size_t n_kept);
 
     const std::shared_ptr<const Model> model;
-    State state;
+    State state;  // whoever changes it otherwise than by the above says forget_step()
+    Cancelled cancelled{false};
+
+    // Its part of a step, and what to do when the step was done, or when anything else happens.
+    Work work(const int32_t* tokens, size_t n_tokens, rwkv_logits wanted, float* out);
+    void remember_step(std::vector<int32_t> tokens) noexcept;
+    void forget_step() noexcept { last_step_.clear(); }
+
+  private:
+    // The heads of the fresh state, (n_layer, n_head, head_size, head_size), row = key.
+    std::vector<float> time_state_;
+
+    size_t most_taken_back_ = 0;
+    std::optional<State> before_;     // the last step, while it can be taken back
+    std::vector<int32_t> last_step_;  // its tokens; none if there is nothing to take back
 };
 
 // rwkv_batch: a step that is put together call by call.
@@ -29,14 +63,17 @@ class StepBatch {
     explicit StepBatch(std::shared_ptr<const Model> model) : model_(std::move(model)) {}
 
     void add(Session& session, const int32_t* tokens, size_t n_tokens, rwkv_logits wanted,
-             float* logits_out);
+             float* out);
 
     // Clears it too, unless it fails: then no state has changed, and it can be run again.
     void run();
-    void clear() noexcept { work_.clear(); }
+    void clear() noexcept;
+
+    Cancelled cancelled{false};
 
   private:
     const std::shared_ptr<const Model> model_;
+    std::vector<Session*> sessions_;  // of each work
     std::vector<Work> work_;
 };
 

@@ -279,30 +279,58 @@ void halve(Pass& pass, float* x) {
     });
 }
 
-HeadBuffers::HeadBuffers(Scratch& scratch, const Config& c, const Batch& batch)
-    : n(std::min(batch.logits.size(), kRows)), rows(scratch.rows(n, c.n_embd)) {}
+HeadBuffers::HeadBuffers(Scratch& scratch, const Config& c, size_t n_logits)
+    : n(std::min(n_logits, kRows)), rows(scratch.rows(n, c.n_embd)) {}
+
+namespace {
+
+// The head's product with the first n of the rows, which are prepared.
+//
+// Always the narrow way: rows here are those that want logits, whatever their sequences' sizes.
+void head_product(Pass& pass, const HeadBuffers& b, size_t n, float* const* logits) {
+    Product product{pass.model.head, b.rows};
+    product.copies = logits;
+    products(pass, n, 0, {product});
+}
+
+// What the head reads, of the values in row i.
+void prepare_for_head(const Pass& pass, const HeadBuffers& b, size_t i) {
+    const size_t C = pass.model.config.n_embd;
+    if (!quantised(pass.model.head)) return;
+    quantize_span(pass.kernels(), b.rows, b.rows.x + i * C, 0, i, 0, C);
+}
+
+}  // namespace
 
 void head(Pass& pass, const float* x, const HeadBuffers& b) {
     const Model& model = pass.model;
     const size_t C = model.config.n_embd;
+    const auto norm = [&](size_t row, float* out) {
+        model.kernels.layer_norm(x + row * C, model.ln_out.weight, model.ln_out.bias, kLayerNormEps,
+                                 C, out);
+    };
+    const std::vector<Batch::Hidden>& hidden = pass.batch.hidden;
+    pass.team.for_each(hidden.size(), 1,
+                       [&](size_t i, size_t) { norm(hidden[i].row, hidden[i].out); });
     const std::vector<Batch::Logits>& wanted = pass.batch.logits;
     float* logits[HeadBuffers::kRows];
     for (size_t first = 0; first < wanted.size(); first += b.n) {
         const size_t n = std::min(b.n, wanted.size() - first);
         pass.team.for_each(n, 1, [&](size_t i, size_t) {
-            model.kernels.layer_norm(x + wanted[first + i].row * C, model.ln_out.weight,
-                                     model.ln_out.bias, kLayerNormEps, C, b.rows.x + i * C);
-            if (quantised(model.head)) {
-                quantize_span(model.kernels, b.rows, b.rows.x + i * C, 0, i, 0, C);
-            }
+            norm(wanted[first + i].row, b.rows.x + i * C);
+            prepare_for_head(pass, b, i);
         });
         for (size_t i = 0; i < n; ++i) logits[i] = wanted[first + i].out;
-        // Always the narrow way: rows here are those that want logits, whatever their sequences'
-        // sizes.
-        Product product{model.head, b.rows};
-        product.copies = logits;
-        products(pass, n, 0, {product});
+        head_product(pass, b, n, logits);
     }
+}
+
+void logits_of(Pass& pass, const float* hidden, const HeadBuffers& b, float* out) {
+    pass.team.for_each(1, 1, [&](size_t, size_t) {
+        std::copy_n(hidden, pass.model.config.n_embd, b.rows.x);
+        prepare_for_head(pass, b, 0);
+    });
+    head_product(pass, b, 1, &out);
 }
 
 }  // namespace rwkv

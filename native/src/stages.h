@@ -226,13 +226,16 @@ void channel_mix(Pass& pass, const ChannelMix& weights, const Norm& norm, size_t
 // x /= 2, (n, C).
 void halve(Pass& pass, float* x);
 
-// The logits that the batch asks for: head(ln_out(x)).
+// What the batch asks for: hidden states h = ln_out(x), and logits, head(h).
 struct HeadBuffers {
-    HeadBuffers(Scratch& scratch, const Config& c, const Batch& batch);
+    HeadBuffers(Scratch& scratch, const Config& c, size_t n_logits);
     static constexpr size_t kRows = 64;  // at a time, at most
     size_t n;
     rwkv_rows rows;  // (n, C)
 };
 void head(Pass& pass, const float* x, const HeadBuffers& buffers);
+
+// The logits of one hidden state, (C), to `out`.
+void logits_of(Pass& pass, const float* hidden, const HeadBuffers& buffers, float* out);
 
 }  // namespace rwkv

@@ -34,8 +34,8 @@ void convert(const Config& c, const float* from, float* to) noexcept {
 }  // namespace
 
 State::State(const Model& model)
-    : config_(model.config), memory_(config_.state_size() * sizeof(float)) {
-    reset(model);
+    : config_(model.config), memory_((config_.state_size() + config_.n_embd) * sizeof(float)) {
+    reset();
 }
 
 State::State(const State& other) : config_(other.config_), memory_(other.memory_.size()) {
@@ -45,6 +45,7 @@ State::State(const State& other) : config_(other.config_), memory_(other.memory_
 State& State::operator=(const State& other) {
     other.require_whole();
     if (this != &other) std::memcpy(memory_.data(), other.memory_.data(), memory_.size());
+    has_hidden_ = other.has_hidden_;
     end_change();
     return *this;
 }
@@ -57,15 +58,13 @@ void State::require_whole() const {
                   "session for each thread; after a fork, reset it or give it a state");
 }
 
-void State::reset(const Model& model) noexcept {
+void State::reset() noexcept {
     end_change();
+    has_hidden_ = false;
     std::memset(memory_.data(), 0, memory_.size());
     const size_t C = config_.n_embd;
     if (config_.version == Version::v4) {
         for (size_t i = 0; i < config_.n_layer; ++i) std::fill_n(wkv(i) + 2 * C, C, kFreshPp);
-    }
-    for (size_t i = 0; i < model.time_state.size(); ++i) {
-        std::copy_n(model.time_state[i], C * config_.head_size, wkv(i));
     }
 }
 
@@ -76,7 +75,13 @@ void State::read(float* out) const {
 
 void State::write(const float* in) noexcept {
     end_change();
+    has_hidden_ = false;
     convert(config_, in, values());
+}
+
+void State::set_hidden(const float* values) noexcept {
+    has_hidden_ = values != nullptr;
+    if (has_hidden_) std::memcpy(hidden(), values, config_.n_embd * sizeof *values);
 }
 
 }  // namespace rwkv

@@ -18,10 +18,11 @@ namespace rwkv {
 namespace {
 
 constexpr char kMagic[8] = {'r', 'w', 'k', 'v', 's', 't', 'a', 't'};
-constexpr uint32_t kFileVersion = 1;
+constexpr uint32_t kFileVersion = 2;
 
-// The file: this header, n_floats numbers of `type`, and the Hash64 of all before it. The format
-// and every supported machine are little-endian.
+// The file: this header; n_floats numbers of `type`, the state; n_hidden numbers in fp32, its hidden
+// state, or none; and the Hash64 of all before it. The format and every supported machine are
+// little-endian. Version 1 has neither hidden state nor the header's last two fields.
 struct Header {
     char magic[8];
     uint32_t file_version;
@@ -33,8 +34,13 @@ struct Header {
     uint32_t n_head;
     uint32_t head_size;
     uint64_t n_floats;
+    uint32_t n_hidden;  // n_embd, or 0
+    uint32_t zero;
 };
-static_assert(sizeof(Header) == 56, "the header has no gaps");
+static_assert(sizeof(Header) == 64, "the header has no gaps");
+constexpr size_t kHeaderBytes1 = 56;  // of version 1
+
+size_t header_bytes(const Header& h) { return h.file_version == 1 ? kHeaderBytes1 : sizeof h; }
 
 rwkv_type block_type_of(uint32_t type) {
     return type == RWKV_STATE_FP16 ? RWKV_TYPE_FP16 : RWKV_TYPE_FP32;
@@ -64,10 +70,10 @@ Header header_of(const Model& model, rwkv_state_type type) {
 // What the header says, against the file's size. Who wrote it matters only after the checksum has
 // said that the header is what was written.
 void check_header(const std::string& path, const Header& h, size_t n_bytes) {
-    if (h.file_version != kFileVersion) {
+    if (h.file_version != 1 && h.file_version != kFileVersion) {
         throw Failure(
             RWKV_STATUS_STATE_VERSION,
-            format("%s: version of the state file, expected %u, got %u. Save it again with "
+            format("%s: version of the state file, expected 1 or %u, got %u. Save it again with "
                    "this version of the library, or read it with the one that wrote it",
                    path.c_str(), kFileVersion, h.file_version));
     }
@@ -75,9 +81,10 @@ void check_header(const std::string& path, const Header& h, size_t n_bytes) {
         damaged(path, format("type, expected 0 (fp32) or 1 (fp16), got %u", h.type).c_str());
     }
     const size_t number_bytes = rwkv_block_bytes(block_type_of(h.type));
-    if (h.n_floats > (SIZE_MAX / 2) / number_bytes)
+    if (h.n_floats > (SIZE_MAX / 4) / number_bytes)
         damaged(path, "size, expected a possible one, got another");
-    const size_t expected = sizeof h + h.n_floats * number_bytes + sizeof(uint64_t);
+    const size_t expected =
+        header_bytes(h) + h.n_floats * number_bytes + h.n_hidden * sizeof(float) + sizeof(uint64_t);
     if (n_bytes < expected) {
         throw Failure(RWKV_STATUS_STATE_TRUNCATED,
                       format("%s: truncated, expected %zu bytes, got %zu. Copy or save it again",
@@ -88,8 +95,33 @@ void check_header(const std::string& path, const Header& h, size_t n_bytes) {
     }
 }
 
+// Reads the header, which has been found to be as long as the file is.
+Header read_header(const InputFile& file) {
+    Header h = {};
+    const auto require = [&](size_t n_bytes) {
+        if (file.size() >= n_bytes) return;
+        throw Failure(RWKV_STATUS_STATE_TRUNCATED,
+                      format("%s: truncated, expected a header of %zu bytes, got %zu. Copy or save "
+                             "it again",
+                             file.path().c_str(), n_bytes, file.size()));
+    };
+    require(kHeaderBytes1);
+    file.read(0, kHeaderBytes1, &h);
+    if (h.file_version == 1) return h;
+    require(sizeof h);
+    file.read(0, sizeof h, &h);
+    return h;
+}
+
 void check_model(const Model& model, const std::string& path, const Header& h) {
-    const Header own = header_of(model, static_cast<rwkv_state_type>(h.type));
+    Header own = header_of(model, static_cast<rwkv_state_type>(h.type));
+    own.file_version = h.file_version;
+    own.n_hidden = h.n_hidden;
+    if (h.n_hidden != 0 && h.n_hidden != h.n_embd) {
+        damaged(path,
+                format("hidden state, expected %u numbers or none, got %u", h.n_embd, h.n_hidden)
+                    .c_str());
+    }
     if (std::memcmp(&own, &h, sizeof h) == 0) return;
     const auto describe = [](const Header& x) {
         return format("RWKV-%.8s of %u layers, width %u, fingerprint %016llx", x.model_version,
@@ -104,41 +136,60 @@ void check_model(const Model& model, const std::string& path, const Header& h) {
 
 }  // namespace
 
-void save_state(const Model& model, const State& state, const std::string& path,
-                rwkv_state_type type) {
+std::vector<uint8_t> state_bytes(const Model& model, const State& state, rwkv_state_type type,
+                                 const std::string& where) {
     const size_t n = model.config.state_size();
+    const size_t n_hidden = state.has_hidden() ? model.config.n_embd : 0;
     const auto values = std::make_unique<float[]>(n);
     state.read(values.get());
-    const float limit = type == RWKV_STATE_FP16 ? 65504.0f : 3.402823466e+38f;
-    for (size_t i = 0; i < n; ++i) {
-        if (std::fabs(values[i]) <= limit) continue;  // false for NaN
-        throw Failure(
-            RWKV_STATUS_STATE_VALUE,
-            format("%s: cannot be written: number %zu of the state, expected at most %g in %s, got "
-                   "%g. %s",
-                   path.c_str(), i, static_cast<double>(limit),
-                   type == RWKV_STATE_FP16 ? "fp16" : "fp32", static_cast<double>(values[i]),
-                   type == RWKV_STATE_FP16 ? "Try fp32" : "Reset the session"));
-    }
+    // Numbers that are not finite, or too large for the type, would not come back.
+    const auto require_storable = [&](const float* x, size_t count, rwkv_state_type as,
+                                      const char* what) {
+        const float limit = as == RWKV_STATE_FP16 ? 65504.0f : 3.402823466e+38f;
+        for (size_t i = 0; i < count; ++i) {
+            if (std::fabs(x[i]) <= limit) continue;  // false for NaN
+            throw Failure(
+                RWKV_STATUS_STATE_VALUE,
+                format("%s: cannot be written: number %zu of the %s, expected at most %g in %s, "
+                       "got %g. %s",
+                       where.c_str(), i, what, static_cast<double>(limit),
+                       as == RWKV_STATE_FP16 ? "fp16" : "fp32", static_cast<double>(x[i]),
+                       as == RWKV_STATE_FP16 ? "Try fp32" : "Reset the session"));
+        }
+    };
+    require_storable(values.get(), n, type, "state");
+    require_storable(state.hidden(), n_hidden, RWKV_STATE_FP32, "hidden state");
 
     const rwkv_type stored = block_type_of(type);
     const size_t payload_bytes = n * rwkv_block_bytes(stored);
-    std::vector<uint8_t> bytes(sizeof(Header) + payload_bytes);
-    const Header header = header_of(model, type);
-    std::memcpy(bytes.data(), &header, sizeof header);
-    quantize_row(stored, values.get(), n, bytes.data() + sizeof header);
+    std::vector<uint8_t> bytes(sizeof(Header) + payload_bytes + n_hidden * sizeof(float) +
+                               sizeof(uint64_t));
+    Header header = header_of(model, type);
+    header.n_hidden = static_cast<uint32_t>(n_hidden);
+    uint8_t* p = bytes.data();
+    std::memcpy(p, &header, sizeof header);
+    p += sizeof header;
+    quantize_row(stored, values.get(), n, p);
+    p += payload_bytes;
+    std::memcpy(p, state.hidden(), n_hidden * sizeof(float));
+    p += n_hidden * sizeof(float);
     Hash64 hash;
-    hash.add(bytes.data(), bytes.size());
+    hash.add(bytes.data(), static_cast<size_t>(p - bytes.data()));
     const uint64_t checksum = hash.value();
+    std::memcpy(p, &checksum, sizeof checksum);
+    return bytes;
+}
 
+void save_state(const Model& model, const State& state, const std::string& path,
+                rwkv_state_type type) {
+    const std::vector<uint8_t> bytes = state_bytes(model, state, type, path);
     NewFile file(path);
     file.write(bytes.data(), bytes.size());
-    file.write(&checksum, sizeof checksum);
     file.finish();
 }
 
-State load_state(const Model& model, const std::string& path) {
-    const InputFile file(path);
+State load_state(const Model& model, const InputFile& file) {
+    const std::string& path = file.path();
     char magic[sizeof kMagic] = {};
     file.read(0, std::min(sizeof magic, file.size()), magic);
     if (std::memcmp(magic, kMagic, sizeof kMagic) != 0) {
@@ -148,20 +199,12 @@ State load_state(const Model& model, const std::string& path) {
                    "bytes. Try one that was saved from a session",
                    path.c_str()));
     }
-    Header header;
-    if (file.size() < sizeof header) {
-        throw Failure(RWKV_STATUS_STATE_TRUNCATED,
-                      format("%s: truncated, expected a header of %zu bytes, got %zu. Copy or save "
-                             "it again",
-                             path.c_str(), sizeof header, file.size()));
-    }
-    file.read(0, sizeof header, &header);
-    check_header(path, header, file.size());  // no more memory than a file of this size is worth
+    check_header(path, read_header(file), file.size());  // no more memory than such a file is worth
 
     std::vector<uint8_t> bytes(file.size());
     file.read(0, bytes.size(), bytes.data());
     // The header that is used is the one that the checksum is of.
-    std::memcpy(&header, bytes.data(), sizeof header);
+    const Header header = read_header(InputFile(bytes.data(), bytes.size()));
     check_header(path, header, bytes.size());
     const size_t n_hashed = bytes.size() - sizeof(uint64_t);
     uint64_t checksum;
@@ -174,15 +217,25 @@ State load_state(const Model& model, const std::string& path) {
 
     const size_t n = model.config.state_size();
     const auto values = std::make_unique<float[]>(n);
-    dequantize_row(block_type_of(header.type), bytes.data() + sizeof header, n, values.get());
-    for (size_t i = 0; i < n; ++i) {
-        if (std::isfinite(values[i])) continue;
-        throw Failure(RWKV_STATUS_STATE_VALUE,
-                      format("%s: number %zu of the state, expected a finite one, got %g",
-                             path.c_str(), i, static_cast<double>(values[i])));
-    }
+    const rwkv_type stored = block_type_of(header.type);
+    const uint8_t* p = bytes.data() + header_bytes(header);
+    dequantize_row(stored, p, n, values.get());
+    p += n * rwkv_block_bytes(stored);
+    std::vector<float> hidden(header.n_hidden);
+    if (!hidden.empty()) std::memcpy(hidden.data(), p, hidden.size() * sizeof(float));
+    const auto require_finite = [&](const float* x, size_t count, const char* what) {
+        for (size_t i = 0; i < count; ++i) {
+            if (std::isfinite(x[i])) continue;
+            throw Failure(RWKV_STATUS_STATE_VALUE,
+                          format("%s: number %zu of the %s, expected a finite one, got %g",
+                                 path.c_str(), i, what, static_cast<double>(x[i])));
+        }
+    };
+    require_finite(values.get(), n, "state");
+    require_finite(hidden.data(), hidden.size(), "hidden state");
     State state(model);
     state.write(values.get());
+    state.set_hidden(hidden.empty() ? nullptr : hidden.data());
     return state;
 }
 

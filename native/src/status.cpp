@@ -27,6 +27,8 @@ const char* sentence(rwkv_status status) noexcept {
             return "a token is outside the vocabulary";
         case RWKV_STATUS_BUFFER_TOO_SMALL:
             return "the buffer is too small";
+        case RWKV_STATUS_CANCELLED:
+            return "the call was cancelled";
         case RWKV_STATUS_INTERNAL:
             return "internal fault of the library; please report it";
         case RWKV_STATUS_FILE_UNREADABLE:

@@ -6,6 +6,7 @@
 #include "batch.h"
 #include "executor.h"
 #include "forward.h"
+#include "stages.h"
 #include "status.h"
 
 namespace rwkv {
@@ -29,6 +30,7 @@ class Passes {
         batch_.sequence_of.reserve(kMost);
         batch_.sequences.reserve(kMost);
         batch_.logits.reserve(kMost);
+        batch_.hidden.reserve(2 * kMost);
     }
 
     void restart() noexcept { std::fill(done_.begin(), done_.end(), 0); }
@@ -40,6 +42,7 @@ class Passes {
         batch_.sequence_of.clear();
         batch_.sequences.clear();
         batch_.logits.clear();
+        batch_.hidden.clear();
         batch_.n_wide = 0;
         // Sequences that may take the wide way come first.
         for (const Piece& p : pieces_) {
@@ -77,16 +80,21 @@ class Passes {
         batch_.tokens.insert(batch_.tokens.end(), begin, begin + static_cast<ptrdiff_t>(p.n));
         batch_.sequence_of.insert(batch_.sequence_of.end(), p.n, batch_.sequences.size());
         batch_.sequences.push_back({w.state, first_row, p.n});
-        if (w.wanted == RWKV_LOGITS_ALL) {
-            for (size_t t = 0; t < p.n; ++t) {
-                batch_.logits.push_back(
-                    {first_row + t, w.logits + (at + t) * model_.config.n_vocab});
+        for (size_t t = 0; t < p.n; ++t) {
+            const Config& c = model_.config;
+            const size_t row = first_row + t;
+            if (w.wanted == RWKV_LOGITS_ALL) {
+                batch_.logits.push_back({row, w.out + (at + t) * c.n_vocab});
+            } else if (w.wanted == RWKV_HIDDEN_ALL) {
+                batch_.hidden.push_back({row, w.out + (at + t) * c.n_embd});
             }
         }
         at += p.n;
-        if (w.wanted == RWKV_LOGITS_LAST && at == w.tokens.size()) {
-            batch_.logits.push_back({batch_.n_rows() - 1, w.logits});
-        }
+        const size_t last = batch_.n_rows() - 1;
+        batch_.hidden.push_back({last, w.state->hidden()});
+        if (at < w.tokens.size()) return;
+        if (w.wanted == RWKV_LOGITS_LAST) batch_.logits.push_back({last, w.out});
+        if (w.wanted == RWKV_HIDDEN_LAST) batch_.hidden.push_back({last, w.out});
     }
 
     const Model& model_;
@@ -96,19 +104,30 @@ class Passes {
     Batch batch_;
 };
 
-// Bytes of scratch memory that the hungriest of the passes takes.
-size_t scratch_needed(const Model& model, Executor& executor, Passes& passes) {
-    Scratch& scratch = executor.scratch;
-    size_t most = 0;
-    scratch.count();
-    for (;;) {
+// What the passes need: bytes of scratch memory of the hungriest, and how many they are.
+struct Needs {
+    size_t scratch = 0;
+    size_t n_passes = 0;
+};
+Needs needs_of(const Model& model, Executor& executor, Passes& passes) {
+    Needs needs;
+    executor.scratch.count();
+    for (;; ++needs.n_passes) {
         const Batch& batch = passes.next();
         if (batch.n_rows() == 0) break;
         forward(model, executor, batch);
-        most = std::max(most, scratch.used());
+        needs.scratch = std::max(needs.scratch, executor.scratch.used());
     }
     passes.restart();
-    return most;
+    return needs;
+}
+
+bool is_cancelled(const std::vector<Work>& work, const Cancelled& cancelled) noexcept {
+    const auto set = [](const Cancelled* flag) {
+        return flag != nullptr && flag->load(std::memory_order_relaxed);
+    };
+    return set(&cancelled) ||
+           std::any_of(work.begin(), work.end(), [&](const Work& w) { return set(w.cancelled); });
 }
 
 }  // namespace
@@ -126,21 +145,64 @@ std::vector<int32_t> checked_tokens(const Model& model, const int32_t* tokens, s
     return copy;
 }
 
-void step(const Model& model, const std::vector<Work>& work) {
+void step(const Model& model, const std::vector<Work>& work, const Cancelled& cancelled) {
     Executor& executor = model.executor();
     const std::lock_guard<FairMutex> turn(executor.turn);
+    const auto require_wanted = [&] {
+        if (!is_cancelled(work, cancelled)) return;
+        throw Failure(RWKV_STATUS_CANCELLED, "the step: cancelled by another thread");
+    };
     // All that can fail comes first.
     for (const Work& w : work) w.state->require_whole();
     Passes passes(model, work);
-    executor.scratch.reserve(scratch_needed(model, executor, passes));
+    const Needs needs = needs_of(model, executor, passes);
+    executor.scratch.reserve(needs.scratch);
+    // A step that is cancelled between its passes goes back to these.
+    std::vector<State> before;
+    if (needs.n_passes > 1) {
+        before.reserve(work.size());
+        for (const Work& w : work) before.emplace_back(*w.state);
+    }
+    require_wanted();
+    for (const Work& w : work) {
+        if (w.before != nullptr) *w.before = *w.state;
+    }
     // From here on states change.
     for (const Work& w : work) w.state->begin_change();
-    for (;;) {
+    for (bool first = true;; first = false) {
         const Batch& batch = passes.next();
         if (batch.n_rows() == 0) break;
+        if (!first && is_cancelled(work, cancelled)) {
+            for (size_t i = 0; i < work.size(); ++i) *work[i].state = before[i];
+            require_wanted();
+        }
         forward(model, executor, batch);
     }
-    for (const Work& w : work) w.state->end_change();
+    for (const Work& w : work) w.state->end_step();
+}
+
+void logits_of(const Model& model, const float* hidden, float* out) {
+    Executor& executor = model.executor();
+    const std::lock_guard<FairMutex> turn(executor.turn);
+    // A pass of one row, of which only the head is computed.
+    Batch batch;
+    batch.tokens = {0};
+    batch.sequence_of = {0};
+    Scratch& scratch = executor.scratch;
+    const auto run = [&] {
+        scratch.begin();
+        const HeadBuffers head_buffers(scratch, model.config, 1);
+        const ProductBuffers buffers(scratch, model, batch);
+        if (scratch.is_counting()) return;
+        executor.pool.run([&](Team& team) {
+            Pass pass{model, batch, buffers, team};
+            logits_of(pass, hidden, head_buffers, out);
+        });
+    };
+    scratch.count();
+    run();
+    scratch.reserve(scratch.used());
+    run();
 }
 
 }  // namespace rwkv

@@ -1,6 +1,7 @@
 // A step: many sequences read tokens together, in passes through the model.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -19,20 +20,30 @@ namespace rwkv {
 // them piece by piece gets the same numbers.
 constexpr size_t kPieceRows = 256;
 
+// Whether somebody wants a call to end early.
+using Cancelled = std::atomic<bool>;
+
 // What one sequence contributes to a step. The tokens are a copy: callers may change theirs, and
 // other threads may, while the step waits for its turn.
 struct Work {
     State* state;
     std::vector<int32_t> tokens;  // at least one, checked
     rwkv_logits wanted;
-    float* logits;
+    float* out;
+    State* before;               // takes the state as it was before the step; or nullptr
+    const Cancelled* cancelled;  // ends the whole step
 };
 
 // Copies tokens and checks the copy. Fails with TOKEN_OUT_OF_RANGE, naming the first that is not in
 // the vocabulary.
 std::vector<int32_t> checked_tokens(const Model& model, const int32_t* tokens, size_t n_tokens);
 
-// Waits for its turn and computes all of it; after a failure no state has changed.
-void step(const Model& model, const std::vector<Work>& work);
+// Waits for its turn and computes all of it. After a failure no state has changed; one of them is
+// CANCELLED, which is looked for before each pass, here and in all work.
+void step(const Model& model, const std::vector<Work>& work, const Cancelled& cancelled);
+
+// Writes the logits of a hidden state, (n_embd), to `out`, (n_vocab): to the bit those of the step
+// that left it behind.
+void logits_of(const Model& model, const float* hidden, float* out);
 
 }  // namespace rwkv

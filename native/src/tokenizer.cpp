@@ -5,6 +5,7 @@
 
 #include "input_file.h"
 #include "status.h"
+#include "world_vocabulary.h"
 
 namespace rwkv {
 
@@ -187,8 +188,13 @@ void parse_line(const Line& line, std::vector<std::string>& tokens) {
 
 }  // namespace
 
-Tokenizer Tokenizer::open(const char* path) {
-    const std::string content = read_file(path);
+Tokenizer Tokenizer::open(const char* path) { return parse(read_file(path), path); }
+
+Tokenizer Tokenizer::world() {
+    return parse({rwkv_world_vocabulary, rwkv_world_vocabulary_size()}, "the World vocabulary");
+}
+
+Tokenizer Tokenizer::parse(std::string_view content, const char* path) {
     std::vector<std::string> tokens;
     std::string_view rest = content;
     for (size_t number = 1; !rest.empty(); ++number) {

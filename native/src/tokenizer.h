@@ -15,6 +15,9 @@ class Tokenizer {
     // Reads a vocabulary in the text format described at rwkv_tokenizer_open.
     static Tokenizer open(const char* path);
 
+    // The World vocabulary, which is built into the library.
+    static Tokenizer world();
+
     // One token for each byte.
     static Tokenizer bytes();
 
@@ -54,6 +57,9 @@ class Tokenizer {
         int32_t token;
         size_t end;
     };
+
+    // Reads the text format; `name` is for messages.
+    static Tokenizer parse(std::string_view content, const char* name);
 
     // `tokens[id]` is what id stands for; empty: there is no such token.
     explicit Tokenizer(const std::vector<std::string>& tokens);

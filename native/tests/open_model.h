@@ -11,6 +11,7 @@
 
 #include "check.h"
 #include "rwkv/rwkv.h"
+#include "structs.h"
 #include "tiny_model.h"
 
 namespace opened {
@@ -44,11 +45,11 @@ inline void expect_status(rwkv_status got, rwkv_status expected, const char* wor
     } while (0)
 
 inline Model open(const tiny::File& file, size_t n_threads = 1) {
-    rwkv_model_options options = rwkv_model_options_default();
+    rwkv_model_options options = model_options();
     options.n_threads = n_threads;
     rwkv_model* model = nullptr;
     EXPECT_OK(rwkv_model_open(file.path(), &options, &model));
-    CHECK(rwkv_model_info_of(model).n_threads == n_threads);
+    CHECK(info_of(model).n_threads == n_threads);
     return Model(model);
 }
 
@@ -66,11 +67,9 @@ inline Batch batch_of(const Model& model) {
     return Batch(batch);
 }
 
-inline size_t vocab_of(const Model& model) { return rwkv_model_info_of(model.get()).n_vocab; }
+inline size_t vocab_of(const Model& model) { return info_of(model.get()).n_vocab; }
 
-inline size_t state_size_of(const Model& model) {
-    return rwkv_model_info_of(model.get()).state_size;
-}
+inline size_t state_size_of(const Model& model) { return info_of(model.get()).state_size; }
 
 inline Floats state_of(const Model& model, const Session& session) {
     Floats state(state_size_of(model));

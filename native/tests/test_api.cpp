@@ -55,10 +55,10 @@ void test_errors_change_nothing() {
     EXPECT_STATUS(add(nullptr, 1, RWKV_LOGITS_NONE, nullptr), RWKV_STATUS_INVALID_ARGUMENT,
                   "tokens");
     EXPECT_STATUS(add(tokens.data(), 1, RWKV_LOGITS_LAST, nullptr), RWKV_STATUS_INVALID_ARGUMENT,
-                  "logits_out");
+                  "out");
     EXPECT_STATUS(add(tokens.data(), 1, RWKV_LOGITS_ALL, nullptr), RWKV_STATUS_INVALID_ARGUMENT,
-                  "logits_out");
-    EXPECT_STATUS(add(tokens.data(), 1, static_cast<rwkv_logits>(3), logits.data()),
+                  "out");
+    EXPECT_STATUS(add(tokens.data(), 1, static_cast<rwkv_logits>(5), logits.data()),
                   RWKV_STATUS_INVALID_ARGUMENT, "wanted");
     EXPECT_OK(rwkv_batch_run(batch.get()));  // nothing came into it
     EXPECT_OK(add(tokens.data(), 1, RWKV_LOGITS_LAST, logits.data()));
@@ -117,14 +117,17 @@ void test_null_arguments() {
                   "missing.bin");
     CHECK(model_out == model_before && session_out == session.get() && batch_out == batch.get());
     CHECK(rwkv_kernels_supported(nullptr) == 0);
-    const rwkv_model_info none = rwkv_model_info_of(nullptr);
-    CHECK(none.n_vocab == 0 && none.state_size == 0 && *none.version == '\0');
-    CHECK(*none.data_type == '\0' && *none.kernels == '\0');
+    rwkv_model_info info = {};
+    EXPECT_STATUS(rwkv_model_info_get(nullptr, &info, sizeof info), kInvalid, "model");
+    EXPECT_STATUS(rwkv_model_info_get(model.get(), nullptr, sizeof info), kInvalid, "info_out");
+    EXPECT_STATUS(rwkv_model_info_get(model.get(), &info, 0), kInvalid, "struct_size");
+    CHECK(info.struct_size == 0);
+    CHECK(rwkv_model_n_vocab(nullptr) == 0 && rwkv_model_state_size(nullptr) == 0);
 }
 
 void test_status_sentences() {
     for (const int status :
-         {0, 1, 2, 3, 4, 9, 20, 21, 22, 23, 24, 30, 31, 32, 33, 34, 40, 41, 50, 60}) {
+         {0, 1, 2, 3, 4, 5, 9, 20, 21, 22, 23, 24, 30, 31, 32, 33, 34, 40, 41, 50, 60}) {
         const char* sentence = rwkv_status_sentence(static_cast<rwkv_status>(status));
         CHECK(std::string(sentence) != "unknown status" && *sentence != '\0');
     }
@@ -141,16 +144,16 @@ void test_options() {
     const tiny::File file4(tiny::random_model("4", RWKV_TYPE_FP32));
     const tiny::File file5(tiny::random_model("5.1", RWKV_TYPE_FP32));
     rwkv_model* model = nullptr;
-    rwkv_model_options options = rwkv_model_options_default();
+    rwkv_model_options options = model_options();
     CHECK(options.struct_size == sizeof options && options.n_threads == 0 &&
           options.ln_x_eps == 0.0f);
 
-    for (const size_t size : {size_t{0}, sizeof options - 1, sizeof options + 8}) {
+    for (const size_t size : {size_t{0}, sizeof(size_t) - 1, size_t{1} << 40}) {
         options.struct_size = size;
         EXPECT_STATUS(rwkv_model_open(file4.path(), &options, &model), RWKV_STATUS_INVALID_ARGUMENT,
                       "struct_size");
     }
-    options = rwkv_model_options_default();
+    options = model_options();
     for (const size_t n : {size_t{1025}, std::numeric_limits<size_t>::max()}) {
         options.n_threads = n;
         EXPECT_STATUS(rwkv_model_open(file4.path(), &options, &model), RWKV_STATUS_INVALID_ARGUMENT,
@@ -170,7 +173,7 @@ void test_options() {
 
     EXPECT_OK(rwkv_model_open(file5.path(), &options, &model));
     const Model changed(model);
-    CHECK(rwkv_model_info_of(model).ln_x_eps == 1e-5f);
+    CHECK(info_of(model).ln_x_eps == 1e-5f);
     const Model plain = open(file5);
     const int32_t token = 1;
     Floats logits(vocab_of(plain)), changed_logits(logits.size());
@@ -188,7 +191,7 @@ void test_kernel_levels() {
     const auto open_status = [&](std::string* active) {
         rwkv_model* model = nullptr;
         const rwkv_status status = rwkv_model_open(file.path(), nullptr, &model);
-        if (status == RWKV_STATUS_OK) *active = rwkv_model_info_of(model).kernels;
+        if (status == RWKV_STATUS_OK) *active = info_of(model).kernels;
         CHECK((status == RWKV_STATUS_OK) == (model != nullptr));
         rwkv_model_free(model);
         return status;
@@ -226,7 +229,7 @@ void test_thread_environment() {
     rwkv_model* model = nullptr;
     CHECK(setenv("RWKV_THREADS", "3", 1) == 0);
     EXPECT_OK(rwkv_model_open(file.path(), nullptr, &model));
-    CHECK(rwkv_model_info_of(model).n_threads == 3);
+    CHECK(info_of(model).n_threads == 3);
     rwkv_model_free(model);
     open(file, 2);  // the option goes first: `open` checks the number
     model = nullptr;
@@ -239,7 +242,7 @@ void test_thread_environment() {
     for (const char* none : {"", static_cast<const char*>(nullptr)}) {
         CHECK((none == nullptr ? unsetenv("RWKV_THREADS") : setenv("RWKV_THREADS", none, 1)) == 0);
         EXPECT_OK(rwkv_model_open(file.path(), nullptr, &model));
-        CHECK(rwkv_model_info_of(model).n_threads >= 1);
+        CHECK(info_of(model).n_threads >= 1);
         rwkv_model_free(model);
         model = nullptr;
     }

@@ -47,7 +47,7 @@ void fail_each(const char* what, unsigned calls, const Statuses& expected,
 void test_open(const tiny::File& file) {
     const size_t mapped = failing::mapped_bytes();
     const size_t files = failing::open_files();
-    rwkv_model_options options = rwkv_model_options_default();
+    rwkv_model_options options = model_options();
     options.n_threads = 2;
     rwkv_model* model = nullptr;
     const auto open = [&] { return rwkv_model_open(file.path(), &options, &model); };

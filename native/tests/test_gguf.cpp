@@ -52,7 +52,7 @@ void test_same_numbers() {
                 if (alignment != 32) gguf.set("general.alignment", alignment);
                 gguf.version = alignment == 8 ? 2 : 3;
                 const Model model = open(tiny::File(gguf.bytes()));
-                const rwkv_model_info info = rwkv_model_info_of(model.get());
+                const rwkv_model_info info = info_of(model.get());
                 CHECK(info.version == std::string(version));
                 CHECK(info.container == std::string("gguf"));
                 CHECK(same_bits(logits_of(model), expected));
@@ -94,12 +94,12 @@ void test_notes() {
     const tiny::Model made = tiny::random_model("7", RWKV_TYPE_FP32, sizes);
     tiny::Gguf gguf = tiny::gguf_of(made, "7", sizes);
     const Model model = open(tiny::File(gguf.bytes()));
-    const rwkv_model_info info = rwkv_model_info_of(model.get());
+    const rwkv_model_info info = info_of(model.get());
     CHECK(info.name == std::string("a tiny model"));
     CHECK(info.chat_template == std::string("{{ messages }}"));
     CHECK(info.end_of_text == 0 && info.end_of_turn == 2 && info.has_tokenizer == 1);
     rwkv_tokenizer* tokenizer = nullptr;
-    EXPECT_OK(rwkv_tokenizer_create_of_model(model.get(), &tokenizer));
+    EXPECT_OK(rwkv_tokenizer_create_for(model.get(), &tokenizer));
     const char text[] = "a\n\t'\"\xe4\xb8\\";
     int32_t tokens[16];
     size_t n = 0;
@@ -116,14 +116,14 @@ void test_notes() {
         if (i == 1) gguf.set("tokenizer.ggml.model", std::string("gpt2"));
         if (i == 2) gguf.erase("tokenizer.ggml.tokens");
         const Model without = open(tiny::File(gguf.bytes()));
-        CHECK(rwkv_model_info_of(without.get()).has_tokenizer == 0);
-        EXPECT_STATUS(rwkv_tokenizer_create_of_model(without.get(), &none),
-                      RWKV_STATUS_MODEL_OPTION, "expected a file with a vocabulary");
+        CHECK(info_of(without.get()).has_tokenizer == 0);
+        EXPECT_STATUS(rwkv_tokenizer_create_for(without.get(), &none), RWKV_STATUS_MODEL_OPTION,
+                      "expected a file with a vocabulary");
     }
     const Model ggmf = open(made);
-    const rwkv_model_info plain = rwkv_model_info_of(ggmf.get());
+    const rwkv_model_info plain = info_of(ggmf.get());
     CHECK(plain.container == std::string("ggmf") && *plain.name == '\0' && plain.end_of_text == -1);
-    EXPECT_STATUS(rwkv_tokenizer_create_of_model(ggmf.get(), &none), RWKV_STATUS_MODEL_OPTION, "");
+    EXPECT_STATUS(rwkv_tokenizer_create_for(ggmf.get(), &none), RWKV_STATUS_MODEL_OPTION, "");
     CHECK(none == nullptr);
 }
 
@@ -317,7 +317,7 @@ void test_damage() {
         tiny::gguf_of(tiny::random_model("6", RWKV_TYPE_Q8_0, sizes), "6", sizes);
     const Bytes good = gguf.bytes();
     const tiny::File file(good);
-    rwkv_model_options options = rwkv_model_options_default();
+    rwkv_model_options options = model_options();
     options.n_threads = 1;
     rwkv_model* model = nullptr;
     for (size_t n = 0; n < good.size(); ++n) {

@@ -14,6 +14,7 @@
 
 #include "check.h"
 #include "rwkv/rwkv.h"
+#include "structs.h"
 #include "tiny_model.h"
 
 namespace {
@@ -23,7 +24,7 @@ constexpr int32_t kMaxInt = std::numeric_limits<int32_t>::max();
 // Opens with one thread; if that succeeds, feeds a token. The message of a failure must name the
 // file and be printable.
 rwkv_status try_file(const char* path) {
-    rwkv_model_options options = rwkv_model_options_default();
+    rwkv_model_options options = model_options();
     options.n_threads = 1;
     rwkv_model* model = nullptr;
     const rwkv_status status = rwkv_model_open(path, &options, &model);
@@ -36,7 +37,7 @@ rwkv_status try_file(const char* path) {
     }
     rwkv_session* session = nullptr;
     CHECK(rwkv_session_create(model, &session) == RWKV_STATUS_OK);
-    std::vector<float> logits(rwkv_model_info_of(model).n_vocab);
+    std::vector<float> logits(info_of(model).n_vocab);
     const int32_t token = 0;
     CHECK(rwkv_session_feed(session, &token, 1, logits.data()) == RWKV_STATUS_OK);
     rwkv_session_free(session);

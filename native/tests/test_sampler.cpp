@@ -12,6 +12,7 @@
 #include "kernels/registry.h"
 #include "sampler.h"
 #include "status.h"
+#include "structs.h"
 
 using rwkv::Failure;
 using rwkv::Sampler;
@@ -23,7 +24,7 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 using Change = std::function<void(rwkv_sampler_options&)>;
 
 rwkv_sampler_options options_with(const Change& change) {
-    rwkv_sampler_options options = rwkv_sampler_options_default();
+    rwkv_sampler_options options = sampler_options();
     change(options);
     return options;
 }

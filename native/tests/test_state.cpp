@@ -18,7 +18,7 @@ void test_fresh_state() {
     for (const char* version : tiny::kVersions) {
         const tiny::File file(tiny::random_model(version, RWKV_TYPE_FP32));
         const Model model = open(file);
-        const rwkv_model_info info = rwkv_model_info_of(model.get());
+        const rwkv_model_info info = info_of(model.get());
         const bool is_v4 = std::string(version) == "4";
         const size_t C = info.n_embd;
         CHECK(info.version == std::string(version));
@@ -69,8 +69,8 @@ void test_time_state() {
         }
         const tiny::File plain_file(made);
         const Model plain = open(plain_file);
-        CHECK(rwkv_model_info_of(tuned.get()).has_time_state == 1);
-        CHECK(rwkv_model_info_of(plain.get()).has_time_state == 0);
+        CHECK(info_of(tuned.get()).has_time_state == 1);
+        CHECK(info_of(plain.get()).has_time_state == 0);
 
         const Session session = session_of(tuned);
         CHECK(same_bits(state_of(tuned, session), expected));

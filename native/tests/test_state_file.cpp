@@ -25,10 +25,10 @@ namespace {
 using namespace opened;
 using Bytes = std::vector<uint8_t>;
 
-constexpr size_t kHeaderBytes = 56;
+constexpr size_t kHeaderBytes = 64;
 
 Floats feed(const Session& session, const Model& model, const std::vector<int32_t>& tokens) {
-    Floats logits(rwkv_model_info_of(model.get()).n_vocab);
+    Floats logits(info_of(model.get()).n_vocab);
     EXPECT_OK(rwkv_session_feed(session.get(), tokens.data(), tokens.size(), logits.data()));
     return logits;
 }
@@ -84,12 +84,25 @@ void test_round_trip() {
         const Floats before = state_of(model, session);
 
         EXPECT_OK(rwkv_state_save(session.get(), path.c_str(), RWKV_STATE_FP32));
-        CHECK(read_file(path).size() == kHeaderBytes + before.size() * 4 + 8);
+        const size_t hidden_bytes = info_of(model.get()).n_embd * 4;
+        CHECK(read_file(path).size() == kHeaderBytes + before.size() * 4 + hidden_bytes + 8);
         const Session other = session_of(model);
         EXPECT_OK(rwkv_state_load(other.get(), path.c_str()));
         CHECK(same_bits(state_of(model, other), before));
         const Floats expected = feed(session, model, {6, 7});
         CHECK(same_bits(feed(other, model, {6, 7}), expected));
+
+        // Files of version 1 have no hidden state, and eight bytes less of header.
+        EXPECT_OK(rwkv_state_write(session.get(), before.data(), before.size()));
+        EXPECT_OK(rwkv_state_save(session.get(), path.c_str(), RWKV_STATE_FP32));
+        Bytes old = read_file(path);
+        CHECK(old.size() == kHeaderBytes + before.size() * 4 + 8);
+        old.erase(old.begin() + 56, old.begin() + 64);
+        old[8] = 1;
+        sign(old);
+        write_file(path, old);
+        EXPECT_OK(rwkv_state_load(other.get(), path.c_str()));
+        CHECK(same_bits(state_of(model, other), before));
 
         // fp16 rounds each number once: half a unit in the last of 11 bits, or the smallest.
         EXPECT_OK(rwkv_state_write(session.get(), before.data(), before.size()));
@@ -106,7 +119,7 @@ void test_round_trip() {
 
 void test_fingerprint() {
     const auto fingerprint = [](const tiny::Model& made) {
-        return rwkv_model_info_of(open(made).get()).fingerprint;
+        return info_of(open(made).get()).fingerprint;
     };
     const tiny::Model made = tiny::random_model("7", RWKV_TYPE_Q4_0);
     const uint64_t own = fingerprint(made);
@@ -166,7 +179,7 @@ void test_refused() {
     };
     refused([](Bytes& b) { b[0] = 'x'; }, true, RWKV_STATUS_STATE_FORMAT, "not a state file");
     refused([](Bytes& b) { b.clear(); }, false, RWKV_STATUS_STATE_FORMAT, "not a state file");
-    refused([](Bytes& b) { b[8] = 2; }, true, RWKV_STATUS_STATE_VERSION, "expected 1, got 2");
+    refused([](Bytes& b) { b[8] = 3; }, true, RWKV_STATUS_STATE_VERSION, "expected 1 or 2, got 3");
     refused([](Bytes& b) { b[12] = 7; }, true, RWKV_STATUS_STATE_FORMAT, "got 7");
     refused([](Bytes& b) { b[16] ^= 1; }, true, RWKV_STATUS_STATE_MISMATCH, "another model");
     refused([](Bytes& b) { b[24] = '9'; }, true, RWKV_STATUS_STATE_MISMATCH, "RWKV-9");

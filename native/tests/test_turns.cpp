@@ -65,12 +65,13 @@ void test_tokens_are_copied() {
     const Tokens tokens = {1, 2, 3, 4, 5, 6, 7, 8};
     Floats expected(model->config.n_vocab);
     Floats got(expected.size());
-    rwkv::Session(model).feed(tokens.data(), tokens.size(), expected.data());
+    rwkv::Session(model).feed(tokens.data(), tokens.size(), RWKV_LOGITS_LAST, expected.data());
 
     rwkv::Session session(model);
     Tokens changing = tokens;
     model->executor().turn.lock();
-    std::thread caller([&] { session.feed(changing.data(), changing.size(), got.data()); });
+    std::thread caller(
+        [&] { session.feed(changing.data(), changing.size(), RWKV_LOGITS_LAST, got.data()); });
     until_waiting(model->executor().turn, 1);
     for (int32_t& token : changing) token = INT32_MAX;
     model->executor().turn.unlock();

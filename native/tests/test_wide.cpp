@@ -100,13 +100,13 @@ int main() {
         sizes.n_vocab = 16;
         const tiny::File file(tiny::random_model(version, RWKV_TYPE_Q5_1, sizes));
         const Model model = open(file);
-        CHECK(rwkv_model_info_of(model.get()).kernels == std::string("reference_wide"));
+        CHECK(info_of(model.get()).kernels == std::string("reference_wide"));
         test_threshold(model);
         test_cuts(model);
     }
     // The level is used when it is asked for, and never otherwise.
     CHECK(unsetenv("RWKV_KERNELS") == 0);
     const Model best = open(tiny::random_model("7", RWKV_TYPE_Q4_0));
-    CHECK(rwkv_model_info_of(best.get()).kernels != std::string("reference_wide"));
+    CHECK(info_of(best.get()).kernels != std::string("reference_wide"));
     return 0;
 }

@@ -18,6 +18,33 @@ from rwkv_py import (
 )
 
 
+def test_opening_tells_its_progress(converted: Callable[[str], Path]) -> None:
+    told: list[tuple[int, int]] = []
+    Model(converted("q4_0"), progress=lambda done, total: told.append((done, total)))
+    assert told == sorted(told)
+    assert told[-1][0] == told[-1][1] > 0
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Model(converted("q4_0"), progress=stop)
+
+
+def test_the_library_s_notes_go_to_logging(
+    model_file: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    """That rwkv.cpp computes version 5 otherwise is said where it can be heard, and then no more."""
+    path = model_file("5.2", n_vocab=64)
+    Model(path)
+    Model(path, ln_x_eps=1e-5)
+    Model(model_file("6", n_vocab=64))
+    (record,) = caplog.records
+    assert record.name == "rwkv_py"
+    assert record.levelname == "WARNING"
+    assert "1e-5" in record.getMessage()
+
+
 def test_info(trained: Model, converted: Callable[[str], Path]) -> None:
     info = trained.info
     assert (info.version, info.n_vocab, info.n_embd, info.n_layer) == ("7", 256, 256, 6)

@@ -42,9 +42,9 @@ def test_state_file_layout(version: str, model_file: Callable[..., Path], tmp_pa
     got = (tmp_path / "a.state").read_bytes()
     info = session.model.info
     expected = b"rwkvstat" + struct.pack(
-        "<IIQ8sIIIIQ", 1, 0, info.fingerprint, version.encode(),
-        info.n_layer, info.n_embd, info.n_head, info.head_size, info.state_size,
-    ) + session.state.tobytes()  # fmt: skip
+        "<IIQ8sIIIIQII", 2, 0, info.fingerprint, version.encode(),
+        info.n_layer, info.n_embd, info.n_head, info.head_size, info.state_size, info.n_embd, 0,
+    ) + session.state.tobytes() + session.hidden.tobytes()  # fmt: skip
     assert got == expected + struct.pack("<Q", hash64([expected]))
 
 
@@ -83,7 +83,30 @@ def test_state_file_goes_on(converted: Callable[[str], Path], tmp_path: Path, dt
         assert np.array_equal(got, expected)
     else:
         np.testing.assert_allclose(got, expected, rtol=0, atol=0.05)
-        assert path.stat().st_size == 56 + 2 * session.model.state_size + 8
+        n_bytes = 64 + 2 * session.model.state_size + 4 * session.model.info.n_embd + 8
+        assert path.stat().st_size == n_bytes
+
+
+def test_a_text_goes_on_after_loading(session: Session, tmp_path: Path) -> None:
+    """The file knows the last token, so an empty prompt will do; numbers alone do not know it."""
+    session.feed(PROMPT)
+    session.save_state(tmp_path / "a.state")
+    other = Session(session.model)
+    other.load_state(tmp_path / "a.state")
+    assert np.array_equal(other.logits, session.logits)
+    assert np.array_equal(other.hidden, session.hidden)
+    expected = session.generate("", max_tokens=20, seed=3)
+    assert other.generate("", max_tokens=20, seed=3) == expected
+    other.state = session.state
+    with pytest.raises(InvalidArgumentError, match="at least one token after the numbers"):
+        other.generate("", max_tokens=20)
+    for wanted in ("logits", "hidden"):
+        with pytest.raises(InvalidArgumentError, match="has read a token"):
+            getattr(other, wanted)
+    other.save_state(tmp_path / "b.state")
+    session.load_state(tmp_path / "b.state")
+    with pytest.raises(InvalidArgumentError, match="at least one token"):
+        session.generate("", max_tokens=20)
 
 
 def test_state_file_of_another_model(

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rwkv_py import InvalidArgumentError, TextStream, Tokenizer
-from rwkv_py.text_stream import StopMatcher, TextBuilder
+from rwkv_py import InvalidArgumentError, TextStream, Tokenizer, _core
+from rwkv_py._arguments import as_stops
+from rwkv_py.text_stream import TextBuilder
 
 BYTEWISE = Tokenizer.bytewise()
 
@@ -129,26 +130,26 @@ def test_stop_of_bytes_that_are_half_a_character() -> None:
 
 
 def test_the_earliest_stop_wins() -> None:
-    matcher = StopMatcher(["cd", "bcde"])
-    assert matcher.push(b"abcdef") == b"a"
-    assert matcher.found
+    matcher = _core.TextStream([b"cd", b"bcde"])
+    assert matcher.push(b"abcdef") == "a"
+    assert matcher.stopped
 
 
 def test_stop_overlapping_itself() -> None:
-    matcher = StopMatcher(["aab"])
-    assert [matcher.push(b) for b in (b"a", b"a", b"a", b"b")] == [b"", b"", b"a", b""]
-    assert matcher.found
+    matcher = _core.TextStream([b"aab"])
+    assert [matcher.push(b) for b in (b"a", b"a", b"a", b"b")] == ["", "", "a", ""]
+    assert matcher.stopped
 
 
 def test_empty_stop_is_refused() -> None:
     with pytest.raises(InvalidArgumentError, match="stop: expected no empty string"):
-        StopMatcher(["a", ""])
+        as_stops(["a", ""])
 
 
 @pytest.mark.parametrize("stop", [5, [5], [b"a", None], None, "\ud800"])
 def test_stop_that_is_no_text_is_refused(stop: Any) -> None:
     with pytest.raises(InvalidArgumentError, match=r"^stop: expected .*, got "):
-        StopMatcher(stop)
+        as_stops(stop)
 
 
 small_bytes = st.lists(st.sampled_from([b"a", b"b", b"ab", b"ba", b"aab"])).map(b"".join)
@@ -164,19 +165,19 @@ def test_stop_matcher_finds_what_a_search_finds(
 ) -> None:
     """However the text is cut, what comes out is what stands before the first stop complete."""
     bounds = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
-    matcher = StopMatcher(stops)
+    matcher = _core.TextStream(stops)
     out = b""
     for begin, end in itertools.pairwise(bounds):
-        out += matcher.push(text[begin:end])
+        out += matcher.push(text[begin:end]).encode()
         assert not any(stop in out for stop in stops)
         assert text.startswith(out)
         seen = text[:end]
         found = [place for stop in stops if (place := seen.find(stop)) >= 0]
-        assert matcher.found == bool(found)
+        assert matcher.stopped == bool(found)
         if found:
             assert out == text[: min(found)]
             return
-    assert out + matcher.finish() == text
+    assert out + matcher.finish().encode() == text
 
 
 # Bytes of which some are UTF-8, some are cut short, and some can never be.

@@ -5,31 +5,43 @@
  *     #include <rwkv/rwkv.h>
  *
  *     rwkv_model *model;
+ *     rwkv_tokenizer *tokenizer;
  *     rwkv_session *session;
- *     if (rwkv_model_open("model.bin", NULL, &model) || rwkv_session_create(model, &session)) {
+ *     rwkv_sampler *sampler;
+ *     rwkv_generator *generator;
+ *     if (rwkv_model_open("model.bin", NULL, &model) ||
+ *         rwkv_tokenizer_create_for(model, &tokenizer) || rwkv_session_create(model, &session) ||
+ *         rwkv_sampler_create(rwkv_model_n_vocab(model), NULL, &sampler) ||
+ *         rwkv_generator_create(session, tokenizer, sampler, &generator) ||
+ *         rwkv_generator_begin(generator, "Once upon a time", 16, 200)) {
  *         fprintf(stderr, "%s\n", rwkv_error_message());
  *         return 1;
  *     }
- *     float *logits = malloc(rwkv_model_info_of(model).n_vocab * sizeof *logits);
- *     const int32_t prompt[] = {510, 36, 45};
- *     rwkv_session_feed(session, prompt, 3, logits);   // logits of the token after the prompt
- *     rwkv_session_free(session);
- *     rwkv_model_free(model);
+ *     const char *text;
+ *     size_t n_bytes;
+ *     while (!rwkv_generator_next(generator, &text, &n_bytes) && text != NULL) {
+ *         fwrite(text, 1, n_bytes, stdout);   // whole characters, as they become certain
+ *     }
  *
  * Contents
- *     1. Versions and status codes
- *     2. Model       a file, opened: immutable, shared, owner of the threads
- *     3. Session     one sequence being read or written: a model and a state
- *     4. State       what a session remembers, as a flat float array
- *     5. Batch       many sequences in one step
- *     6. Tokenizer   text <-> tokens
- *     7. Sampler     logits -> token
+ *     1. Versions, status codes, log
+ *     2. Model          a file, opened: immutable, shared, owner of the threads
+ *     3. Session        one sequence being read or written: a model and a state
+ *     4. State          what a session remembers: as numbers, as a file, as bytes
+ *     5. Batch          many sequences in one step
+ *     6. Prefix cache   beginnings that many texts share, read once
+ *     7. Tokenizer      text <-> tokens
+ *     8. Text stream    tokens, one by one -> text that can be shown
+ *     9. Sampler        logits -> token
+ *    10. Generator      all of it: a prompt -> text, piece by piece
  *
  * Threads
  *     A model may be used from any thread at any time; steps on one model queue up, first come,
- *     first served, so that two sessions do not run twice the threads. A session, batch or sampler
- *     is used by one thread at a time. A tokenizer is immutable. Error messages are kept per
- *     thread. Arrays are read before a function waits or returns, never later.
+ *     first served, so that two sessions do not run twice the threads. A session, batch, sampler,
+ *     text stream or generator is used by one thread at a time, but for rwkv_session_cancel and
+ *     rwkv_batch_cancel, which any thread may call. A tokenizer is immutable; a prefix cache may be
+ *     used by several threads. Error messages are kept per thread. Arrays are read before a
+ *     function waits or returns, never later.
  *
  * Processes
  *     After fork() the child may use whatever its parent has opened, also while the parent goes
@@ -39,15 +51,21 @@
  *     stays with the parent.
  *
  * Ownership
- *     Every object is made by a function that ends in `_open` or `_create` and is given back with
- *     its `_free`, which accepts NULL. A session keeps its model alive: they may be freed in any
- *     order. Functions that fail leave their out-parameters and objects as they were, also if they
+ *     Every object is made by a function with `_open` or `_create` in its name (or by
+ *     rwkv_session_fork) and is given back with its `_free`, which accepts NULL. What an object is
+ *     made of, such as the model of a session, it keeps alive: they may be freed in any order, but
+ *     for a generator, whose session and sampler must stay. Functions that fail leave their out-parameters and objects as they were, also if they
  *     fail for want of memory: they can be called again.
  *
  * NULL
  *     Functions that return a status refuse NULL where a thing is needed, with INVALID_ARGUMENT.
  *     Of the others, those that free, reset or clear do nothing, and those that tell a number tell
  *     0.
+ *
+ * Structs
+ *     Options are begun with their `_init`, which sets the defaults, and filled in. Both that and
+ *     functions that fill a struct take its size, `sizeof` in your program, so that structs can
+ *     grow: what an older library does not know must be left at 0, and is told as 0.
  *
  * Environment (read when a model is opened; by samplers, which belong to none, with the first)
  *     RWKV_KERNELS   the highest instruction-set level to use: reference, avx2, ...
@@ -80,8 +98,14 @@ extern "C" {
 #define RWKV_VERSION_PATCH 0
 #define RWKV_VERSION_STRING "0.1.0"
 
-/* Grows when a program compiled against an older header would break. */
-#define RWKV_ABI_VERSION 3
+/* Grows when a program compiled against an older header would break.
+ *     4   Structs are passed by pointer with their size: rwkv_model_options_init,
+ *         rwkv_sampler_options_init and rwkv_model_info_get replace functions that returned them.
+ *         rwkv_tokenizer_create_for replaces rwkv_tokenizer_create_of_model. State files are of
+ *         version 2; those of version 1 are read. New: sections 6, 8 and 10, the log, opening from
+ *         memory and its progress, cancelling, hidden states, taking tokens back, states in
+ *         memory, time states, masks. */
+#define RWKV_ABI_VERSION 4
 
 /* Returns the version of the library that is loaded, such as "0.1.0". */
 RWKV_API const char* rwkv_version_string(void);
@@ -98,7 +122,8 @@ typedef enum rwkv_status {
     RWKV_STATUS_OUT_OF_MEMORY = 2,
     RWKV_STATUS_TOKEN_OUT_OF_RANGE = 3, /* a token is negative or not below n_vocab */
     RWKV_STATUS_BUFFER_TOO_SMALL = 4,   /* the caller's buffer; the size needed is reported */
-    RWKV_STATUS_INTERNAL = 9,           /* a fault of the library: please report it */
+    RWKV_STATUS_CANCELLED = 5, /* by rwkv_session_cancel, rwkv_batch_cancel or a callback */
+    RWKV_STATUS_INTERNAL = 9,  /* a fault of the library: please report it */
 
     RWKV_STATUS_FILE_UNREADABLE = 20, /* missing, no permission, a folder, read error */
     RWKV_STATUS_FILE_TRUNCATED = 21,  /* ends before what its header promises */
@@ -132,34 +157,55 @@ RWKV_API const char* rwkv_status_sentence(rwkv_status status);
  * thread; "" if none failed yet. */
 RWKV_API const char* rwkv_error_message(void);
 
+/* Something that does not fail but that a user may want to know: a sentence without a newline. Such
+ * as: a file of version 5 was probably made for rwkv.cpp, which computes it with another eps. */
+typedef void (*rwkv_log_callback)(void* data, const char* message);
+
+/* Tells all that is to be told to `callback` from now on, from any thread and in every model;
+ * `data` is handed to it. NULL, as at the beginning: nobody is told, nothing is printed. */
+RWKV_API void rwkv_log_set(rwkv_log_callback callback, void* data);
+
 /* -------------------------------------------------------------------------------- 2. model --- */
 
 typedef struct rwkv_model rwkv_model;
 
+/* Called while a model is opened, by the thread that opens it, a few hundred times: `done` of
+ * `total` bytes are packed. What it returns other than 0 ends the opening with CANCELLED. */
+typedef int32_t (*rwkv_progress_callback)(void* data, uint64_t done, uint64_t total);
+
 typedef struct rwkv_model_options {
-    size_t struct_size; /* sizeof(rwkv_model_options); set by rwkv_model_options_default */
+    size_t struct_size; /* set by rwkv_model_options_init */
     size_t n_threads;   /* 1 to 1024; 0: RWKV_THREADS, else the physical cores that this process may
                            use by its affinity and the quotas of its cgroups */
     float ln_x_eps;     /* eps of the group norm after WKV; 0: the official 64e-5. rwkv.cpp computes
                            v5 with 1e-5. Version 4 has no such norm: setting it there is an error. */
+    rwkv_progress_callback progress; /* NULL: none */
+    void* progress_data;             /* handed to it */
 } rwkv_model_options;
 
-RWKV_API rwkv_model_options rwkv_model_options_default(void);
+/* `struct_size` is sizeof(rwkv_model_options). */
+RWKV_API void rwkv_model_options_init(rwkv_model_options* options, size_t struct_size);
 
 /* Opens a model file, checks all of it, and packs its weights for this processor:
  *     ggmf   `.bin`, version 100 or 101, made by rwkv-convert or rwkv.cpp
  *     GGUF   version 2 or 3, of RWKV-6 or RWKV-7, made by rwkv-convert or llama.cpp; of a model that
  *            is split into several files, name any, and keep the others beside it
  * The content tells which. `options` may be NULL. `path` is UTF-8. Returns any of the FILE, TENSOR,
- * MODEL and KERNELS statuses, INVALID_ARGUMENT, OUT_OF_MEMORY. */
+ * MODEL and KERNELS statuses, CANCELLED, INVALID_ARGUMENT, OUT_OF_MEMORY. */
 RWKV_API rwkv_status rwkv_model_open(const char* path, const rwkv_model_options* options,
                                      rwkv_model** model_out);
+
+/* The same, of the bytes of such a file in memory, which may be given back afterwards. They are one
+ * file: a model that is split into several is refused. */
+RWKV_API rwkv_status rwkv_model_open_memory(const void* bytes, size_t n_bytes,
+                                            const rwkv_model_options* options,
+                                            rwkv_model** model_out);
 
 RWKV_API void rwkv_model_free(rwkv_model* model);
 
 /* What a model is. The strings live as long as the model. */
 typedef struct rwkv_model_info {
-    size_t struct_size;
+    size_t struct_size;  /* set by rwkv_model_info_get */
     const char* version; /* "4", "5.1", "5.2", "6" or "7" */
     size_t n_vocab;      /* tokens are 0 .. n_vocab - 1 */
     size_t n_embd;       /* width of the residual stream */
@@ -178,7 +224,7 @@ typedef struct rwkv_model_info {
     uint64_t fingerprint;   /* tells models apart: of tensors' names, types, shapes and samples */
     int32_t has_time_state; /* 1 if the file holds an initial state, see section 4; else 0 */
     /* What GGUF files say; others say nothing. */
-    int32_t has_tokenizer;     /* 1 if the file has a vocabulary: rwkv_tokenizer_create_of_model */
+    int32_t has_tokenizer;     /* 1 if the file has a vocabulary: rwkv_tokenizer_create_for */
     int32_t end_of_text;       /* the token; -1 if the file names none */
     int32_t end_of_turn;       /* likewise: after which the other side of a chat speaks */
     const char* container;     /* "ggmf" or "gguf" */
@@ -186,8 +232,13 @@ typedef struct rwkv_model_info {
     const char* chat_template; /* jinja; "" likewise */
 } rwkv_model_info;
 
-/* Returns what `model` is. */
-RWKV_API rwkv_model_info rwkv_model_info_of(const rwkv_model* model);
+/* Tells what `model` is; `struct_size` is sizeof(rwkv_model_info). Returns INVALID_ARGUMENT. */
+RWKV_API rwkv_status rwkv_model_info_get(const rwkv_model* model, rwkv_model_info* info_out,
+                                         size_t struct_size);
+
+/* Of these, what programs need most: sizes of logits and states, in floats. */
+RWKV_API size_t rwkv_model_n_vocab(const rwkv_model* model);
+RWKV_API size_t rwkv_model_state_size(const rwkv_model* model);
 
 /* Returns the names of the levels this build has, lowest first, ending with NULL. */
 RWKV_API const char* const* rwkv_kernels_all(void);
@@ -209,9 +260,34 @@ RWKV_API void rwkv_session_free(rwkv_session* session);
  * All tokens are checked, and all memory is there, before any is fed: after an error the session is
  * as it was.
  * `n_tokens` may be any number from 1 on: long prompts are computed many tokens at a time.
- * Returns INVALID_ARGUMENT, TOKEN_OUT_OF_RANGE, OUT_OF_MEMORY. */
+ * Returns INVALID_ARGUMENT, TOKEN_OUT_OF_RANGE, CANCELLED, OUT_OF_MEMORY. */
 RWKV_API rwkv_status rwkv_session_feed(rwkv_session* session, const int32_t* tokens,
                                        size_t n_tokens, float* logits_out);
+
+/* The same, and writes the logits after each token: float (n_tokens, n_vocab). */
+RWKV_API rwkv_status rwkv_session_feed_all(rwkv_session* session, const int32_t* tokens,
+                                           size_t n_tokens, float* logits_out);
+
+/* Ends the feed, or the batch, that `session` is being used by in another thread with CANCELLED:
+ * before its next pass of a few hundred tokens, or when its turn comes. The sessions are then as
+ * they were. Nothing happens if there is none. */
+RWKV_API void rwkv_session_cancel(rwkv_session* session);
+
+/* Writes what the last token read left behind: the logits after it, float (n_vocab), and the final
+ * hidden state that they are made of, float (n_embd), normed. They belong to a session's state:
+ * forks, copies and state files have them. A session that has read nothing since it was fresh or
+ * was given the numbers of a state has none: INVALID_ARGUMENT. Returns OUT_OF_MEMORY, too. */
+RWKV_API rwkv_status rwkv_session_logits(const rwkv_session* session, float* logits_out);
+RWKV_API rwkv_status rwkv_session_hidden(const rwkv_session* session, float* hidden_out);
+
+/* Tokens can be taken back: when up to `most` tokens (0, at the beginning, to 31) were fed in one
+ * step, rwkv_session_keep lets the session have read only the first `n_kept` of them, to the bit as
+ * if the others had never been fed; the logits are those after the last that is kept, or those
+ * before the step if that is none. It may follow each step once, before the session is used for
+ * anything else. For checking guesses: feed several tokens with all logits, keep those that were
+ * right. Both return INVALID_ARGUMENT, OUT_OF_MEMORY. */
+RWKV_API rwkv_status rwkv_session_allow_take_back(rwkv_session* session, size_t most);
+RWKV_API rwkv_status rwkv_session_keep(rwkv_session* session, size_t n_kept);
 
 /* Returns the number of tokens in a piece, the same for every model. Long prompts are computed
  * piece by piece, in rwkv_session_feed and in batches alike: a caller who feeds them so, each
@@ -221,6 +297,13 @@ RWKV_API size_t rwkv_session_piece_size(void);
 
 /* Returns to the fresh state. */
 RWKV_API void rwkv_session_reset(rwkv_session* session);
+
+/* Makes `time_state` what the session's fresh state holds, and returns to it: float (n_layer,
+ * n_head, head_size, head_size), row = the value's index, as state tuning makes it; `n` is the
+ * number of floats. NULL and 0: what the model's file says. Returns STATE_MISMATCH for another
+ * number, MODEL_OPTION for version 4, which has no such state, OUT_OF_MEMORY, INVALID_ARGUMENT. */
+RWKV_API rwkv_status rwkv_session_set_time_state(rwkv_session* session, const float* time_state,
+                                                 size_t n);
 
 /* Makes a second session that goes on from where `session` is, in time proportional to the
  * state. */
@@ -260,6 +343,13 @@ RWKV_API rwkv_status rwkv_state_save(const rwkv_session* session, const char* pa
  * STATE_VALUE, INVALID_ARGUMENT, OUT_OF_MEMORY. */
 RWKV_API rwkv_status rwkv_state_load(rwkv_session* session, const char* path);
 
+/* The same with the bytes of such a file in memory. `n_bytes_out` is told how many they are; if
+ * they are more than `capacity`, nothing is written and BUFFER_TOO_SMALL returned. */
+RWKV_API rwkv_status rwkv_state_save_memory(const rwkv_session* session, rwkv_state_type type,
+                                            void* bytes_out, size_t capacity, size_t* n_bytes_out);
+RWKV_API rwkv_status rwkv_state_load_memory(rwkv_session* session, const void* bytes,
+                                            size_t n_bytes);
+
 /* -------------------------------------------------------------------------------- 5. batch --- */
 
 /* A batch is one step over many sequences: each contributes any number of tokens, and every matrix
@@ -268,9 +358,11 @@ RWKV_API rwkv_status rwkv_state_load(rwkv_session* session, const char* path);
 typedef struct rwkv_batch rwkv_batch;
 
 typedef enum rwkv_logits {
-    RWKV_LOGITS_NONE = 0, /* logits_out is not written and may be NULL */
-    RWKV_LOGITS_LAST = 1, /* logits_out: float (n_vocab), after the last token */
-    RWKV_LOGITS_ALL = 2   /* logits_out: float (n_tokens, n_vocab), after each token */
+    RWKV_LOGITS_NONE = 0, /* out is not written and may be NULL */
+    RWKV_LOGITS_LAST = 1, /* out: float (n_vocab), logits after the last token */
+    RWKV_LOGITS_ALL = 2,  /* out: float (n_tokens, n_vocab), logits after each token */
+    RWKV_HIDDEN_LAST = 3, /* out: float (n_embd), the final hidden state after the last token */
+    RWKV_HIDDEN_ALL = 4   /* out: float (n_tokens, n_embd), after each token: for embeddings */
 } rwkv_logits;
 
 RWKV_API rwkv_status rwkv_batch_create(rwkv_model* model, rwkv_batch** batch_out);
@@ -278,20 +370,56 @@ RWKV_API rwkv_status rwkv_batch_create(rwkv_model* model, rwkv_batch** batch_out
 RWKV_API void rwkv_batch_free(rwkv_batch* batch);
 
 /* Adds `n_tokens` (>= 1) tokens of `session`, which must be of the batch's model and not be in
- * the batch already. The tokens are copied; `session` and `logits_out` must stay valid until
+ * the batch already. The tokens are copied; `session` and `out` must stay valid until
  * rwkv_batch_run or rwkv_batch_clear. Returns INVALID_ARGUMENT, TOKEN_OUT_OF_RANGE,
  * OUT_OF_MEMORY. */
 RWKV_API rwkv_status rwkv_batch_add(rwkv_batch* batch, rwkv_session* session, const int32_t* tokens,
-                                    size_t n_tokens, rwkv_logits wanted, float* logits_out);
+                                    size_t n_tokens, rwkv_logits wanted, float* out);
 
 /* Computes the batch and clears it. An empty batch is fine. If it fails, no session has changed and
- * the batch is as it was: it can be run again. Returns INVALID_ARGUMENT, OUT_OF_MEMORY. */
+ * the batch is as it was: it can be run again. Returns INVALID_ARGUMENT, CANCELLED,
+ * OUT_OF_MEMORY. */
 RWKV_API rwkv_status rwkv_batch_run(rwkv_batch* batch);
+
+/* Ends the run that another thread is at with CANCELLED, as rwkv_session_cancel does. */
+RWKV_API void rwkv_batch_cancel(rwkv_batch* batch);
 
 /* Forgets what was added. */
 RWKV_API void rwkv_batch_clear(rwkv_batch* batch);
 
-/* ---------------------------------------------------------------------------- 6. tokenizer --- */
+/* ------------------------------------------------------------------------- 6. prefix cache --- */
+
+/* Keeps states after beginnings of token sequences, so that each is read once: system prompts,
+ * documents, conversations that are sent again with something more. */
+typedef struct rwkv_prefix_cache rwkv_prefix_cache;
+
+/* At most `max_bytes` of states are kept; those not used for the longest time go. */
+RWKV_API rwkv_status rwkv_prefix_cache_create(rwkv_model* model, size_t max_bytes,
+                                              rwkv_prefix_cache** cache_out);
+
+RWKV_API void rwkv_prefix_cache_free(rwkv_prefix_cache* cache);
+
+/* Resets `session` and feeds it `n_tokens` tokens as rwkv_session_feed does, but for the longest
+ * beginning whose state is kept, which it gets; how long that was goes to `n_found_out`, unless it
+ * is NULL. States are kept after each piece and after the last token, so what follows is the same
+ * to the bit as without a cache where the beginning was read in the same pieces: see
+ * rwkv_session_piece_size. Returns what rwkv_session_feed does; STATE_MISMATCH if the session is of
+ * another model. */
+RWKV_API rwkv_status rwkv_prefix_cache_feed(rwkv_prefix_cache* cache, rwkv_session* session,
+                                            const int32_t* tokens, size_t n_tokens,
+                                            float* logits_out, size_t* n_found_out);
+
+/* Keeps the state of `session` as that after these tokens, all that it has read since it was fresh:
+ * such as a prompt and the answer that was written. */
+RWKV_API rwkv_status rwkv_prefix_cache_keep(rwkv_prefix_cache* cache, const rwkv_session* session,
+                                            const int32_t* tokens, size_t n_tokens);
+
+/* Returns the bytes in use. */
+RWKV_API size_t rwkv_prefix_cache_n_bytes(const rwkv_prefix_cache* cache);
+
+RWKV_API void rwkv_prefix_cache_clear(rwkv_prefix_cache* cache);
+
+/* ---------------------------------------------------------------------------- 7. tokenizer --- */
 
 typedef struct rwkv_tokenizer rwkv_tokenizer;
 
@@ -299,19 +427,22 @@ typedef struct rwkv_tokenizer rwkv_tokenizer;
  *     ID LITERAL LENGTH
  * where LITERAL is a Python string or bytes literal and LENGTH its number of bytes (UTF-8). Ids may
  * have gaps; id 0 is the end of a document and stands for no bytes. Encoding is greedy: at each
- * place the longest token. The World vocabulary itself is installed with the library, as
- * share/rwkv/rwkv_vocab_v20230424.txt.
+ * place the longest token.
  * Returns FILE_UNREADABLE, VOCABULARY (naming the line), OUT_OF_MEMORY. */
 RWKV_API rwkv_status rwkv_tokenizer_open(const char* path, rwkv_tokenizer** tokenizer_out);
 
 /* A tokenizer with one token for each byte: 0 .. 255. */
 RWKV_API rwkv_status rwkv_tokenizer_create_bytes(rwkv_tokenizer** tokenizer_out);
 
-/* The tokenizer of a model whose file has a vocabulary, as GGUF files do: see
- * rwkv_model_info.has_tokenizer. Returns MODEL_OPTION where it has none, VOCABULARY, OUT_OF_MEMORY,
- * INVALID_ARGUMENT. */
-RWKV_API rwkv_status rwkv_tokenizer_create_of_model(const rwkv_model* model,
-                                                    rwkv_tokenizer** tokenizer_out);
+/* The tokenizer of the RWKV World vocabulary, rwkv_vocab_v20230424, which is built into the library:
+ * tokens 0 .. 65529, of models with 65536. */
+RWKV_API rwkv_status rwkv_tokenizer_create_world(rwkv_tokenizer** tokenizer_out);
+
+/* The tokenizer of a model: the vocabulary of its file, if it has one (rwkv_model_info.has_tokenizer,
+ * as GGUF files do); else the World vocabulary for 65536 tokens and bytes for 256. Returns
+ * MODEL_OPTION for another number of tokens, VOCABULARY, OUT_OF_MEMORY, INVALID_ARGUMENT. */
+RWKV_API rwkv_status rwkv_tokenizer_create_for(const rwkv_model* model,
+                                               rwkv_tokenizer** tokenizer_out);
 
 RWKV_API void rwkv_tokenizer_free(rwkv_tokenizer* tokenizer);
 
@@ -335,7 +466,46 @@ RWKV_API rwkv_status rwkv_tokenizer_decode(const rwkv_tokenizer* tokenizer, cons
                                            size_t n_tokens, char* text_out, size_t capacity,
                                            size_t* n_bytes_out);
 
-/* ------------------------------------------------------------------------------ 7. sampler --- */
+/* -------------------------------------------------------------------------- 8. text stream --- */
+
+/* Makes text that can be shown of tokens that come one by one: whole characters only, though tokens
+ * may be parts of one, and nothing of a stop string, though it may begin in one token and end in
+ * another. Bytes that are not UTF-8 become U+FFFD, as the Unicode standard recommends. */
+typedef struct rwkv_text_stream rwkv_text_stream;
+
+/* `tokenizer` may be NULL: such a stream takes bytes alone. */
+RWKV_API rwkv_status rwkv_text_stream_create(const rwkv_tokenizer* tokenizer,
+                                             rwkv_text_stream** stream_out);
+
+RWKV_API void rwkv_text_stream_free(rwkv_text_stream* stream);
+
+/* Adds a stop string of `n_bytes` >= 1 bytes: it ends the text and is no part of it. */
+RWKV_API rwkv_status rwkv_text_stream_stop(rwkv_text_stream* stream, const char* stop,
+                                           size_t n_bytes);
+
+/* Lets `token` come next. `text_out` and `n_bytes_out` are told what has become certain, often
+ * nothing; it is valid until the stream is used again. After a stop string nothing comes any more.
+ * Returns TOKEN_OUT_OF_RANGE, OUT_OF_MEMORY, INVALID_ARGUMENT; then nothing has come. */
+RWKV_API rwkv_status rwkv_text_stream_push(rwkv_text_stream* stream, int32_t token,
+                                           const char** text_out, size_t* n_bytes_out);
+
+/* The same of the bytes that a token of another tokenizer stands for. */
+RWKV_API rwkv_status rwkv_text_stream_push_bytes(rwkv_text_stream* stream, const char* bytes,
+                                                 size_t n_bytes, const char** text_out,
+                                                 size_t* n_bytes_out);
+
+/* Returns 1 if a stop string has come, else 0. */
+RWKV_API int32_t rwkv_text_stream_stopped(const rwkv_text_stream* stream);
+
+/* Ends the text: tells what was held back because a stop string could have become of it. A character
+ * of which only a part has come is left out. */
+RWKV_API rwkv_status rwkv_text_stream_finish(rwkv_text_stream* stream, const char** text_out,
+                                             size_t* n_bytes_out);
+
+/* Begins another text. Stop strings stay. */
+RWKV_API void rwkv_text_stream_reset(rwkv_text_stream* stream);
+
+/* ------------------------------------------------------------------------------ 9. sampler --- */
 
 typedef struct rwkv_sampler rwkv_sampler;
 
@@ -380,7 +550,8 @@ typedef struct rwkv_sampler_options {
     int32_t top_k;             /* >= 0; default 0, off */
 } rwkv_sampler_options;
 
-RWKV_API rwkv_sampler_options rwkv_sampler_options_default(void);
+/* `struct_size` is sizeof(rwkv_sampler_options). */
+RWKV_API void rwkv_sampler_options_init(rwkv_sampler_options* options, size_t struct_size);
 
 /* `n_vocab` is 1 .. 2^24. `options` may be NULL. Returns INVALID_ARGUMENT (naming the option),
  * OUT_OF_MEMORY, KERNELS_UNKNOWN, KERNELS_UNSUPPORTED. */
@@ -406,9 +577,56 @@ RWKV_API rwkv_status rwkv_sampler_weigh(rwkv_sampler* sampler, int32_t token, do
 RWKV_API rwkv_status rwkv_sampler_sample(rwkv_sampler* sampler, const float* logits,
                                          int32_t* token_out);
 
+/* The same among the tokens that `mask` allows: bit t % 32 of mask[t / 32] is 1 for those. It has
+ * (n_vocab + 31) / 32 words, and bans all others for this once, as grammars want it. */
+RWKV_API rwkv_status rwkv_sampler_sample_masked(rwkv_sampler* sampler, const float* logits,
+                                                const uint32_t* mask, int32_t* token_out);
+
 /* Tells the sampler that `token` was taken, so that the penalties know it.
  * Returns TOKEN_OUT_OF_RANGE. */
 RWKV_API rwkv_status rwkv_sampler_accept(rwkv_sampler* sampler, int32_t token);
+
+/* --------------------------------------------------------------------------- 10. generator --- */
+
+/* Reads prompts and writes texts with a session, a tokenizer and a sampler. */
+typedef struct rwkv_generator rwkv_generator;
+
+typedef enum rwkv_finish {
+    RWKV_FINISH_NONE = 0,  /* there may be more, or the text was left */
+    RWKV_FINISH_END = 1,   /* a stop token was drawn, such as the end of the document */
+    RWKV_FINISH_STOP = 2,  /* a stop string has come */
+    RWKV_FINISH_LENGTH = 3 /* there are max_tokens tokens */
+} rwkv_finish;
+
+/* `session` and `sampler` must stay valid as long as the generator; the sampler must be one for the
+ * model's number of tokens. Returns INVALID_ARGUMENT, OUT_OF_MEMORY. */
+RWKV_API rwkv_status rwkv_generator_create(rwkv_session* session, const rwkv_tokenizer* tokenizer,
+                                           rwkv_sampler* sampler, rwkv_generator** generator_out);
+
+RWKV_API void rwkv_generator_free(rwkv_generator* generator);
+
+/* Adds a string, or a token, that ends texts and is no part of them. Token 0, the end of a document,
+ * and the model's end_of_text are such tokens from the beginning. */
+RWKV_API rwkv_status rwkv_generator_stop(rwkv_generator* generator, const char* stop,
+                                         size_t n_bytes);
+RWKV_API rwkv_status rwkv_generator_stop_token(rwkv_generator* generator, int32_t token);
+
+/* Reads a prompt with the session, and begins a text of at most `max_tokens` tokens after it. With
+ * `n_bytes` 0 the text goes on after what was read before; a session that has read nothing begins a
+ * document, with token 0. Returns what rwkv_tokenizer_encode and rwkv_session_feed do; then nothing
+ * was read. */
+RWKV_API rwkv_status rwkv_generator_begin(rwkv_generator* generator, const char* prompt,
+                                          size_t n_bytes, size_t max_tokens);
+
+/* Draws a token, lets the session read it, and tells the text that has become certain, which may be
+ * of 0 bytes; it is valid until the generator is used again. When the text has ended `text_out` is
+ * told NULL, and rwkv_generator_finish_reason why; the session has then read all tokens but the one that
+ * ended it. Returns what rwkv_sampler_sample and rwkv_session_feed do. */
+RWKV_API rwkv_status rwkv_generator_next(rwkv_generator* generator, const char** text_out,
+                                         size_t* n_bytes_out);
+
+/* Returns why the text ended. */
+RWKV_API rwkv_finish rwkv_generator_finish_reason(const rwkv_generator* generator);
 
 #ifdef __cplusplus
 }

@@ -84,23 +84,35 @@ using Handle = std::unique_ptr<T, Free<free_object>>;
 
 class Model {
   public:
-    Model(const nb::bytes& path, size_t n_threads, float ln_x_eps) {
-        rwkv_model_options options = rwkv_model_options_default();
+    // `progress` is called with (bytes done, bytes in all); what it raises ends the opening.
+    Model(const nb::bytes& path, size_t n_threads, float ln_x_eps,
+          const std::optional<nb::callable>& progress) {
+        rwkv_model_options options;
+        rwkv_model_options_init(&options, sizeof options);
         options.n_threads = n_threads;
         options.ln_x_eps = ln_x_eps;
+        Listener listener{progress, nullptr};
+        if (progress) {
+            options.progress = tell_progress;
+            options.progress_data = &listener;
+        }
         rwkv_model* model = nullptr;
+        rwkv_status status = RWKV_STATUS_OK;
         {
             const nb::gil_scoped_release released;
-            check(rwkv_model_open(path.c_str(), &options, &model));
+            status = rwkv_model_open(path.c_str(), &options, &model);
         }
+        if (listener.raised) std::rethrow_exception(listener.raised);
+        check(status);
         handle_.reset(model);
     }
 
     rwkv_model* get() const { return handle_.get(); }
-    size_t n_vocab() const { return rwkv_model_info_of(get()).n_vocab; }
+    size_t n_vocab() const { return rwkv_model_n_vocab(get()); }
 
     nb::dict info() const {
-        const rwkv_model_info info = rwkv_model_info_of(get());
+        rwkv_model_info info;
+        check(rwkv_model_info_get(get(), &info, sizeof info));
         nb::dict dict;
         dict["version"] = info.version;
         dict["n_vocab"] = info.n_vocab;
@@ -133,12 +145,29 @@ class Model {
     }
 
   private:
+    struct Listener {
+        const std::optional<nb::callable>& progress;
+        std::exception_ptr raised;
+    };
+    static int32_t tell_progress(void* data, uint64_t done, uint64_t total) {
+        auto& listener = *static_cast<Listener*>(data);
+        const nb::gil_scoped_acquire acquired;
+        try {
+            (*listener.progress)(done, total);
+            return 0;
+        } catch (...) {
+            listener.raised = std::current_exception();
+            return 1;
+        }
+    }
+
     Handle<rwkv_model, rwkv_model_free> handle_;
 };
 
 class Session {
   public:
-    explicit Session(const Model& model) : n_vocab_(model.n_vocab()) {
+    explicit Session(const Model& model)
+        : n_vocab_(model.n_vocab()), n_embd_(n_embd_of(model.get())) {
         rwkv_session* session = nullptr;
         check(rwkv_session_create(model.get(), &session));
         handle_.reset(session);
@@ -172,12 +201,29 @@ class Session {
                                 logits ? logits->data() : nullptr));
     }
 
+    // After the last token read.
+    void read_logits(const Floats& logits) const {
+        check_size(logits.size(), n_vocab_, "logits");
+        const Use use(*this);
+        const nb::gil_scoped_release released;
+        check(rwkv_session_logits(use.get(), logits.data()));
+    }
+
+    void read_hidden(const Floats& hidden) const {
+        check_size(hidden.size(), n_embd_, "hidden");
+        check(rwkv_session_hidden(Use(*this).get(), hidden.data()));
+    }
+
+    void set_time_state(const ConstFloats& time_state) {
+        check(rwkv_session_set_time_state(Use(*this).get(), time_state.data(), time_state.size()));
+    }
+
     void reset() { rwkv_session_reset(Use(*this).get()); }
 
     Session* fork() const {
         rwkv_session* copy = nullptr;
         check(rwkv_session_fork(Use(*this).get(), &copy));
-        return new Session(copy, n_vocab_);
+        return new Session(copy, n_vocab_, n_embd_);
     }
 
     void read_state(const Floats& state) const {
@@ -206,10 +252,18 @@ class Session {
     }
 
   private:
-    Session(rwkv_session* session, size_t n_vocab) : handle_(session), n_vocab_(n_vocab) {}
+    Session(rwkv_session* session, size_t n_vocab, size_t n_embd)
+        : handle_(session), n_vocab_(n_vocab), n_embd_(n_embd) {}
+
+    static size_t n_embd_of(const rwkv_model* model) {
+        rwkv_model_info info;
+        check(rwkv_model_info_get(model, &info, sizeof info));
+        return info.n_embd;
+    }
 
     Handle<rwkv_session, rwkv_session_free> handle_;
     size_t n_vocab_;
+    size_t n_embd_;
     mutable std::atomic_flag in_use_ = ATOMIC_FLAG_INIT;
 };
 
@@ -256,10 +310,17 @@ class Tokenizer {
         return new Tokenizer(tokenizer);
     }
 
-    static Tokenizer* create_of_model(const Model& model) {
+    static Tokenizer* create_world() {
         rwkv_tokenizer* tokenizer = nullptr;
         const nb::gil_scoped_release released;
-        check(rwkv_tokenizer_create_of_model(model.get(), &tokenizer));
+        check(rwkv_tokenizer_create_world(&tokenizer));
+        return new Tokenizer(tokenizer);
+    }
+
+    static Tokenizer* create_for(const Model& model) {
+        rwkv_tokenizer* tokenizer = nullptr;
+        const nb::gil_scoped_release released;
+        check(rwkv_tokenizer_create_for(model.get(), &tokenizer));
         return new Tokenizer(tokenizer);
     }
 
@@ -299,6 +360,40 @@ class Tokenizer {
     Handle<rwkv_tokenizer, rwkv_tokenizer_free> handle_;
 };
 
+// Keeps the GIL: what it does is short.
+class TextStream {
+  public:
+    explicit TextStream(const std::vector<nb::bytes>& stops) {
+        rwkv_text_stream* stream = nullptr;
+        check(rwkv_text_stream_create(nullptr, &stream));
+        handle_.reset(stream);
+        for (const nb::bytes& stop : stops) {
+            check(
+                rwkv_text_stream_stop(stream, static_cast<const char*>(stop.data()), stop.size()));
+        }
+    }
+
+    nb::str push(const nb::bytes& piece) {
+        const char* text = nullptr;
+        size_t n_bytes = 0;
+        check(rwkv_text_stream_push_bytes(handle_.get(), static_cast<const char*>(piece.data()),
+                                          piece.size(), &text, &n_bytes));
+        return nb::str(text, n_bytes);
+    }
+
+    nb::str finish() {
+        const char* text = nullptr;
+        size_t n_bytes = 0;
+        check(rwkv_text_stream_finish(handle_.get(), &text, &n_bytes));
+        return nb::str(text, n_bytes);
+    }
+
+    bool stopped() const { return rwkv_text_stream_stopped(handle_.get()) != 0; }
+
+  private:
+    Handle<rwkv_text_stream, rwkv_text_stream_free> handle_;
+};
+
 class Sampler {
   public:
     Sampler(size_t n_vocab, const rwkv_sampler_options& options) : n_vocab_(n_vocab) {
@@ -315,6 +410,15 @@ class Sampler {
         return token;
     }
 
+    // Bit t % 32 of mask[t / 32] says whether token t may be drawn.
+    int32_t sample_masked(const ConstFloats& logits, const Array<const uint32_t, 1>& mask) {
+        check_size(logits.size(), n_vocab_, "logits");
+        check_size(mask.size(), (n_vocab_ + 31) / 32, "mask");
+        int32_t token = 0;
+        check(rwkv_sampler_sample_masked(handle_.get(), logits.data(), mask.data(), &token));
+        return token;
+    }
+
     void accept(int32_t token) { check(rwkv_sampler_accept(handle_.get(), token)); }
     void reset(uint64_t seed) { rwkv_sampler_reset(handle_.get(), seed); }
     void bias(int32_t token, float bias) { check(rwkv_sampler_bias(handle_.get(), token, bias)); }
@@ -327,6 +431,18 @@ class Sampler {
     size_t n_vocab_;
 };
 
+// What the library has to say goes to Python's logging, where users hear it unless they arrange
+// otherwise.
+void tell_log(void*, const char* message) {
+    const nb::gil_scoped_acquire acquired;
+    try {
+        const nb::object text = nb::steal(PyUnicode_DecodeFSDefault(message));
+        nb::module_::import_("logging").attr("getLogger")("rwkv_py").attr("warning")("%s", text);
+    } catch (nb::python_error& error) {
+        error.discard_as_unraisable("rwkv_py: a message of the library");
+    }
+}
+
 }  // namespace
 
 NB_MODULE(_core, m) {
@@ -335,6 +451,8 @@ NB_MODULE(_core, m) {
     // have, is not a leak.
     nb::set_leak_warnings(false);
 
+    rwkv_log_set(tell_log, nullptr);
+
     m.attr("ABI_VERSION") = RWKV_ABI_VERSION;
     m.def("abi_version", &rwkv_version_abi);
     m.def("runtime_version", &rwkv_version_string);
@@ -342,12 +460,16 @@ NB_MODULE(_core, m) {
     m.def("step", &step, "model"_a, "sessions"_a, "tokens"_a, "logits"_a);
 
     nb::class_<Model>(m, "Model")
-        .def(nb::init<const nb::bytes&, size_t, float>(), "path"_a, "n_threads"_a, "ln_x_eps"_a)
+        .def(nb::init<const nb::bytes&, size_t, float, const std::optional<nb::callable>&>(),
+             "path"_a, "n_threads"_a, "ln_x_eps"_a, "progress"_a.none())
         .def("info", &Model::info);
 
     nb::class_<Session>(m, "Session")
         .def(nb::init<const Model&>(), "model"_a)
         .def("feed", &Session::feed, "tokens"_a, "logits"_a.none())
+        .def("read_logits", &Session::read_logits, "logits"_a)
+        .def("read_hidden", &Session::read_hidden, "hidden"_a)
+        .def("set_time_state", &Session::set_time_state, "time_state"_a)
         .def("reset", &Session::reset)
         .def("fork", &Session::fork)
         .def("read_state", &Session::read_state, "state"_a)
@@ -359,14 +481,22 @@ NB_MODULE(_core, m) {
     nb::class_<Tokenizer>(m, "Tokenizer")
         .def_static("open", &Tokenizer::open, "path"_a)
         .def_static("create_bytes", &Tokenizer::create_bytes)
-        .def_static("create_of_model", &Tokenizer::create_of_model, "model"_a)
+        .def_static("create_world", &Tokenizer::create_world)
+        .def_static("create_for", &Tokenizer::create_for, "model"_a)
         .def_prop_ro("n_vocab", &Tokenizer::n_vocab)
         .def("has", &Tokenizer::has, "token"_a)
         .def("encode", &Tokenizer::encode, "text"_a, "tokens"_a)
         .def("decode", &Tokenizer::decode, "tokens"_a);
 
+    nb::class_<TextStream>(m, "TextStream")
+        .def(nb::init<const std::vector<nb::bytes>&>(), "stops"_a)
+        .def("push", &TextStream::push, "piece"_a)
+        .def("finish", &TextStream::finish)
+        .def_prop_ro("stopped", &TextStream::stopped);
+
     nb::class_<rwkv_sampler_options>(m, "SamplerOptions")
-        .def("__init__", [](rwkv_sampler_options* self) { *self = rwkv_sampler_options_default(); })
+        .def("__init__",
+             [](rwkv_sampler_options* self) { rwkv_sampler_options_init(self, sizeof *self); })
         .def_rw("temperature", &rwkv_sampler_options::temperature)
         .def_rw("top_p", &rwkv_sampler_options::top_p)
         .def_rw("top_k", &rwkv_sampler_options::top_k)
@@ -383,6 +513,7 @@ NB_MODULE(_core, m) {
     nb::class_<Sampler>(m, "Sampler")
         .def(nb::init<size_t, const rwkv_sampler_options&>(), "n_vocab"_a, "options"_a)
         .def("sample", &Sampler::sample, "logits"_a)
+        .def("sample_masked", &Sampler::sample_masked, "logits"_a, "mask"_a)
         .def("accept", &Sampler::accept, "token"_a)
         .def("reset", &Sampler::reset, "seed"_a)
         .def("bias", &Sampler::bias, "token"_a, "bias"_a)

@@ -15,7 +15,7 @@ from .model import Model
 from .prefix_cache import PrefixCache
 from .prompt import Prompt
 from .sequence import Place, Sequence, place_of_state
-from .time_state import TimeState, flat_state
+from .time_state import TimeState, heads_of
 from .tokenizer import Tokenizer
 
 __all__ = ["Beginning", "OpeningOptions", "begin"]
@@ -39,14 +39,14 @@ class Beginning:
         model: the model.
         known_tokenizer: the tokenizer, or None if text cannot be read.
         cache: where beginnings are kept, if anywhere.
-        state: float32 (state_size,), our own; None for the model's own.
+        time_state: float32 (n_layer, n_head, head_size, head_size), our own; None for the model's.
         place: where a sequence is that begins so.
     """
 
     model: Model
     known_tokenizer: Tokenizer | None
     cache: PrefixCache | None
-    state: NDArray[np.float32] | None
+    time_state: NDArray[np.float32] | None
     place: Place
 
     @property
@@ -69,19 +69,14 @@ class Beginning:
     def new_sequence(self) -> Sequence:
         """Return a sequence that begins so."""
         sequence = self.model._new_sequence(self.place)
-        if self.state is not None:
-            sequence.core.write_state(self.state)
+        if self.time_state is not None:
+            sequence.core.set_time_state(self.time_state.reshape(-1))
         return sequence
 
     def renew(self, sequence: Sequence) -> None:
         """Let a sequence forget all, and begin so again."""
-        if self.state is None:
-            sequence.core.reset()
-        else:
-            sequence.core.write_state(self.state)
-        sequence.logits = None
-        sequence.has_read = False
-        sequence.place = self.place
+        sequence.core.reset()
+        sequence.was_reset(self.place)
 
     def prompt(self, prompt: str | bytes | TokenSequence) -> Prompt:
         """Check what a caller gives as a prompt, and copy it."""
@@ -128,9 +123,9 @@ def begin(
             f"cache: expected one of the same Model ({model.path}), got one of {cache.model.path}",
             remedy="Try Session(cache.model, cache=cache)",
         )
-    state = None if time_state is None else flat_state(model, time_state)
+    heads = None if time_state is None else heads_of(model, time_state)
     # The text that is read must be known for a cache to be asked for it.
     rendered_by = None
     if cache is not None:
         rendered_by = tokenizer or model.tokenizer
-    return Beginning(model, tokenizer, cache, state, place_of_state(state, rendered_by))
+    return Beginning(model, tokenizer, cache, heads, place_of_state(heads, rendered_by))

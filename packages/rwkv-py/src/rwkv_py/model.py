@@ -6,7 +6,7 @@ import functools
 import math
 import os
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -91,6 +91,8 @@ class Model:
             the physical cores that this process may use.
         ln_x_eps: eps of the group norm after WKV; None: 64e-5, as in the official models. rwkv.cpp
             computes RWKV-5 with 1e-5.
+        progress: called now and then while the weights are packed, with the bytes done and those in
+            all; what it raises ends the opening.
 
     Raises:
         ModelFileError: the file cannot be opened; `path` and `tensor` say what is at fault.
@@ -103,7 +105,14 @@ class Model:
     ('7', 256)
     """
 
-    def __init__(self, path: StrPath, *, threads: int | None = None, ln_x_eps: float | None = None):
+    def __init__(
+        self,
+        path: StrPath,
+        *,
+        threads: int | None = None,
+        ln_x_eps: float | None = None,
+        progress: Callable[[int, int], object] | None = None,
+    ):
         if threads is not None:
             threads = as_count("threads", threads, at_least=1, at_most=1024)
         if ln_x_eps is not None:
@@ -114,7 +123,7 @@ class Model:
         encoded = as_path(path)
         self._path = os.fsdecode(encoded)
         try:
-            self._core = _core.Model(encoded, threads or 0, ln_x_eps or 0.0)
+            self._core = _core.Model(encoded, threads or 0, ln_x_eps or 0.0, progress)
         except ModelFileError as error:
             error.path = self._path
             raise

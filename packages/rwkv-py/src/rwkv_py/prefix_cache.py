@@ -9,9 +9,6 @@ import weakref
 from collections import OrderedDict
 from typing import NamedTuple, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
 from . import _core
 from ._arguments import as_count
 from .errors import InvalidArgumentError, OutOfMemoryError
@@ -33,7 +30,6 @@ _TextKey: TypeAlias = tuple[bytes, Tokenizer, int, bytes]
 class _Kept(NamedTuple):
     core: _core.Session
     place: Place
-    logits: NDArray[np.float32] | None  # after the last token, where they were computed
     n_bytes: int
 
 
@@ -61,7 +57,7 @@ class PrefixCache:
 
     Args:
         model: whose states.
-        budget: bytes of states and logits at most; the ones not used for the longest time go.
+        budget: bytes of states at most; the ones not used for the longest time go.
         exact: look prompts up as tokens only, so that nothing depends on what was read before.
 
     Attributes:
@@ -131,8 +127,7 @@ class PrefixCache:
     def _find(self, sequence: Sequence, prompt: Prompt) -> int:
         """Move `sequence` past the longest beginning of `prompt` that is kept.
 
-        Returns how many tokens of the prompt that beginning is. If it is all of them, the sequence
-        knows its logits.
+        Returns how many tokens of the prompt that beginning is.
         """
         place = sequence.place
         if place is None:
@@ -145,22 +140,16 @@ class PrefixCache:
                     continue
                 if n_tokens <= n_found:  # what is the same to the bit is as good
                     break
-                if self._suffices(state, prompt, n_tokens):
-                    n_found, key = n_tokens, state
-                    break
+                n_found, key = n_tokens, state
+                break
         with self._lock:
             kept = self._kept.get(key)
             if kept is None:  # there is none, or it went just now
                 return 0
             sequence.core.copy_state(kept.core)
             self._kept.move_to_end(key)
-        sequence.found(kept.place, kept.logits)
+        sequence.found(kept.place)
         return n_found
-
-    def _suffices(self, key: bytes, prompt: Prompt, n_found: int) -> bool:
-        """Whether a state after `n_found` tokens is kept, with logits if no token is left."""
-        kept = self._kept.get(key)
-        return kept is not None and (n_found < prompt.tokens.size or kept.logits is not None)
 
     def _same_pieces(self, place: Place, prompt: Prompt) -> tuple[int, bytes]:
         """Return the longest beginning that was read so: how many tokens, and the state's key."""
@@ -168,7 +157,7 @@ class PrefixCache:
         for piece in pieces(prompt.tokens):
             place = Place(place.begin, place.pieces, None).after(piece)
             n_tokens += piece.size
-            if self._suffices(place.pieces, prompt, n_tokens):
+            if place.pieces in self._kept:
                 longest = (n_tokens, place.pieces)
         return longest
 
@@ -198,20 +187,17 @@ class PrefixCache:
 
     def _keep(self, sequence: Sequence) -> None:
         """Keep the state of `sequence`, if it is known where it is and there is room."""
-        place, logits = sequence.place, sequence.logits
-        n_bytes = 4 * self._model.state_size + (0 if logits is None else logits.nbytes)
+        place = sequence.place
+        n_bytes = 4 * (self._model.state_size + self._model.info.n_embd)
         if place is None or n_bytes > self._budget:
             return
         with self._lock, contextlib.suppress(OutOfMemoryError):  # then it is read again, some day
-            old = self._kept.get(place.pieces)
-            if old is not None:
-                if logits is None or old.logits is not None:  # nothing new
-                    self._kept.move_to_end(place.pieces)
-                    return
-                self._drop(place.pieces)
+            if place.pieces in self._kept:
+                self._kept.move_to_end(place.pieces)
+                return
             while self._n_bytes + n_bytes > self._budget:
                 self._drop(next(iter(self._kept)))
-            self._kept[place.pieces] = _Kept(sequence.core.fork(), place, logits, n_bytes)
+            self._kept[place.pieces] = _Kept(sequence.core.fork(), place, n_bytes)
             self._n_bytes += n_bytes
             if (name := _text_key(place)) is not None:
                 self._by_text[name] = place.pieces

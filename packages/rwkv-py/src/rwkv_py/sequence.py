@@ -74,7 +74,7 @@ def place_of_state(state: NDArray[np.float32] | None, tokenizer: Tokenizer | Non
     """Return the place of a sequence that begins so.
 
     Args:
-        state: float32 (state_size,), or None for the model's own.
+        state: the numbers of an initial state, or None for the model's own.
         tokenizer: what renders the text that it reads, if that is to be known.
     """
     begin = b""
@@ -95,7 +95,7 @@ class Sequence:
         model: the native model that it is of.
         core: the native session.
         n_vocab: how many logits there are.
-        logits: float32 (n_vocab,) after the last token, read-only; None if they are not known.
+        has_logits: whether the last token read is known, and so the logits after it.
         has_read: whether it has read anything, or its state was set.
         place: where it is; None after its state was set from elsewhere.
     """
@@ -110,9 +110,20 @@ class Sequence:
         self.model = model
         self.core = core
         self.n_vocab = n_vocab
-        self.logits: Logits | None = None
+        self.has_logits = False
         self.has_read = False
         self.place = place
+        self._logits: Logits | None = None  # where they were computed or asked for
+
+    @property
+    def logits(self) -> Logits:
+        """The logits after the last token: float32 (n_vocab,), read-only."""
+        if self._logits is None:
+            logits = np.empty(self.n_vocab, np.float32)
+            self.core.read_logits(logits)
+            logits.flags.writeable = False
+            self._logits = logits
+        return self._logits
 
     def _moving(self) -> Sequence:
         """Return itself: it may always be moved. See `Moving`."""
@@ -144,35 +155,43 @@ class Sequence:
         """Note that `tokens` were read in one call, and the logits after the last, our own."""
         if logits is not None:
             logits.flags.writeable = False
-        self.logits = logits
-        self.has_read = True
+        self._logits = logits
+        self.has_logits = self.has_read = True
         self.place = None if self.place is None else self.place.after(tokens)
 
-    def was_set(self) -> None:
-        """Note that the state is from elsewhere: nothing is known of it."""
-        self.logits = None
+    def was_set(self, *, has_logits: bool = False) -> None:
+        """Note that the state is from elsewhere, and whether it knows its last token."""
+        self._logits = None
+        self.has_logits = has_logits
         self.has_read = True
         self.place = None
 
-    def found(self, place: Place, logits: Logits | None) -> None:
+    def found(self, place: Place) -> None:
         """Note that the state is one that was kept at `place`."""
-        self.logits = logits
-        self.has_read = True
+        self._logits = None
+        self.has_logits = self.has_read = True
+        self.place = place
+
+    def was_reset(self, place: Place) -> None:
+        """Note that the state is fresh, and begins at `place`."""
+        self._logits = None
+        self.has_logits = self.has_read = False
         self.place = place
 
     def before_writing(self, prompt: Prompt) -> Prompt:
         """Return what must be read before the first token is drawn: `prompt`, token 0, nothing."""
-        if prompt.tokens.size or self.logits is not None:
+        if prompt.tokens.size or self.has_logits:
             return prompt
         if not self.has_read:
             return BEGIN_OF_DOCUMENT
         raise InvalidArgumentError(
-            "prompt: expected at least one token after a state was set or a step was made "
-            "without logits, got an empty prompt"
+            "prompt: expected at least one token after the numbers of a state were set, which do "
+            "not say what the last token was, got an empty prompt"
         )
 
     def _know(self, other: Sequence) -> None:
-        self.logits = other.logits
+        self._logits = other._logits
+        self.has_logits = other.has_logits
         self.has_read = other.has_read
         self.place = other.place
 

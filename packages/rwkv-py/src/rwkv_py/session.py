@@ -103,8 +103,36 @@ class Session:
         if not read.tokens.size:
             raise InvalidArgumentError("prompt: expected at least one token, got none")
         self._read(read)
-        assert sequence.logits is not None
         return sequence.logits.copy()
+
+    @property
+    def logits(self) -> NDArray[np.float32]:
+        """The logits after the last token that was read: float32 (n_vocab,), a copy.
+
+        Raises:
+            InvalidArgumentError: nothing was read since the session was fresh, or since the numbers
+                of a `state` were set.
+
+        >>> other = session.fork()
+        >>> bool((other.logits == session.logits).all())
+        True
+        """
+        self._require_last_token()
+        return self._sequence.logits.copy()
+
+    @property
+    def hidden(self) -> NDArray[np.float32]:
+        """The final hidden state after the last token: float32 (n_embd,), normed, a copy.
+
+        It is what the head makes `logits` of.
+
+        Raises:
+            InvalidArgumentError: as `logits`.
+        """
+        self._require_last_token()
+        hidden = np.empty(self.model.info.n_embd, np.float32)
+        self._sequence.core.read_hidden(hidden)
+        return hidden
 
     @takes_generation_options
     def generate(
@@ -211,7 +239,9 @@ class Session:
     def load_state(self, path: StrPath) -> None:
         """Remember what was saved to a file by a session of the same model file.
 
-        As after setting `state`, generating needs a prompt of at least one token.
+        Generating goes on from there, also with an empty prompt; but files that were saved by
+        versions before 0.2, or by a session whose `state` was set, need a prompt of at least one
+        token.
 
         Raises:
             StateMismatchError: the state is of another model.
@@ -221,7 +251,7 @@ class Session:
         sequence = self._moving()
         with _as_state_file_error():
             sequence.core.load_state(as_path(path))
-        sequence.was_set()
+        sequence.was_set(has_logits=_has_last_token(sequence, self.model.info.n_embd))
 
     def reset(self) -> None:
         """Forget everything that was read: return to the state that the session began with."""
@@ -246,6 +276,14 @@ class Session:
                 f"other: expected a Session, got {type(other).__name__}: {other!r}"
             )
         self._moving().copy_from(other._sequence)
+
+    def _require_last_token(self) -> None:
+        if not self._sequence.has_logits:
+            raise InvalidArgumentError(
+                "session: expected one that has read a token, got one that has read none since it "
+                "was fresh or since the numbers of a state were set",
+                remedy="Try feed() first",
+            )
 
     # What the rest of this package asks of a session, besides the above: `Model.step` and `Engine`
     # for the sequence, to move it, and `Engine` to make sessions that begin as its requests do.
@@ -315,9 +353,7 @@ class _Writer:
             self._session._read(prompt)
 
     def draw(self) -> int:
-        logits = self._session._sequence.logits
-        assert logits is not None
-        return self._sampler.sample(logits)
+        return self._sampler.sample(self._session._sequence.logits)
 
     def take(self, token: int) -> None:
         self._sampler.accept(token)
@@ -330,6 +366,14 @@ class _Writer:
         session._stream = None
         if finished and session._beginning.cache is not None:
             session._beginning.cache._keep_end(session._sequence)
+
+
+def _has_last_token(sequence: Sequence, n_embd: int) -> bool:
+    try:
+        sequence.core.read_hidden(np.empty(n_embd, np.float32))
+    except InvalidArgumentError:
+        return False
+    return True
 
 
 def _in_use() -> InvalidArgumentError:

@@ -103,7 +103,6 @@ class Task:
         """Draw the next token, and let the request have the text."""
         text, taken, probability = "", None, None
         logits = self.sequence.logits
-        assert logits is not None
         drawn = not self._builder.full
         if drawn:
             token = self._sampler.sample(logits)

@@ -2,60 +2,17 @@
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Iterable, Iterator
 from typing import Literal, Protocol, Self, TypeAlias
 
+from . import _core
 from ._arguments import as_count, as_integers, as_stops
 from .prompt import END_OF_DOCUMENT
 from .tokenizer import Tokenizer
 
-__all__ = ["FinishReason", "StopMatcher", "TextBuilder", "TextStream"]
+__all__ = ["FinishReason", "TextBuilder", "TextStream"]
 
 FinishReason: TypeAlias = Literal["end", "stop", "length"]
-
-
-class StopMatcher:
-    r"""Finds stop strings in bytes that come piece by piece.
-
-    Bytes that could still become a stop string are held back.
-
-    >>> matcher = StopMatcher(["\n\nUser"])
-    >>> [matcher.push(piece) for piece in (b"Yes.\n", b"\n", b"No.", b"\n\nUser: ")]
-    [b'Yes.', b'', b'\n\nNo.', b'']
-    >>> matcher.found
-    True
-    """
-
-    def __init__(self, stop: str | bytes | Iterable[str | bytes]):
-        self._stops = as_stops(stop)
-        self._held = b""
-        self.found = False
-
-    def push(self, piece: bytes) -> bytes:
-        """Return the bytes that are certain; those before the stop string once it is `found`."""
-        text = self._held + piece
-        places = [place for stop in self._stops if (place := text.find(stop)) >= 0]
-        if places:
-            self.found = True
-            self._held = b""
-            return text[: min(places)]
-        n_held = max((_overlap(text, stop) for stop in self._stops), default=0)
-        self._held = text[len(text) - n_held :]
-        return text[: len(text) - n_held]
-
-    def finish(self) -> bytes:
-        """Return what was held back: nothing more will come."""
-        held, self._held = self._held, b""
-        return held
-
-
-def _overlap(text: bytes, stop: bytes) -> int:
-    """Return the length of the longest end of `text` with which `stop` begins but does not end."""
-    for n in range(min(len(text), len(stop) - 1), 0, -1):
-        if text.endswith(stop[:n]):
-            return n
-    return 0
 
 
 class TextBuilder:
@@ -91,8 +48,7 @@ class TextBuilder:
         self._tokenizer = tokenizer
         self._max_tokens = as_count("max_tokens", max_tokens)
         self._stop_tokens = frozenset(as_integers("stop_tokens", stop_tokens))
-        self._matcher = StopMatcher(stop)
-        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self._stream = _core.TextStream(as_stops(stop))
 
     @property
     def full(self) -> bool:
@@ -106,12 +62,12 @@ class TextBuilder:
         """
         if token in self._stop_tokens:
             return self.end("end")
-        certain = self._matcher.push(self._tokenizer.decode_bytes([token]))
-        if self._matcher.found:
+        certain = self._stream.push(self._tokenizer.decode_bytes([token]))
+        if self._stream.stopped:
             self.finish_reason = "stop"
         else:
             self.tokens.append(token)
-        return self._utf8.decode(certain)
+        return certain
 
     def give_back(self) -> None:
         """Let the token that was taken last not be one of the text: it could not be read."""
@@ -120,7 +76,7 @@ class TextBuilder:
     def end(self, reason: FinishReason) -> str:
         """End the text here; return what was held back."""
         self.finish_reason = reason
-        return self._utf8.decode(self._matcher.finish())
+        return self._stream.finish()
 
 
 class Writer(Protocol):

@@ -51,8 +51,8 @@ def read_time_state(path: StrPath) -> NDArray[np.float32]:
         raise StateFileError(str(error)) from None
 
 
-def flat_state(model: Model, time_state: TimeState) -> NDArray[np.float32]:
-    """Return the state of a session of `model` that begins so: float32 (state_size,).
+def heads_of(model: Model, time_state: TimeState) -> NDArray[np.float32]:
+    """Return the initial state of sessions of `model`: float32 (n_layer, n_head, N, N).
 
     Raises:
         StateFileError: it is a file that cannot be read.
@@ -80,12 +80,7 @@ def flat_state(model: Model, time_state: TimeState) -> NDArray[np.float32]:
         )
     if not np.isfinite(heads).all():
         raise InvalidArgumentError(f"{where}: expected finite numbers, got others")
-    # Each layer: channel-mix shift, time-mix shift (n_embd each), the heads. Before version 7 the
-    # row of a head is the key's index there.
-    state = np.zeros((info.n_layer, model.state_size // info.n_layer), np.float32)
-    rows = heads if info.version == "7" else heads.swapaxes(2, 3)
-    state[:, 2 * info.n_embd :] = rows.reshape(info.n_layer, -1)
-    return state.reshape(-1)
+    return np.ascontiguousarray(heads)
 
 
 def _in_order(tensors: Mapping[str, ArrayLike]) -> NDArray[np.float32]:

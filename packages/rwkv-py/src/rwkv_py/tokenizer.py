@@ -12,8 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-import rwkv_runtime
-
 from . import _core
 from ._arguments import StrPath, TokenSequence, as_bytes, as_path, as_tokens
 from ._files import kind_of
@@ -138,7 +136,7 @@ class Tokenizer(ABC):
     @staticmethod
     def in_file_of(model: _core.Model, path: str) -> Tokenizer:
         """Return the tokenizer of the vocabulary that a model file holds; see `Model.tokenizer`."""
-        return _NativeTokenizer(_core.Tokenizer.create_of_model(model), repr(path))
+        return _NativeTokenizer(_core.Tokenizer.create_for(model), repr(path))
 
     @staticmethod
     def of_model(n_vocab: int) -> Tokenizer | None:
@@ -270,8 +268,7 @@ def _bytes_of_tokens(vocabulary: dict[str, int], added: Iterable[int]) -> dict[i
 
 @functools.cache
 def _world() -> Tokenizer:
-    path = as_path(rwkv_runtime.world_vocabulary_path())
-    return _NativeTokenizer(_core.Tokenizer.open(path), "world")
+    return _NativeTokenizer(_core.Tokenizer.create_world(), "world")
 
 
 @functools.cache
