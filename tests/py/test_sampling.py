@@ -158,3 +158,18 @@ def test_logits_of_another_shape(bad: object) -> None:
 def test_logits_that_are_no_numbers(bad: float) -> None:
     with pytest.raises(InvalidArgumentError, match="logits: expected"):
         Sampler(3).sample([0, bad, 0])
+
+
+def test_a_mask_allows_for_this_once() -> None:
+    logits = np.arange(70, dtype=np.float32)
+    sampler = Sampler(70, temperature=0)
+    mask = np.zeros(3, np.uint32)
+    for token in (0, 31, 32, 66):
+        mask[token // 32] |= np.uint32(1 << token % 32)
+        assert sampler.sample(logits, mask=mask) == token
+    assert sampler.sample(logits) == 69
+    with pytest.raises(InvalidArgumentError):
+        sampler.sample(logits, mask=np.zeros(3, np.uint32))
+    for wrong in (mask[:2], mask.astype(np.int64), [1, 2, 3]):
+        with pytest.raises(InvalidArgumentError, match=r"^mask: expected a uint32 array"):
+            sampler.sample(logits, mask=wrong)  # type: ignore[arg-type]

@@ -91,7 +91,7 @@ class Model {
         rwkv_model_options_init(&options, sizeof options);
         options.n_threads = n_threads;
         options.ln_x_eps = ln_x_eps;
-        Listener listener{progress, nullptr};
+        Listener listener{progress ? &*progress : nullptr, nullptr};
         if (progress) {
             options.progress = tell_progress;
             options.progress_data = &listener;
@@ -146,7 +146,7 @@ class Model {
 
   private:
     struct Listener {
-        const std::optional<nb::callable>& progress;
+        const nb::callable* progress;
         std::exception_ptr raised;
     };
     static int32_t tell_progress(void* data, uint64_t done, uint64_t total) {

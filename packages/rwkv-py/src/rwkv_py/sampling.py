@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypedDict, Unpack, cast
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from . import _core
 from ._arguments import as_count, as_integer, as_integers, as_number, as_token
@@ -148,11 +148,16 @@ class Sampler:
         """The seed in use: the one given, or the one chosen."""
         return self._seed
 
-    def sample(self, logits: ArrayLike) -> int:
+    def sample(self, logits: ArrayLike, *, mask: NDArray[np.uint32] | None = None) -> int:
         """Draw a token from `logits`, float32 (n_vocab,), without accepting it.
 
+        Args:
+            logits: the model's.
+            mask: uint32 ((n_vocab + 31) // 32,): token t may be drawn only if bit t % 32 of word
+                t // 32 is set, for this once. None: all may.
+
         Raises:
-            InvalidArgumentError: the shape is another, a logit is NaN or +infinity, or all tokens
+            InvalidArgumentError: a shape is another, a logit is NaN or +infinity, or all tokens
                 are banned.
         """
         try:
@@ -166,7 +171,16 @@ class Sampler:
             raise InvalidArgumentError(
                 f"logits: expected shape ({self._n_vocab},), got {array.shape}"
             )
-        return self._core.sample(array)
+        if mask is None:
+            return self._core.sample(array)
+        words = (self._n_vocab + 31) // 32
+        if not (
+            isinstance(mask, np.ndarray) and mask.dtype == np.uint32 and mask.shape == (words,)
+        ):
+            raise InvalidArgumentError(
+                f"mask: expected a uint32 array of shape ({words},), got {reprlib.repr(mask)}"
+            )
+        return self._core.sample_masked(array, np.ascontiguousarray(mask))
 
     def accept(self, token: int) -> None:
         """Tell the sampler that `token` was taken, so that the penalties know it."""
