@@ -3,7 +3,6 @@
 
 #include <atomic>
 #include <memory>
-#include <optional>
 #include <vector>
 
 #include "model.h"
@@ -53,7 +52,7 @@ class Session {
     std::vector<float> time_state_;
 
     size_t most_taken_back_ = 0;
-    std::optional<State> before_;     // the last step, while it can be taken back
+    std::unique_ptr<State> before_;   // the last step, while it can be taken back
     std::vector<int32_t> last_step_;  // its tokens; none if there is nothing to take back
 };
 
