@@ -86,7 +86,7 @@ void Session::allow_take_back(size_t most) {
     // What a step needs is there before it.
     std::vector<int32_t> room;
     room.reserve(most);
-    if (most > 0 && !before_.has_value()) before_.emplace(*model);
+    if (most > 0 && before_ == nullptr) before_ = std::make_unique<State>(*model);
     if (most == 0) before_.reset();
     last_step_ = std::move(room);
     most_taken_back_ = most;
@@ -95,7 +95,7 @@ void Session::allow_take_back(size_t most) {
 Work Session::work(const int32_t* tokens, size_t n_tokens, rwkv_logits wanted, float* out) {
     const bool can_go_back = n_tokens <= most_taken_back_;
     return {&state, checked_tokens(*model, tokens, n_tokens), wanted,
-            out,    can_go_back ? &*before_ : nullptr,        &cancelled};
+            out,    can_go_back ? before_.get() : nullptr,    &cancelled};
 }
 
 void Session::remember_step(std::vector<int32_t> tokens) noexcept {

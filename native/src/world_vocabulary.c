@@ -1,5 +1,7 @@
 #include "world_vocabulary.h"
 
+#include <stdint.h>
+
 /* The assembler takes the file as it is: as C text it would be several times as large, and slow to
  * compile. RWKV_WORLD_FILE is its path, from CMakeLists.txt. */
 #if defined(__APPLE__)
@@ -31,5 +33,6 @@ __asm__(SECTION ".globl " BEGIN "\n" HIDDEN BEGIN "\n" BEGIN
 extern const char rwkv_world_vocabulary_end[];
 
 size_t rwkv_world_vocabulary_size(void) {
-    return (size_t)(rwkv_world_vocabulary_end - rwkv_world_vocabulary);
+    /* Two symbols of one section: no array that C knows of. */
+    return (size_t)((uintptr_t)rwkv_world_vocabulary_end - (uintptr_t)rwkv_world_vocabulary);
 }
