@@ -1,7 +1,7 @@
 """Where the command `rwkv` begins: Ctrl-C ends it quietly from here on.
 
-A package of its own, since importing anything of `rwkv_py` imports most of it first, and numpy. That
-takes tenths of a second, in which Ctrl-C would show a traceback.
+A package of its own, since importing anything of `rwkv_py` imports most of it first, and numpy: in
+these tenths of a second Ctrl-C would show a traceback.
 """
 
 from __future__ import annotations
