@@ -323,8 +323,6 @@ OUTPUTS = ["captured", "captured", "captured", "closed", "/dev/full", "nobody re
 
 @settings(
     max_examples=40,
-    deadline=None,
-    derandomize=True,
     suppress_health_check=list(HealthCheck),
 )
 @given(data=st.data())
