@@ -61,7 +61,7 @@ def _library(path: str) -> ctypes.CDLL:
 
 
 class Engine:
-    """One model with as many sessions as were asked for; `library` may be another build of ours."""
+    """One model with as many sessions as were asked for; `library` may be another build."""
 
     def __init__(self, path: str, threads: int, library: str = str(LIBRARY)) -> None:
         self._library = _library(library)
