@@ -154,7 +154,14 @@ class _Row(Protocol):
 
 _R = TypeVar("_R", bound=_Row)
 
-ROWS = ("figures", "openings", "reading", "multiplying", "agreements")
+ROWS: dict[str, type[Any]] = {
+    "figures": Figure,
+    "openings": Opening,
+    "reading": Reading,
+    "multiplying": Multiplying,
+    "agreements": Agreement,
+}
+"""The kinds of rows of `Measurements`, each in an attribute of this name."""
 
 
 @dataclass
@@ -210,11 +217,9 @@ class Measurements:
         here = {name for name, run in self.runs.items() if machine_name(run) == machine}
         in_turns = {f.key for f in self.figures if f.run in here and f.peers}
         wanted = [f for f in new.figures if f.peers or f.key not in in_turns]
-        self.figures = _replaced(self.figures, wanted, here)
-        self.openings = _replaced(self.openings, new.openings, here)
-        self.reading = _replaced(self.reading, new.reading, here)
-        self.multiplying = _replaced(self.multiplying, new.multiplying, here)
-        self.agreements = _replaced(self.agreements, new.agreements, here)
+        for kind in ROWS:
+            rows = wanted if kind == "figures" else getattr(new, kind)
+            setattr(self, kind, _replaced(getattr(self, kind), rows, here))
         self.runs = {**self.runs, **new.runs}
         self.runs = self.where(lambda _, row: True).runs
 
@@ -246,14 +251,8 @@ def read(path: Path) -> Measurements:
     found = json.loads(path.read_text())
     for row in found["figures"]:
         row["peers"] = tuple(Peer(**peer) for peer in row["peers"])
-    return Measurements(
-        found["runs"],
-        [Figure(**row) for row in found["figures"]],
-        [Opening(**row) for row in found["openings"]],
-        [Reading(**row) for row in found["reading"]],
-        [Multiplying(**row) for row in found["multiplying"]],
-        [Agreement(**row) for row in found["agreements"]],
-    )
+    rows = {kind: [row_type(**row) for row in found[kind]] for kind, row_type in ROWS.items()}
+    return Measurements(found["runs"], **rows)
 
 
 def as_text(measurements: Measurements) -> str:

@@ -10,6 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples in every run: what breaks a test is a change, and not luck. No deadline, since
+# the machine may be busy. `--hypothesis-profile=search` looks for others, and for more of them.
+settings.register_profile("suite", derandomize=True, deadline=None, max_examples=100)
+settings.register_profile("search", deadline=None, max_examples=2000)
+settings.load_profile("suite")
 
 REPO = Path(__file__).resolve().parent.parent
 CHECKPOINT = REPO / "examples" / "rwkv7-pydoc-L6-D256.pth"

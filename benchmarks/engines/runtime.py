@@ -35,8 +35,8 @@ class _Info(ctypes.Structure):
     )
 
 
-def _library() -> ctypes.CDLL:
-    library = ctypes.CDLL(str(LIBRARY))
+def _library(path: str) -> ctypes.CDLL:
+    library = ctypes.CDLL(path)
     tokens = POINTER(c_int32)
     logits = POINTER(c_float)
     signatures: dict[str, tuple[Any, list[Any]]] = {
@@ -61,10 +61,10 @@ def _library() -> ctypes.CDLL:
 
 
 class Engine:
-    """One model with as many sessions as were asked for."""
+    """One model with as many sessions as were asked for; `library` may be another build."""
 
-    def __init__(self, path: str, threads: int) -> None:
-        self._library = _library()
+    def __init__(self, path: str, threads: int, library: str = str(LIBRARY)) -> None:
+        self._library = _library(library)
         options = _Options()
         self._library.rwkv_model_options_init(byref(options), ctypes.sizeof(options))
         options.n_threads = threads

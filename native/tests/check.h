@@ -5,6 +5,15 @@
 #include <cstdio>
 #include <cstdlib>
 
+// CMake's RWKV_BRIEF_TESTS, for builds whose programs are slow (under sanitizers, under emulation): tests
+// look at every path of the code, but leave out repetitions of it, which the usual build has: draws,
+// truncations, numbers of threads, weight types that take the same path.
+#ifdef RWKV_BRIEF_TESTS
+constexpr bool kBrief = true;
+#else
+constexpr bool kBrief = false;
+#endif
+
 #define CHECK(condition)                                                                       \
     do {                                                                                       \
         if (!(condition)) {                                                                    \

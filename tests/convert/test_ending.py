@@ -296,8 +296,6 @@ OPTIONS = st.sampled_from([*TYPE_OPTIONS, *OTHER_OPTIONS, "--version", "-h"])
 
 @given(arguments=st.lists(st.one_of(VALUES, OPTIONS), max_size=8))
 @settings(
-    deadline=None,
-    max_examples=200,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_arguments(source, tmp_path_factory, capsys, arguments):

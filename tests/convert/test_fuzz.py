@@ -5,7 +5,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import rwkv_convert
@@ -91,7 +91,6 @@ def test_damaged_file_is_converted_or_refused(tmp_path, kind):
     data=st.binary(max_size=300),
     prefix=st.sampled_from([b"", b"PK\3\4", b"fmgg", b"GGUF\3\0\0\0", b"\x80\x02"]),
 )
-@settings(deadline=None)
 def test_random_bytes_are_refused(tmp_path_factory, data, prefix):
     path = tmp_path_factory.getbasetemp() / "random"
     path.write_bytes(prefix + data)
@@ -103,7 +102,6 @@ OPCODES = list(b"().N\x88\x89JKM\x8aGX\x8cU)t\x85\x86\x87]ae}suqr\x94hjc\x93RbQ\
 
 
 @given(program=st.lists(st.sampled_from(OPCODES), max_size=60), seed=st.integers(0, 2**32))
-@settings(deadline=None)
 def test_random_programs_are_refused(tmp_path_factory, program, seed):
     """Opcodes in any order, among bytes of a real pickle."""
     path = tmp_path_factory.getbasetemp() / "program.pth"

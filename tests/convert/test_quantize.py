@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -93,7 +93,6 @@ coarse_blocks = hnp.arrays(
 
 @pytest.mark.parametrize("type", TYPES)
 @given(x=st.one_of(blocks, coarse_blocks))
-@settings(max_examples=200, deadline=None)
 def test_quantize_equals_the_twin_on_anything(x, type):
     _assert_equals_the_twin(x, type)
 
@@ -120,7 +119,6 @@ def test_quantize_stores_the_first_of_equal_minima(first, type):
 
 @pytest.mark.parametrize("type", TYPES)
 @given(x=hnp.arrays(np.float32, (2, 64), elements=st.floats(-100, 100, width=32)))
-@settings(deadline=None)
 def test_quantize_is_close(x, type):
     tensor = block_types.Tensor(type, x.shape, quantize(x, WEIGHT_TYPES[type]).reshape(-1))
     error = np.abs(block_types.dequantize(tensor) - x).reshape(-1, 32).max(axis=1)

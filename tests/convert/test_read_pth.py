@@ -88,7 +88,7 @@ def test_read_pth_views_share_a_storage(tmp_path, layout):
 
 @pytest.mark.parametrize("bytes_per_read", [0, 16, 1 << 20])  # never, sometimes, always whole
 @given(data=st.data())
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_read_strided_views_of_any_kind(tmp_path_factory, monkeypatch, bytes_per_read, data):
     """Against numpy's own as_strided."""
     monkeypatch.setattr("rwkv_convert.piece_reader.BYTES_PER_READ", bytes_per_read)
@@ -126,7 +126,6 @@ def test_read_strided_view_with_gaps_larger_than_the_limit(tmp_path, monkeypatch
     shape=st.lists(st.integers(1, 12), min_size=1, max_size=3),
     max_count=st.integers(32, 200),
 )
-@settings(deadline=None)
 def test_split_keeps_blocks_whole(shape, max_count):
     shape[-1] *= 32
     view = TensorView.contiguous(FP32, 0, tuple(shape))

@@ -44,7 +44,7 @@ COARSE = hnp.arrays(np.float32, (2, 256), elements=st.sampled_from([0.0, -0.0, 1
 
 @pytest.mark.parametrize("type", TYPES)
 @given(x=ANY)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_any_numbers(type, x):
     """Finite blocks that fp16 can scale stay finite; NaN and infinity make a block zeros."""
     before = x.copy()
@@ -61,7 +61,7 @@ def test_any_numbers(type, x):
 
 @pytest.mark.parametrize("type", TYPES)
 @given(x=st.one_of(MODEST, COARSE))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_error_is_no_larger_than_that_of_zeros(type, x):
     kind = WEIGHT_TYPES[type]
     blocks = x.reshape(-1, kind.block).astype(np.float64)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from rwkv_py import Model, Session
+from rwkv_py import Engine, Model, Session
 from twin import ggmf, synth
 
 ModelFile = Callable[..., Path]
@@ -22,6 +22,14 @@ def trained(converted: Callable[[str], Path]) -> Model:
 @pytest.fixture
 def session(trained: Model) -> Session:
     return Session(trained)
+
+
+@pytest.fixture
+def engine(trained: Model) -> Iterator[Engine]:
+    """For any number of requests; what they have not written when the test ends is cancelled."""
+    with Engine(trained) as engine:
+        yield engine
+        engine.close(cancel=True)
 
 
 @pytest.fixture(scope="session")

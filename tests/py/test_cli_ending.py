@@ -163,6 +163,37 @@ def test_signals_that_ask_for_the_end(number: signal.Signals, model: Path) -> No
         assert process.wait(timeout=30) == 128 + number
 
 
+# Ctrl-C at the n-th call of a function since the command began.
+EARLY = """
+import os, signal, sys
+import rwkv_command
+for at in map(int, sys.argv[1:]):
+    child = os.fork()
+    if child == 0:
+        calls = 0
+        def count(frame, event, argument):
+            global calls
+            calls += event == "call"
+            if event == "call" and calls == at:
+                signal.raise_signal(signal.SIGINT)
+        sys.argv = ["rwkv", "--version"]
+        sys.setprofile(count)
+        rwkv_command.main()
+    print(at, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+def test_ctrl_c_while_python_imports() -> None:
+    """Nobody sees a traceback who thinks better of it at once."""
+    moments, never = ["30", "200", "3000", "20000", "60000"], "1000000000"
+    command = [sys.executable, "-c", EARLY, *moments, never]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.stderr == ""
+    *early, version, whole = done.stdout.splitlines()
+    assert early == [f"{moment} 130" for moment in moments]
+    assert (version.split()[0], whole) == ("rwkv", f"{never} 0")
+
+
 def test_a_terminal_is_left_as_it_was(model: Path, tmp_path: Path) -> None:
     """SIGTERM at the prompt of a chat, where the terminal is raw."""
     chat = Terminal(RWKV, "chat", str(model), XDG_STATE_HOME=str(tmp_path))
@@ -292,8 +323,6 @@ OUTPUTS = ["captured", "captured", "captured", "closed", "/dev/full", "nobody re
 
 @settings(
     max_examples=40,
-    deadline=None,
-    derandomize=True,
     suppress_health_check=list(HealthCheck),
 )
 @given(data=st.data())

@@ -9,13 +9,14 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from prompts import ENDLESS, PROMPT, first_piece
 from rwkv_py import (
     Engine,
     EngineClosedError,
@@ -31,16 +32,6 @@ from rwkv_py import (
 from rwkv_py._arguments import TokenSequence
 from rwkv_py.prompt import PIECE_TOKENS
 
-PROMPT = "The :mod:`json` module "
-ENDLESS: dict[str, Any] = {"max_tokens": 1_000_000, "banned_tokens": [0]}
-
-
-@pytest.fixture
-def engine(trained: Model) -> Iterator[Engine]:
-    with Engine(trained) as engine:
-        yield engine
-        engine.close(cancel=True)
-
 
 @pytest.fixture(scope="module")
 def prompts(examples: Path) -> list[bytes]:
@@ -49,10 +40,6 @@ def prompts(examples: Path) -> list[bytes]:
     choose = random.Random(1)
     places = [choose.randrange(len(text) - 700) for _ in range(64)]
     return [text[place : place + choose.choice([1, 5, 40, 300, 700])] for place in places]
-
-
-def first_piece(request: Request) -> str:
-    return next(iter(request))
 
 
 def test_requests_joining_and_leaving_at_random_get_what_they_get_alone(

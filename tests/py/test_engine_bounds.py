@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from prompts import ENDLESS, PROMPT
 from rwkv_py import (
     Engine,
     EngineClosedError,
@@ -17,20 +17,6 @@ from rwkv_py import (
     Request,
     Session,
 )
-
-PROMPT = "The :mod:`json` module "
-ENDLESS: dict[str, Any] = {"max_tokens": 1_000_000, "banned_tokens": [0]}
-
-
-@pytest.fixture
-def engine(trained: Model) -> Iterator[Engine]:
-    with Engine(trained) as engine:
-        yield engine
-        engine.close(cancel=True)
-
-
-def first_piece(request: Request) -> str:
-    return next(iter(request))
 
 
 def test_a_full_line_refuses(trained: Model) -> None:

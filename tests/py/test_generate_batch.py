@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from prompts import PROMPT
 from rwkv_py import (
     Engine,
     InvalidArgumentError,
@@ -19,8 +20,6 @@ from rwkv_py import (
     Tokenizer,
     TokenOutOfRangeError,
 )
-
-PROMPT = "The :mod:`json` module "
 
 
 def batch(model: Model, prompts: Any, **options: Any) -> list[str]:

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 import rwkv_convert
+from prompts import PROMPT
 from rwkv_py import Model, ModelFileError, Session, Tokenizer
-
-PROMPT = "The :mod:`json` module "
 
 
 @pytest.fixture(scope="module")

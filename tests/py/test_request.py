@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
+from prompts import ENDLESS, PROMPT, first_piece
 from rwkv_py import (
     Engine,
     InvalidArgumentError,
@@ -19,20 +19,6 @@ from rwkv_py import (
     Request,
     Session,
 )
-
-PROMPT = "The :mod:`json` module "
-ENDLESS: dict[str, Any] = {"max_tokens": 1_000_000, "banned_tokens": [0]}
-
-
-@pytest.fixture
-def engine(trained: Model) -> Iterator[Engine]:
-    with Engine(trained) as engine:
-        yield engine
-        engine.close(cancel=True)
-
-
-def first_piece(request: Request) -> str:
-    return next(iter(request))
 
 
 def test_facts_about_a_request(trained: Model) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from prompts import PROMPT
 from rwkv_py import (
     InvalidArgumentError,
     Model,
@@ -27,7 +28,6 @@ from rwkv_py import (
 from rwkv_py.prompt import PIECE_TOKENS, pieces
 from rwkv_py.sequence import Sequence
 
-PROMPT = "The :mod:`json` module "
 LONG = [*b"A long prompt, longer than one piece of it. "] * 20
 
 

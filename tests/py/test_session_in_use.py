@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from prompts import PROMPT
 from rwkv_py import (
     InvalidArgumentError,
     Session,
 )
 from rwkv_py.sequence import Sequence
-
-PROMPT = "The :mod:`json` module "
 
 
 def disturb(session: Session, tmp_path: Path) -> dict[str, Callable[[], Any]]:

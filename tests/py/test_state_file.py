@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from prompts import PROMPT
 from rwkv_py import (
     InvalidArgumentError,
     Model,
@@ -18,7 +19,6 @@ from rwkv_py import (
     StateMismatchError,
 )
 
-PROMPT = "The :mod:`json` module "
 MASK = 2**64 - 1
 
 

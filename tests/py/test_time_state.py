@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from convert.checkpoint_writers import views, write_pth, write_safetensors
+from prompts import PROMPT
 from rwkv_py import (
     Chat,
     Engine,
@@ -28,7 +29,6 @@ from twin.model import load
 
 VERSIONS = ["5.1", "5.2", "6", "7"]
 SIZES: dict[str, int] = {"n_layer": 6, "n_embd": 256, "head_size": 64}  # of the shipped checkpoint
-PROMPT = "The :mod:`json` module "
 LONG = [*b"A long prompt, longer than one piece of it. "] * 20
 
 ModelFile = Callable[..., Path]

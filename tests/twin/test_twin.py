@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -204,7 +204,6 @@ blocks_of_floats = arrays(
 
 
 @pytest.mark.parametrize("type", BLOCK_TYPES)
-@settings(deadline=None)  # the machine may be busy
 @given(data=st.data())
 def test_blocks_pack_inverts_unpack(type: str, data: st.DataObject) -> None:
     """Any bytes whose d and m are no NaN (a NaN's payload need not survive)."""
@@ -217,7 +216,6 @@ def test_blocks_pack_inverts_unpack(type: str, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("type", BLOCK_TYPES)
-@settings(deadline=None)
 @given(x=blocks_of_floats)
 def test_blocks_error_bound(type: str, x: Floats) -> None:
     """Values come back to within a step: half of one, a whole one where the top code is clipped."""
@@ -313,7 +311,6 @@ def test_matmul_equals_scalar_formula(type: str) -> None:
     np.testing.assert_allclose(plain, x @ dequantize(tensor).T.astype(np.float64), rtol=1e-13)
 
 
-@settings(deadline=None)
 @given(
     w=arrays(np.int32, (2, 3, QK), elements=st.integers(-128, 127)),
     x=arrays(np.int32, (4, 3, QK), elements=st.integers(-127, 127)),

@@ -8,7 +8,6 @@ import os
 import reprlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeAlias, TypedDict, Unpack
 
 import numpy as np
@@ -39,6 +38,9 @@ Progress: TypeAlias = Callable[[int, int], None]
 
 # Probabilities are computed in float64 for this many logits at a time: 16 MB.
 _LOGITS_AT_ONCE = 1 << 21
+
+# A file of LAMBADA's texts, far larger than any there is.
+_MAX_LAMBADA_BYTES = 1 << 26
 
 # Texts of LAMBADA that are read together: enough to fill passes, few enough for their states.
 _TEXTS_AT_ONCE = 16
@@ -282,13 +284,16 @@ def read_lambada(path: StrPath) -> list[str]:
     """Read the texts of a LAMBADA file: JSON lines, each an object whose "text" is a passage.
 
     Raises:
-        InvalidArgumentError: a line is something else; which, the message says.
+        InvalidArgumentError: a line is something else; which, the message says. The file is larger
+            than 64 MB: OpenAI's has 1.8.
         OSError: the file cannot be read.
     """
+    with open(os.fsdecode(as_path(path)), "rb") as file:
+        content = file.read(_MAX_LAMBADA_BYTES + 1)
+    if len(content) > _MAX_LAMBADA_BYTES:
+        raise InvalidArgumentError(f"{path}: expected at most {_MAX_LAMBADA_BYTES} bytes, got more")
     texts = []
-    for number, line in enumerate(
-        Path(os.fsdecode(as_path(path))).read_bytes().splitlines(), start=1
-    ):
+    for number, line in enumerate(content.splitlines(), start=1):
         if not line.strip():
             continue
         try:

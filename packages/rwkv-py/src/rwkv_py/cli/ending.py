@@ -37,6 +37,8 @@ def run(app: Callable[..., Any]) -> int:
     ours = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]  # nohup
     _heed(ours, _end)
     try:
+        if callable(signal.getsignal(signal.SIGINT)):  # rwkv_command's, of the time before
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         code = app(standalone_mode=False)
         streams.flush()
     except SystemExit as end:  # of a signal, or of Typer's completion
