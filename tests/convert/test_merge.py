@@ -9,8 +9,8 @@ from convert.layout_writers import fla_7
 from rwkv_convert import ModelError, OptionError
 from twin import synth
 
-SIZES = {"n_layer": 2, "n_embd": 128, "head_size": 64, "n_vocab": 40}
-RANK = 16
+SIZES = {"n_layer": 2, "n_embd": 64, "head_size": 32, "n_vocab": 40}
+RANK = 8
 RANDOM = np.random.default_rng(5)
 
 
@@ -67,7 +67,7 @@ def merge_blocks(w, name, factors, first):
 
 
 def blocks(kind):
-    return lambda n, w: {f"{n}.{kind}": random(w.shape[1] // 32, 32, 32)}
+    return lambda n, w: {f"{n}.{kind}": random(w.shape[1] // 16, 16, 16)}
 
 
 KINDS = {
@@ -111,13 +111,13 @@ def test_merged_file_is_that_of_the_merged_checkpoint(tmp_path, monkeypatch, ver
     rwkv_convert.convert(reference, out, dtype="fp32", force=True)
     expected = out.read_bytes()
     assert len(found) == len(expected)
-    ours, numpys = (np.frombuffer(data[: len(data) & ~3], np.uint8) for data in (found, expected))
+    ours, numpys = (np.frombuffer(data, np.uint8) for data in (found, expected))
     # Sums in another order: the last bit of a float64, which may turn one of fp32 in 10^8.
     assert np.count_nonzero(ours != numpys) <= 4
     assert f"{len(targets)} matrices changed, {len(replaced)} tensors replaced" in summary.notes[-1]
 
     rwkv_convert.convert(base, out, dtype="fp32", force=True)
-    assert np.count_nonzero(np.frombuffer(out.read_bytes(), np.uint8) != numpys) > 100_000
+    assert np.count_nonzero(np.frombuffer(out.read_bytes(), np.uint8) != numpys) > 50_000
 
 
 def test_merge_into_another_layout_and_quantised(tmp_path):

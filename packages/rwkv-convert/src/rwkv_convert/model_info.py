@@ -141,7 +141,7 @@ def understood(found: ModelTensors) -> tuple[str, ...]:
     facts = [
         f"layout: {found.layout}" if found.renamed else "",
         f"{n_files} shards" if n_files > 1 else "",
-        f"in {quote(found.key)}" if found.key else "",
+        f"in {quote(found.key)}" if found.group or (found.key and not found.renamed) else "",
     ]
     notes = [", ".join(fact for fact in facts if fact)]
     if found.beside:
