@@ -12,8 +12,8 @@ import pytest
 
 import rwkv_convert
 from rwkv_convert import CheckpointError, OutputError, conversion, output_file
-from rwkv_convert.sources import open_source
 from rwkv_convert.piece_reader import PieceReader
+from rwkv_convert.sources import open_source
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="POSIX signals and limits")
 
@@ -89,8 +89,8 @@ def test_output_that_is_the_input_is_refused(make_pth):
 
 
 def test_input_that_vanishes_once_it_was_looked_at_is_named(make_pth, out, monkeypatch):
-    def vanish(path):
-        checkpoint = open_source(path)
+    def vanish(path, quiet):
+        checkpoint = open_source(path, quiet=quiet)
         path.unlink()
         return checkpoint
 

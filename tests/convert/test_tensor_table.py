@@ -84,9 +84,7 @@ def test_identify_accepts_vectors_without_size_1_dimensions(version):
         n: a.squeeze() if n != "emb.weight" else a for n, a in synth.checkpoint(version).items()
     }
     shapes = {t.name: t.shape for t in identify(model_of(checkpoint)).tensors}
-    official = {
-        t.name: t.shape for t in identify(model_of(synth.checkpoint(version))).tensors
-    }
+    official = {t.name: t.shape for t in identify(model_of(synth.checkpoint(version))).tensors}
     assert shapes == official
 
 

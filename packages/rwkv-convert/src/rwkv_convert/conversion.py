@@ -184,7 +184,7 @@ def convert(
     merge_files = MergeFiles.of(merge, merge_alpha, merge_init)
 
     destination = check_destination(dst, force=force)
-    checkpoint = open_source(src)
+    checkpoint = open_source(src, quiet=progress is None)
     found = find_model(checkpoint, key, tuple(ignore))
     heed_config(found)
     state = None if time_state is None else open_source(time_state)
@@ -263,9 +263,7 @@ def _check_types(tensors: tuple[PlacedTensor, ...]) -> None:
         for part in tensor.parts:
             where = f"{tensor.path}: type of tensor {quote(tensor.name)}"
             if part.type not in SOURCE_TYPES and not part.type.is_quantized:
-                raise ModelError(
-                    f"{where}, expected bf16, fp16, fp32 or fp64, got {part.type}"
-                )
+                raise ModelError(f"{where}, expected bf16, fp16, fp32 or fp64, got {part.type}")
             if part.type.is_quantized and placed.type.is_quantized and not is_copied(part, placed):
                 times = f" to be multiplied by {part.scale:g}" if part.scale != 1 else ""
                 same = "" if times else f"{placed.type}, "

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from .errors import CheckpointError, quote
 
@@ -53,7 +56,7 @@ def parse_hub_source(source: str) -> HubSource:
     return HubSource(f"{match['owner']}/{match['name']}", match["file"], match["revision"])
 
 
-def download(source: str, choose_file: ChooseFile) -> Path:
+def download(source: str, choose_file: ChooseFile, *, quiet: bool = True) -> Path:
     """Fetches a model, as far as it is not in the cache already.
 
     What was fetched before an interruption is not fetched again. `HF_HOME`, `HF_TOKEN`,
@@ -62,6 +65,7 @@ def download(source: str, choose_file: ChooseFile) -> Path:
     Args:
         source: `hf://OWNER/NAME[/FILE][@REVISION]`.
         choose_file: chooses of the names in the repository.
+        quiet: show no progress bar.
 
     Returns:
         the file, in the cache; shards and config.json are beside it.
@@ -89,27 +93,43 @@ def download(source: str, choose_file: ChooseFile) -> Path:
             )
         )
 
+    def names() -> list[str]:
+        try:
+            about = huggingface_hub.HfApi().model_info(wanted.repository, revision=wanted.revision)
+        except errors.HfHubHTTPError:  # the hub answers: there is no such model, or not for all
+            raise
+        except Exception:  # it cannot be reached, or is not to be asked
+            return [path.name for path in fetch([], offline=True).iterdir()]
+        found = [file.rfilename for file in about.siblings or []]
+        return [name for name in found if "/" not in name]
+
     try:
-        file = wanted.file
-        if file is None:
-            try:
-                names = huggingface_hub.HfApi().list_repo_files(
-                    wanted.repository, revision=wanted.revision
-                )
-            except (errors.OfflineModeIsEnabled, OSError, RuntimeError) as error:
-                if isinstance(error, errors.HfHubHTTPError):
-                    raise
-                folder = fetch([], offline=True)
-                names = [p.name for p in folder.iterdir()]
-            file = choose_file(f"{SCHEME}{wanted.repository}", names)
-        path = fetch(_patterns(file)) / file
+        with _silence() if quiet else contextlib.nullcontext():
+            file = wanted.file or choose_file(f"{SCHEME}{wanted.repository}", names())
+            path = fetch(_patterns(file)) / file
     except CheckpointError:
         raise
-    except Exception as error:  # of any class: those of huggingface_hub, httpx, requests, and OSError
+    except Exception as error:  # of any class: huggingface_hub's, its HTTP library's, OSError
         raise CheckpointError(f"{source}: cannot be fetched: {_line(error)}") from error
     if not path.is_file():
         raise CheckpointError(f"{source}: expected a file {quote(file)}, got none")
     return path
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Without progress bars and warnings of huggingface_hub."""
+    utils: Any = import_module("huggingface_hub.utils")  # which does not export what it documents
+    verbosity, bars = utils.logging.get_verbosity(), not utils.are_progress_bars_disabled()
+    utils.logging.set_verbosity_error()
+    if bars:
+        utils.disable_progress_bars()
+    try:
+        yield
+    finally:
+        utils.logging.set_verbosity(verbosity)
+        if bars:
+            utils.enable_progress_bars()
 
 
 def _patterns(file: str) -> list[str]:

@@ -212,9 +212,7 @@ def identify(found: ModelTensors, time_state: Checkpoint | None = None) -> Model
         left_to_do = row.change if computed else Change.RESHAPE
         delta = found.deltas.get(name)
         tensors.append(
-            FileTensor(
-                file_name, row.role, shape, tuple(parts), tuple(paths), left_to_do, delta
-            )
+            FileTensor(file_name, row.role, shape, tuple(parts), tuple(paths), left_to_do, delta)
         )
     return Model(
         version="5.2" if version == "5.1-gate" else version,
@@ -337,8 +335,7 @@ class _Letters:
         )
 
     def views(self, source: Source, row: Row, layer: int) -> list[TensorView]:
-        """A checkpoint's tensor as views whose row-major order, one after the other, is the file's.
-        """
+        """A checkpoint's tensor as views, whose elements one after the other are the file's."""
         if len(source.parts) > 1:  # transposed, they follow each other along the first dimension
             return [part.transposed() for part in source.parts]
         view = _aligned(source.parts[0], self.resolve(self._shape(row), layer))

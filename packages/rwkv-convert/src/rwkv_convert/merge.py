@@ -52,7 +52,7 @@ class MergeFiles:
             if merge is None and value is not None:
                 raise OptionError(option, f"expected it with merge=, got {quote(value)} alone")
         if alpha is not None and init is not None:
-            raise OptionError("merge_alpha", "expected none with merge_init=, as PiSSA has no alpha")
+            raise OptionError("merge_alpha", "expected none with merge_init=: PiSSA has no alpha")
         if alpha is not None and not 0 < alpha < float("inf"):
             raise OptionError("merge_alpha", f"expected a positive number, got {quote(alpha)}")
         return None if merge is None else cls(merge, alpha, init)

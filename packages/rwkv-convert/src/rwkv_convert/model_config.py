@@ -36,7 +36,9 @@ def heed_config(model: ModelTensors) -> None:
     layers = config.get("num_hidden_layers")
     found = 1 + max(map(layer_of, model.tensors), default=-1)
     if isinstance(layers, int) and layers != found:
-        raise ModelError(f"{where}: 'num_hidden_layers', expected {found} as there are, got {layers}")
+        raise ModelError(
+            f"{where}: 'num_hidden_layers', expected {found} as there are, got {layers}"
+        )
     if config.get("tie_word_embeddings") is True and "emb.weight" in model.tensors:
         model.tensors.setdefault("head.weight", model.tensors["emb.weight"])
 

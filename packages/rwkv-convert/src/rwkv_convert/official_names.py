@@ -193,9 +193,7 @@ def _has_embedding(checkpoint: Checkpoint, candidate: _Candidate) -> bool:
 def _pattern(name: str) -> re.Pattern[str]:
     escaped = re.escape(name)
     number, rest = r"(?P<i>0|[1-9]\\d{0,4})", r"(?P<rest>.+)"
-    return re.compile(
-        re.sub(r"\\{i\\}", number, escaped).replace(r"\{rest\}", rest), re.DOTALL
-    )
+    return re.compile(re.sub(r"\\{i\\}", number, escaped).replace(r"\{rest\}", rest), re.DOTALL)
 
 
 def _official(source: Source, candidate: _Candidate) -> Iterator[tuple[str, Source]]:

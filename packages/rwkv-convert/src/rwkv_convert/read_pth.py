@@ -31,7 +31,8 @@ MAX_PICKLE_BYTES = 4 << 20
 """The pickle of a model of 100 layers has about 1 MB."""
 
 MAX_DEPTH = 6
-"""Dicts inside dicts in which a model is looked for."""
+MAX_PATH = 200
+"""Dicts inside dicts in which a model is looked for, and characters of the path of one."""
 
 Place = Callable[[Storage, str], tuple[int, int]]
 """Gives the byte offset and the size of a storage's numbers; the text begins its messages."""
@@ -172,9 +173,12 @@ class _DictReader:
                 continue
             if not path:
                 self.others.append(name)
-            if isinstance(value, dict) and path.count(".") < MAX_DEPTH and len(name) < 200:
-                if id(value) not in self._seen:
-                    self.read(value, f"{path}.{name}" if path else name)
+            within = f"{path}.{name}" if path else name
+            if isinstance(value, dict) and id(value) not in self._seen and self._is_path(within):
+                self.read(value, within)
+
+    def _is_path(self, text: str) -> bool:
+        return text.count(".") < MAX_DEPTH and len(text) <= MAX_PATH
 
     def _view(self, name: str, value: StoredTensor) -> TensorView:
         self._count += 1

@@ -1,4 +1,4 @@
-"""From what a user names to a checkpoint: a file, a folder, one of several shards, a hub's model."""
+"""From what a user names to a checkpoint: a file, a folder, one of several shards, or a hub's."""
 
 from __future__ import annotations
 
@@ -31,18 +31,19 @@ WHOLE_MODELS = (
 CHECKPOINT_ENDS = (".pth", ".pt", ".bin", ".safetensors", ".st", ".ckpt", ".gguf")
 
 
-def open_source(source: str | os.PathLike[str]) -> Checkpoint:
+def open_source(source: str | os.PathLike[str], *, quiet: bool = True) -> Checkpoint:
     """Reads the table of contents of what a user names.
 
     Args:
         source: a file, of several shards any one or their index; a folder with one model; or
             `hf://OWNER/NAME[/FILE][@REVISION]`.
+        quiet: show no progress bar if it is fetched.
 
     Raises:
         CheckpointError: there is none, or it is incomplete or damaged.
     """
     if isinstance(source, str) and is_hub_source(source):
-        source = download(source, choose_file)
+        source = download(source, choose_file, quiet=quiet)
     path = Path(source)
     if os.fspath(source) and path.is_dir():
         path = path / choose_file(path, [p.name for p in _entries(path)])
@@ -113,9 +114,7 @@ def _indexed(path: Path) -> list[Path]:
         )
     names = list(dict.fromkeys(weights.values()))
     if not 1 <= len(names) <= MAX_SHARDS:
-        raise CheckpointError(
-            f"{path}: shards, expected 1 to {MAX_SHARDS}, got {len(names)}"
-        )
+        raise CheckpointError(f"{path}: shards, expected 1 to {MAX_SHARDS}, got {len(names)}")
     for name in names:
         if name != Path(name).name or "\\" in name or "\0" in name or name in ("", ".", ".."):
             raise CheckpointError(

@@ -1,25 +1,17 @@
-"""What becomes of tensors that no table knows: a model that needs them must not lose them unnoticed.
-"""
+"""What becomes of tensors that no table knows: a model must not lose what it may need unnoticed."""
 
 from __future__ import annotations
-
-import re
 
 from .element_types import may_be_weights
 from .errors import ModelError, listing
 from .official_names import ModelTensors
 
-KNOWN_UNUSED: tuple[re.Pattern[str], ...] = (
-    re.compile(r"blocks\.\d+\.att\.time_(ratio|shift)"),  # buffers of RWKV-2 and 3's training code
-    re.compile(r"(.*\.)?(rotary_emb|inv_freq)(\..*)?"),
-)
-"""By official name: left out, though they look like weights."""
-
 
 def check_unknown(model: ModelTensors, unknown: list[str], known: set[str]) -> None:
     """Refuses to leave out what may be a part of the model.
 
-    That is a floating-point tensor of two or more dimensions, or the bias of a matrix.
+    That is a floating-point tensor of two or more dimensions, or the bias of a matrix. What
+    checkpoints hold and no version uses, layer 0's v of RWKV-7, is in the tables.
 
     Args:
         model: whose tensors they are.
@@ -33,8 +25,6 @@ def check_unknown(model: ModelTensors, unknown: list[str], known: set[str]) -> N
     for name in unknown:
         source = model.tensors[name]
         of_matrix = name.endswith(".bias") and name.removesuffix("bias") + "weight" in known
-        if any(pattern.fullmatch(name) for pattern in KNOWN_UNUSED):
-            continue
         if may_be_weights(source.parts[0].type) and (len(source.shape) > 1 or of_matrix):
             refused.append(source.name)
     if refused:
