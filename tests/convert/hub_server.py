@@ -14,15 +14,14 @@ from urllib.parse import unquote, urlsplit
 class Hub:
     """What it has, and what happened.
 
-    repositories: "owner/name" -> file name -> content. budget: bytes of files to send before the
-    connection breaks and all further ones are refused; None for no limit. sent: bytes of files.
-    requests: method and path of each.
+    repositories: "owner/name" -> file name -> content. breaks: how often to break off in the middle
+    of a file. refused: names of files that are not given. requests: method and path of each.
     """
 
     repositories: dict[str, dict[str, bytes]]
     url: str = ""
-    budget: int | None = None
-    sent: int = 0
+    breaks: int = 0
+    refused: set[str] = field(default_factory=set)
     requests: list[str] = field(default_factory=list)
     tokens: list[str | None] = field(default_factory=list)
 
@@ -90,7 +89,7 @@ def handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             }
             if self.command == "HEAD":
                 return self.answer(200, data, headers)
-            if hub.budget is not None and hub.sent >= hub.budget:
+            if name in hub.refused:
                 return self.answer(403, b"{}", {"X-Error-Message": "enough"})
             start, status = 0, 200
             if wanted := self.headers.get("Range"):
@@ -100,8 +99,10 @@ def handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(data)}"
                 data = data[:end]
             body = data[start:]
-            left = len(body) if hub.budget is None else min(len(body), hub.budget - hub.sent)
-            hub.sent += left
+            left = len(body)
+            if hub.breaks:
+                hub.breaks -= 1
+                left //= 2
             self.send_response(status)
             for key, value in {"Content-Length": str(len(body)), **headers}.items():
                 self.send_header(key, value)

@@ -89,20 +89,25 @@ def test_model_is_fetched_once_and_then_without_the_hub(hub, run, tmp_path, expe
     assert len(hub.requests) == before
 
 
-def test_interrupted_fetching_goes_on_where_it_ended(hub, run, tmp_path, expected):
-    size = len(hub.repositories["owner/two"]["rwkv7-b.pth"])
-    hub.sent, hub.budget = 0, size // 2
-    try:
-        code, _, said = run("hf://owner/two/rwkv7-b.pth@v1", "out.bin")
-        assert code == 1 and said.startswith("rwkv-convert: error: hf://owner/two/rwkv7-b.pth@v1: ")
-        assert not (tmp_path / "out.bin").exists()
-        hub.budget = None
-        code, _, said = run("hf://owner/two/rwkv7-b.pth@v1", "out.bin")
-        assert (code, said) == (0, "")
-    finally:
-        hub.budget = None
+def test_connection_that_breaks_is_made_again(hub, run, tmp_path, expected):
+    hub.breaks = 1
+    code, _, said = run("hf://owner/two/rwkv7-b.pth@v1", "out.bin")
+    assert (code, said, hub.breaks) == (0, "", 0)
     assert (tmp_path / "out.bin").read_bytes() == expected
-    assert hub.sent <= size + size // 10
+
+
+def test_what_was_fetched_before_a_failure_is_kept(hub, run, tmp_path, expected):
+    first, second = (f"model-0000{i}-of-00002.safetensors" for i in (1, 2))
+    hub.requests.clear()
+    hub.refused = {second}
+    code, _, said = run("hf://owner/sharded", "out.bin")
+    assert code == 1 and said.startswith("rwkv-convert: error: hf://owner/sharded: cannot be fetch")
+    assert not (tmp_path / "out.bin").exists()
+    hub.refused = set()
+    code, _, _ = run("hf://owner/sharded", "out.bin")
+    assert code == 0 and (tmp_path / "out.bin").read_bytes() == expected
+    got = [r.rsplit("/", 1)[1] for r in hub.requests if r.startswith("GET") and "/resolve/" in r]
+    assert (got.count(first), got.count(second)) == (1, 2)
 
 
 REFUSED = {

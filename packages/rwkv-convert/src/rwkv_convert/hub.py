@@ -59,7 +59,7 @@ def parse_hub_source(source: str) -> HubSource:
 def download(source: str, choose_file: ChooseFile, *, quiet: bool = True) -> Path:
     """Fetches a model, as far as it is not in the cache already.
 
-    What was fetched before an interruption is not fetched again. `HF_HOME`, `HF_TOKEN`,
+    A connection that breaks is taken up again, and files that are complete are kept. `HF_HOME`, `HF_TOKEN`,
     `HF_ENDPOINT` and `HF_HUB_OFFLINE` mean what they mean to huggingface_hub.
 
     Args:
