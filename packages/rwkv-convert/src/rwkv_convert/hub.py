@@ -59,8 +59,8 @@ def parse_hub_source(source: str) -> HubSource:
 def download(source: str, choose_file: ChooseFile, *, quiet: bool = True) -> Path:
     """Fetches a model, as far as it is not in the cache already.
 
-    A connection that breaks is taken up again, and files that are complete are kept. `HF_HOME`, `HF_TOKEN`,
-    `HF_ENDPOINT` and `HF_HUB_OFFLINE` mean what they mean to huggingface_hub.
+    A connection that breaks is taken up again, and files that are complete are kept. `HF_HOME`,
+    `HF_TOKEN`, `HF_ENDPOINT` and `HF_HUB_OFFLINE` mean what they mean to huggingface_hub.
 
     Args:
         source: `hf://OWNER/NAME[/FILE][@REVISION]`.
