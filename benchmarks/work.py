@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rwkv_convert.containers import open_checkpoint
 from rwkv_convert.identify import identify
+from rwkv_convert.official_names import find_model
 from rwkv_convert.tensor_table import Role
 
 PANEL = 16
@@ -42,7 +43,7 @@ def work_of(path: Path) -> Work:
     """Counts the tensors of a ggmf file."""
     matrices = head = embedding = row = int_macs = fp_macs = head_macs = 0
     head_is_int = False
-    for tensor in identify(open_checkpoint(path)).tensors:
+    for tensor in identify(find_model(open_checkpoint(path))).tensors:
         if tensor.role is Role.VECTOR:
             continue
         dtype = tensor.parts[0].type

@@ -169,7 +169,7 @@ def _zip(path):
 
 BAD_INPUTS = {
     "missing file": (lambda p: None, "cannot be opened: No such file or directory"),
-    "folder": (lambda p: p.mkdir(), "expected a checkpoint file, got a folder"),
+    "folder": (lambda p: p.mkdir(), "expected a folder with one model, got nothing"),
     "empty": (lambda p: p.write_bytes(b""), "got an empty file"),
     "web page": (
         lambda p: p.write_text("<!DOCTYPE html><html>Sign in</html>"),

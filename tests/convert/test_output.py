@@ -12,8 +12,8 @@ import pytest
 
 import rwkv_convert
 from rwkv_convert import CheckpointError, OutputError, conversion, output_file
-from rwkv_convert.containers import open_checkpoint
 from rwkv_convert.piece_reader import PieceReader
+from rwkv_convert.sources import open_source
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="POSIX signals and limits")
 
@@ -89,13 +89,13 @@ def test_output_that_is_the_input_is_refused(make_pth):
 
 
 def test_input_that_vanishes_once_it_was_looked_at_is_named(make_pth, out, monkeypatch):
-    def vanish(path):
-        checkpoint = open_checkpoint(path)
+    def vanish(path, quiet):
+        checkpoint = open_source(path, quiet=quiet)
         path.unlink()
         return checkpoint
 
     (out / "a.bin").write_text("old")
-    monkeypatch.setattr(conversion, "open_checkpoint", vanish)
+    monkeypatch.setattr(conversion, "open_source", vanish)
     with pytest.raises(CheckpointError, match=r"in\.pth: cannot be opened: No such file"):
         convert(make_pth().rename(out / "in.pth"), out / "a.bin", force=True)
     assert (out / "a.bin").read_text() == "old" and names(out) == ["a.bin"]

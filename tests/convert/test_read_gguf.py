@@ -14,6 +14,7 @@ from convert.checkpoint_writers import views, write_pth
 from rwkv_convert import CheckpointError, ModelError
 from rwkv_convert.containers import open_checkpoint
 from rwkv_convert.identify import identify
+from rwkv_convert.official_names import find_model
 from rwkv_convert.weight_types import GGUF_TYPES, WEIGHT_TYPES
 from twin import gguf, synth
 from twin.block_types import Tensor, dequantize, quantize
@@ -303,7 +304,7 @@ def contents(path):
     """What a file means: its tensors, and the bytes of each."""
     found = open_checkpoint(path)
     data = path.read_bytes()
-    model = identify(found)
+    model = identify(find_model(found))
     digest = hashlib.sha256()
     for tensor in model.tensors:
         for part in tensor.parts:

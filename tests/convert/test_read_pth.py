@@ -225,7 +225,7 @@ def test_hostile_pickle_is_refused(tmp_path, case, layout):
         ("os.system", "'os.system'|os.system"),
         ("builtins.eval", "builtins.eval"),
         ("stack_global", "os.system"),
-        ("newobj", "NEWOBJ"),
+        ("newobj_ex", "NEWOBJ_EX"),
         ("inst", "INST"),
         ("ext1", "EXT1"),
         ("persistent id in text", "PERSID"),

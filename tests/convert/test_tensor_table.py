@@ -12,17 +12,16 @@ from rwkv_convert.checkpoint import Checkpoint, TensorView
 from rwkv_convert.element_types import FP32
 from rwkv_convert.identify import identify
 from rwkv_convert.input_file import FileStamp
+from rwkv_convert.official_names import find_model
 from rwkv_convert.tensor_table import ROLE_TYPES, TABLES, Change, Role, TypeChoice
 from rwkv_convert.weight_types import WEIGHT_TYPES
 from twin import synth
 
 
-def table_of_contents(checkpoint, container="safetensors"):
-    """A Checkpoint without its file."""
+def model_of(checkpoint):
+    """The tensors of a checkpoint without its file."""
     tensors = {n: TensorView.contiguous(FP32, 0, a.shape) for n, a in checkpoint.items()}
-    return Checkpoint(
-        Path("in.pth"), FileStamp(0, 0, 0, 0), container, tensors, is_model_file=container == "ggmf"
-    )
+    return find_model(Checkpoint(Path("in.pth"), FileStamp(0, 0, 0, 0), "safetensors", tensors))
 
 
 def test_every_role_has_types():
@@ -63,7 +62,7 @@ def test_transposed_rows_exchange_the_last_two_dimensions(version):
 @pytest.mark.parametrize("heads", [1, 2, 3])
 def test_identify_finds_version_and_dimensions(version, heads):
     checkpoint = synth.checkpoint(version, n_layer=4, n_embd=32 * heads, head_size=32, n_vocab=50)
-    model = identify(table_of_contents(checkpoint))
+    model = identify(model_of(checkpoint))
     assert model.version == {"5.1-gate": "5.2"}.get(version, version)
     assert (model.n_layer, model.n_embd, model.n_vocab) == (4, 32 * heads, 50)
     assert model.n_head == (None if version == "4" else heads)
@@ -72,7 +71,7 @@ def test_identify_finds_version_and_dimensions(version, heads):
 
 
 def test_identify_calls_gated_per_head_decay_5_2():
-    model = identify(table_of_contents(synth.checkpoint("5.1-gate")))
+    model = identify(model_of(synth.checkpoint("5.1-gate")))
     assert model.version == "5.2"
     shapes = {tensor.name: tensor.shape for tensor in model.tensors}
     assert shapes["blocks.1.att.time_faaaa"] == shapes["blocks.1.att.time_decay"] == (2, 64, 1)
@@ -84,10 +83,8 @@ def test_identify_accepts_vectors_without_size_1_dimensions(version):
     checkpoint = {
         n: a.squeeze() if n != "emb.weight" else a for n, a in synth.checkpoint(version).items()
     }
-    shapes = {t.name: t.shape for t in identify(table_of_contents(checkpoint)).tensors}
-    official = {
-        t.name: t.shape for t in identify(table_of_contents(synth.checkpoint(version))).tensors
-    }
+    shapes = {t.name: t.shape for t in identify(model_of(checkpoint)).tensors}
+    official = {t.name: t.shape for t in identify(model_of(synth.checkpoint(version))).tensors}
     assert shapes == official
 
 
@@ -97,7 +94,7 @@ def test_identify_names_every_missing_tensor(version):
     for name in checkpoint:
         rest = {n: a for n, a in checkpoint.items() if n != name}
         with pytest.raises(ModelError, match=f"missing '{re.escape(name)}'"):
-            identify(table_of_contents(rest))
+            identify(model_of(rest))
 
 
 @pytest.mark.parametrize("version", synth.VERSIONS)
@@ -107,11 +104,11 @@ def test_identify_refuses_every_misshaped_tensor(version):
         wrong = dict(checkpoint)
         wrong[name] = np.zeros((*array.shape[:-1], array.shape[-1] + 1), np.float32)
         with pytest.raises(ModelError, match=r"shape of tensor|heads, expected"):
-            identify(table_of_contents(wrong))
+            identify(model_of(wrong))
 
 
 def test_identify_leaves_out_layer_0_v_of_v7():
-    model = identify(table_of_contents(synth.checkpoint("7", layer0_v=True)))
+    model = identify(model_of(synth.checkpoint("7", layer0_v=True)))
     names = {tensor.name for tensor in model.tensors}
     assert "blocks.0.att.v1" not in names and "blocks.1.att.v1" in names
     assert model.unused == ()
@@ -121,29 +118,29 @@ def test_identify_leaves_out_layer_0_v_of_v7():
 def test_order_does_not_depend_on_the_checkpoint(version):
     checkpoint = synth.checkpoint(version)
     other = dict(sorted(checkpoint.items(), reverse=True))
-    names = [tensor.name for tensor in identify(table_of_contents(checkpoint)).tensors]
-    assert [tensor.name for tensor in identify(table_of_contents(other)).tensors] == names
+    names = [tensor.name for tensor in identify(model_of(checkpoint)).tensors]
+    assert [tensor.name for tensor in identify(model_of(other)).tensors] == names
     assert (names[0], names[-1]) == ("emb.weight", "head.weight")
 
 
 def test_identify_refuses_tensors_of_other_versions():
     checkpoint = {**synth.checkpoint("4"), "blocks.0.att.gate.weight": np.zeros((128, 128))}
     with pytest.raises(ModelError, match=r"of other versions 'blocks\.0\.att\.gate\.weight'"):
-        identify(table_of_contents(checkpoint))
+        identify(model_of(checkpoint))
 
 
 def test_identify_needs_v_in_later_layers():
     checkpoint = synth.checkpoint("7", layer0_v=True)
     del checkpoint["blocks.2.att.v1"]
     with pytest.raises(ModelError, match=r"not a whole RWKV-7 model: missing 'blocks\.2\.att\.v1'"):
-        identify(table_of_contents(checkpoint))
+        identify(model_of(checkpoint))
 
 
 def test_identify_names_unused_tensors():
     checkpoint = synth.checkpoint("7")
-    checkpoint["blocks.1.att.something"] = np.zeros((2, 64, 64), np.float32)
+    checkpoint["blocks.1.att.something"] = np.zeros(64, np.float32)
     checkpoint["optimizer.step"] = np.zeros((), np.float32)
-    model = identify(table_of_contents(checkpoint))
+    model = identify(model_of(checkpoint))
     assert model.unused == ("blocks.1.att.something", "optimizer.step")
 
 
@@ -157,15 +154,15 @@ def test_identify_recognises_transposed_low_rank_matrices(version):
         if row.change is Change.TRANSPOSE
     }
     other = {n: a.swapaxes(-1, -2) if n in transposed else a for n, a in checkpoint.items()}
-    shapes = [(t.name, t.shape) for t in identify(table_of_contents(other)).tensors]
-    assert shapes == [(t.name, t.shape) for t in identify(table_of_contents(checkpoint)).tensors]
+    shapes = [(t.name, t.shape) for t in identify(model_of(other)).tensors]
+    assert shapes == [(t.name, t.shape) for t in identify(model_of(checkpoint)).tensors]
 
 
 def test_identify_refuses_a_mix_of_transposed_and_official():
     checkpoint = synth.checkpoint("7")
     checkpoint["blocks.1.att.w1"] = checkpoint["blocks.1.att.w1"].T
     with pytest.raises(ModelError, match=r"'blocks\.1\.att\.w1'"):
-        identify(table_of_contents(checkpoint))
+        identify(model_of(checkpoint))
 
 
 @pytest.mark.parametrize(
@@ -174,27 +171,25 @@ def test_identify_refuses_a_mix_of_transposed_and_official():
         ("blocks.0.ffn.s_emb.weight", "DeepEmbed"),
         ("blocks.1.tiny_q.weight", "RWKV-4a"),
         ("blocks.1.att.key.lora_A", "fine-tuning delta"),
-        ("model.layers.0.attn.w_lora.lora.0.weight", "Hugging Face"),
-        ("rwkv.blocks.0.attention.key.weight", "Hugging Face"),
     ],
 )
 def test_identify_refuses_other_architectures(name, what):
     checkpoint = {**synth.checkpoint("7"), name: np.zeros(3, np.float32)}
     with pytest.raises(ModelError, match=what):
-        identify(table_of_contents(checkpoint))
+        identify(model_of(checkpoint))
 
 
 def test_identify_lists_what_it_found():
     tensors = {"transformer.wte.weight": np.zeros((3, 3), np.float32)}
     with pytest.raises(ModelError, match=r"found 'transformer\.wte\.weight'; missing") as error:
-        identify(table_of_contents(tensors))
+        identify(model_of(tensors))
     assert "'blocks.0.att.k_k' (7)" in str(error.value)
 
 
 def test_identify_is_not_fooled_by_a_huge_layer_number():
     checkpoint = {**synth.checkpoint("7"), "blocks.999999999.ln1.weight": np.zeros(3, np.float32)}
     with pytest.raises(ModelError, match="layers, got number 999999999"):
-        identify(table_of_contents(checkpoint))
+        identify(model_of(checkpoint))
 
 
 def test_identify_refuses_heads_that_do_not_divide_the_width():
@@ -203,7 +198,7 @@ def test_identify_refuses_heads_that_do_not_divide_the_width():
         for name in ("time_decay", "time_first"):
             checkpoint[f"blocks.{layer}.att.{name}"] = np.zeros(3, np.float32)
     with pytest.raises(ModelError, match="128 channels to divide into 3 heads"):
-        identify(table_of_contents(checkpoint))
+        identify(model_of(checkpoint))
 
 
 Q4, Q8, F16, F32 = (WEIGHT_TYPES[name] for name in ("q4_0", "q8_0", "fp16", "fp32"))

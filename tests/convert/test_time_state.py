@@ -228,7 +228,7 @@ def test_integers_are_no_state(tmp_path, make_pth, tuned, monkeypatch):
         lambda: rwkv_convert.convert(make_pth(), tmp_path / "out.bin", time_state=source),
         lambda: read_time_state(source),
     ):
-        with pytest.raises(ModelError, match="expected bf16, fp16 or fp32"):
+        with pytest.raises(ModelError, match="expected bf16, fp16, fp32 or fp64"):
             use()
 
 

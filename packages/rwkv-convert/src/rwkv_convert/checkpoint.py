@@ -113,22 +113,31 @@ class Checkpoint:
         stamp: tells whether it is still the same file when it is opened again.
         container: `pth (zip)`, `pth (legacy)`, `safetensors`, `ggmf` or `gguf`.
         tensors: in the file's order.
+        nested: the tensors of dicts inside the file's dict, by path (`state_dict`).
         other_entries: names of entries of the dict that are no tensors.
         is_model_file: whether the tensors are already in a model file's names and shapes.
         more_files: the other parts, with their stamps.
         places: the part that a tensor lies in, if it is not the first.
         metadata: what a GGUF file says beside the tensors, by key.
+        config: what the `config.json` beside the file says.
     """
 
     path: Path
     stamp: FileStamp
     container: str
     tensors: dict[str, TensorView]
+    nested: dict[str, dict[str, TensorView]] = field(default_factory=dict)
     other_entries: list[str] = field(default_factory=list)
     is_model_file: bool = False
     more_files: dict[Path, FileStamp] = field(default_factory=dict)
     places: dict[str, Path] = field(default_factory=dict)
     metadata: dict[str, GgufValue] = field(default_factory=dict)
+    config: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def groups(self) -> dict[str, dict[str, TensorView]]:
+        """All tensors, by the path of the dict that holds them, "" for the file's own."""
+        return {"": self.tensors, **self.nested}
 
     @property
     def files(self) -> dict[Path, FileStamp]:

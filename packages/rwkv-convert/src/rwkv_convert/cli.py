@@ -18,9 +18,9 @@ from .model_info import ModelInfo, TypeUse, info
 from .weight_types import DTYPES, FALLBACKS, GGMF_TYPES, parse_dtype
 
 _DESCRIPTION = """\
-Convert an RWKV checkpoint (.pth, .safetensors, a ggmf .bin or llama.cpp's .gguf) to a model file:
-ggmf, or GGUF where OUT ends in .gguf (versions 6 and 7). Versions 4, 5.1, 5.2, 6 and 7 are told
-apart by their tensors."""
+Convert an RWKV checkpoint (.pth, .safetensors, a ggmf .bin or llama.cpp's .gguf; whole, in shards,
+or on a hub) to a model file: ggmf, or GGUF where OUT ends in .gguf (versions 6 and 7). Versions 4,
+5.1, 5.2, 6 and 7 are told apart by their tensors, whoever named them."""
 
 _EPILOG = """\
 examples:
@@ -28,6 +28,7 @@ examples:
   rwkv-convert model.pth model.bin --dtype q5_1 --head-dtype fp16
   rwkv-convert model.pth model.bin --dtype q4_0 --time-state tuned.pth
   rwkv-convert model.pth model.gguf --dtype q8_0
+  rwkv-convert hf://OWNER/NAME model.bin --dtype q4_0
   rwkv-convert --info model.bin"""
 
 
@@ -55,7 +56,7 @@ def command(arguments: list[str]) -> None:
         parser.error("expected the file to read and the file to write")
     try:
         if options.info is not None:
-            found = info(options.info)
+            found = info(options.info, key=options.key, ignore=options.ignore)
             answer(_as_json(found) if options.json else _describe(found))
         else:
             _convert(options)
@@ -84,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("-h", "--help", action="store_true", help="show this and do nothing else")
     add("--version", action="store_true", help="show the version and do nothing else")
-    add("src", nargs="?", metavar="IN", help="the checkpoint to read")
+    add("src", nargs="?", metavar="IN", help="the checkpoint: a file, a folder, hf://OWNER/NAME")
     add("dst", nargs="?", metavar="OUT", help="the model file to write")
     add(
         "--dtype",
@@ -133,6 +134,20 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="an initial state from state tuning, to be kept in OUT (default: that of IN, if any)",
     )
+    add(
+        "--key",
+        help="which model of several in IN: the path of its dict, or the prefix of its names",
+    )
+    add(
+        "--ignore",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="leave out tensors with such names, though nothing is known of them; may be repeated",
+    )
+    add("--merge", metavar="FILE", help="merge what RWKV-PEFT saved: LoRA, PiSSA, DiSHA, Bone")
+    add("--merge-alpha", type=float, metavar="ALPHA", help="LoRA's alpha")
+    add("--merge-init", metavar="FILE", help="PiSSA's initial factors, init_pissa.pth")
     add("--force", action="store_true", help="replace OUT if it exists")
     add("--threads", type=int, help="threads to use (default: one per processor)")
     add("--info", metavar="FILE", help="describe a checkpoint or model file and convert nothing")
@@ -161,10 +176,17 @@ def _convert(options: argparse.Namespace) -> None:
             container=options.container,
             tokenizer=options.tokenizer,
             time_state=options.time_state,
+            key=options.key,
+            ignore=options.ignore,
+            merge=options.merge,
+            merge_alpha=options.merge_alpha,
+            merge_init=options.merge_init,
             force=options.force,
             progress=progress,
             threads=options.threads,
         )
+    for note in () if options.quiet else summary.notes:
+        say(note)
     for warning in summary.warnings:
         say(f"warning: {warning}")
     if options.json:
@@ -201,7 +223,8 @@ def _as_json(value: ModelInfo | Summary) -> list[str]:
 def _describe(model: ModelInfo) -> list[str]:
     heads = f"{model.n_head} heads of {model.head_size}" if model.n_head else "no heads"
     lines = [
-        f"{model.path}: RWKV-{model.version}, {model.container}",
+        f"{model.path}: RWKV-{model.version}, {model.container}"
+        + (f", {model.n_files} files" if model.n_files > 1 else ""),
         f"  layers      {model.n_layer}",
         f"  width       {model.n_embd} ({heads}), channel mix {model.n_ffn}",
         f"  vocabulary  {model.n_vocab}",
@@ -219,6 +242,10 @@ def _describe(model: ModelInfo) -> list[str]:
         lines.append("  holds a chat template")
     if model.has_time_state:
         lines.append("  begins with its own initial state")
+    if model.layout and model.layout != "official names":
+        lines.append(f"  layout      {model.layout}")
+    if model.key:
+        lines.append(f"  in          {model.key!a}")
     if model.unused:
         lines.append(f"  unused      {', '.join(map(ascii, model.unused))}")
     return lines

@@ -7,11 +7,12 @@ to its place. Memory does not depend on the size of the model or of a tensor.
 
 from __future__ import annotations
 
+import fnmatch
 import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -21,17 +22,21 @@ from typing import Literal
 import numpy as np
 
 from .checkpoint import Checkpoint, TensorView
-from .containers import open_checkpoint
-from .element_types import FP16, FP32, SOURCE_TYPES, ElementType
+from .element_types import FP16, FP64, SOURCE_TYPES, ElementType
 from .encoder import Encoder, is_copied
 from .errors import ModelError, OptionError, OutputError, listing, quote
+from .factor_loader import FactorLoader
 from .file_plan import FilePlan, PlacedTensor, write_headers
 from .identify import FileTensor, identify
 from .input_file import FileStamp
-from .model_info import ModelInfo, TypeUse, count_types, describe
+from .merge import MergeFiles, merge_into
+from .model_config import heed_config
+from .model_info import ModelInfo, TypeUse, count_types, describe, other_entries, understood
+from .official_names import find_model
 from .output_file import OutputFile, check_destination, temporary_output
 from .piece_reader import PieceReader
 from .quantize import PIECE
+from .sources import open_source
 from .tensor_table import ROLE_TYPES, TypeChoice
 from .time_state import is_time_state
 from .weight_types import DTYPES, FALLBACKS, check_ggmf, parse_dtype
@@ -64,6 +69,8 @@ class Summary:
         time_state: the file that its initial state comes from; None if it holds none.
         warnings: one sentence each, naming the tensor.
         seconds: how long it took.
+        notes: what was understood of the input, where it is not the usual: a layout, a dict inside
+            the file's, shards, what was merged or passed over.
     """
 
     source: ModelInfo
@@ -73,6 +80,7 @@ class Summary:
     time_state: str | None
     warnings: tuple[str, ...]
     seconds: float
+    notes: tuple[str, ...] = ()
 
 
 def convert(
@@ -87,6 +95,11 @@ def convert(
     container: Container | None = None,
     tokenizer: str | os.PathLike[str] | None = None,
     time_state: str | os.PathLike[str] | None = None,
+    key: str | None = None,
+    ignore: Sequence[str] = (),
+    merge: str | os.PathLike[str] | None = None,
+    merge_alpha: float | None = None,
+    merge_init: str | os.PathLike[str] | None = None,
     force: bool = False,
     progress: Progress | None = None,
     threads: int | None = None,
@@ -96,8 +109,10 @@ def convert(
     The output appears under its name when it is complete; if anything fails, nothing is left.
 
     Args:
-        src: a `.pth`, `.safetensors`, ggmf `.bin` or `.gguf` file; its content decides. Blocks that
-            are quantised can be written in their own type, in fp32 or in fp16.
+        src: a `.pth`, `.safetensors`, ggmf `.bin` or `.gguf` file, whose content decides; any one
+            of several shards, or their index; a folder with one model; or
+            `hf://OWNER/NAME[/FILE][@REVISION]`, for which huggingface_hub must be installed. Blocks
+            that are quantised can be written in their own type, in fp32 or in fp16.
         dst: the file to write.
         dtype: type of the layers' matrices: fp32, fp16, q4_0, q4_1, q5_0, q5_1 or q8_0; in GGUF
             bf16, q4_K, q5_K, q6_K and iq4_nl too, and llama.cpp's names q4_K_M and q5_K_M.
@@ -116,6 +131,13 @@ def convert(
         time_state: a `.pth`, `.safetensors` or ggmf file with an initial state from state tuning
             (`blocks.N.att.time_state`), which the model file then begins every text with. By
             default the one in `src`, if there is one.
+        key: which model of several in `src`: the path of its dict, or the prefix of its names.
+        ignore: names of tensors that are left out, though nothing is known of them; `*` stands for
+            anything. Without it, a tensor that may be a part of the model is refused.
+        merge: what RWKV-PEFT saved of a fine-tuning: LoRA, PiSSA, DiSHA, Bone, or tensors that
+            replace the model's.
+        merge_alpha: LoRA's alpha, which the file does not hold.
+        merge_init: PiSSA's initial factors (`init_pissa.pth`).
         force: replace `dst` if it exists.
         progress: called as `progress(bytes_done, bytes_total)` now and then.
         threads: how many to use, up to 16; by default one per processor.
@@ -124,7 +146,7 @@ def convert(
         what was read and written, and the warnings.
 
     Raises:
-        OptionError: there is no such type or layout.
+        OptionError: there is no such type or layout, or options contradict each other.
         CheckpointError: `src` or `time_state` cannot be read.
         ModelError: `src` is no RWKV model of a known version, or `time_state` is not one for it.
         OutputError: `dst` exists or cannot be written.
@@ -159,21 +181,33 @@ def convert(
         gguf=container == "gguf",
     )
 
+    merge_files = MergeFiles.of(merge, merge_alpha, merge_init)
+
     destination = check_destination(dst, force=force)
-    checkpoint = open_checkpoint(src)
-    state = None if time_state is None else open_checkpoint(time_state)
-    sources = dict(checkpoint.files) if state is None else {**checkpoint.files, **state.files}
+    checkpoint = open_source(src, quiet=progress is None)
+    found = find_model(checkpoint, key, tuple(ignore))
+    heed_config(found)
+    state = None if time_state is None else open_source(time_state)
+    merged = merge_into(found, merge_files) if merge_files is not None else []
+    sources: dict[Path, FileStamp] = {}
+    for one in (checkpoint, *([state] if state is not None else []), *merged):
+        sources.update(one.files)
     for stamp in sources.values():
         if stamp.is_of(destination):
             raise OutputError(
                 f"{Path(dst)}: is the input, expected another file", remedy="Try another name"
             )
-    model = identify(checkpoint, state)
+    model = identify(found, state)
 
     warnings = [
         f"{checkpoint.path}: tensor {quote(name)} is not used by RWKV-{model.version} and left out"
-        for name in (*model.unused, *checkpoint.other_entries)
+        for name in (*model.unused, *other_entries(found))
     ]
+    warnings.extend(
+        f"{checkpoint.path}: no tensor has a name like {quote(pattern)}, which is to be ignored"
+        for pattern in ignore
+        if not fnmatch.filter(found.ignored, pattern)
+    )
     if state is not None:
         others = [name for name in state.tensors if not is_time_state(name)]
         if others:
@@ -193,20 +227,21 @@ def convert(
     _check_types(plan.tensors)
     with temporary_output(destination, force=force) as output:
         job = _Job(plan, output, sources, progress)
-        found = job.run(min(threads or _processors(), MAX_THREADS))
+        problems = job.run(min(threads or _processors(), MAX_THREADS))
     for placed in plan.tensors:
         warnings.extend(
             f"{placed.tensor.path}: tensor {quote(placed.tensor.name)} {problem}"
-            for problem in sorted(found.get(placed.tensor.name, ()))
+            for problem in sorted(problems.get(placed.tensor.name, ()))
         )
     return Summary(
-        source=describe(checkpoint, model),
+        source=describe(found, model),
         path=str(Path(dst)),
         file_bytes=plan.file_bytes,
         types=count_types((placed.type, math.prod(placed.tensor.shape)) for placed in plan.tensors),
         time_state=next((str(t.path) for t in model.tensors if is_time_state(t.name)), None),
         warnings=tuple(warnings),
         seconds=time.monotonic() - started,
+        notes=understood(found),
     )
 
 
@@ -228,7 +263,7 @@ def _check_types(tensors: tuple[PlacedTensor, ...]) -> None:
         for part in tensor.parts:
             where = f"{tensor.path}: type of tensor {quote(tensor.name)}"
             if part.type not in SOURCE_TYPES and not part.type.is_quantized:
-                raise ModelError(f"{where}, expected bf16, fp16 or fp32, got {part.type}")
+                raise ModelError(f"{where}, expected bf16, fp16, fp32 or fp64, got {part.type}")
             if part.type.is_quantized and placed.type.is_quantized and not is_copied(part, placed):
                 times = f" to be multiplied by {part.scale:g}" if part.scale != 1 else ""
                 same = "" if times else f"{placed.type}, "
@@ -274,11 +309,21 @@ def _processors() -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """Some elements of a tensor: where they are read, and where they are written."""
+    """Some elements of a tensor: where they are read, and where they are written.
+
+    Attributes:
+        placed: the tensor.
+        view: where the elements lie.
+        path: the file that this is a view of.
+        offset: of the output.
+        first: index of the first of them in the tensor.
+    """
 
     placed: PlacedTensor
     view: TensorView
+    path: Path
     offset: int
+    first: int
 
 
 class _Job:
@@ -342,30 +387,34 @@ class _Job:
 
     def _cut(self) -> Iterator[_Piece]:
         for placed in self._plan.tensors:
-            offset = placed.offset
-            for part in placed.tensor.parts:
-                if part.is_contiguous:
+            offset, first = placed.offset, 0
+            tensor = placed.tensor
+            for part, path in zip(tensor.parts, tensor.paths, strict=True):
+                if part.is_contiguous and tensor.delta is None:  # which is added to whole rows
                     part = replace(part, shape=(part.count,), strides=(1,))
                 for view in part.split(PIECE, max(part.type.block, placed.type.block)):
-                    yield _Piece(placed, view, offset)
+                    yield _Piece(placed, view, path, offset, first)
                     offset += placed.type.bytes_of(view.count)
+                    first += view.count
 
     def _work(self) -> None:
         """What each thread does: piece after piece."""
         encoder = Encoder()
-        source_buffer = np.empty(PIECE * FP32.size, np.uint8)
+        source_buffer = np.empty(PIECE * FP64.size, np.uint8)
         with ExitStack() as stack, self._output.open() as write_at:
             readers = {
                 path: stack.enter_context(PieceReader(path, stamp))
                 for path, stamp in self._sources.items()
             }
+            factors = FactorLoader(readers)
             while True:
                 with self._lock:
                     piece = None if self._stop else next(self._pieces, None)
                 if piece is None:
                     break
-                raw = readers[piece.placed.tensor.path].read(piece.view, source_buffer)
-                encoded, problems = encoder.encode(raw, piece.view, piece.placed)
+                raw = readers[piece.path].read(piece.view, source_buffer)
+                adjust = factors.adjustment(piece.placed.tensor, piece.first)
+                encoded, problems = encoder.encode(raw, piece.view, piece.placed, adjust)
                 write_at(piece.offset, encoded.data)
                 with self._lock:
                     self._done_bytes += len(raw)

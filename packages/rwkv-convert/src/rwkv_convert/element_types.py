@@ -61,8 +61,9 @@ class BlockType(ElementType):
 FP32 = ElementType("fp32", 4, ggmf=0, gguf=0)
 FP16 = ElementType("fp16", 2, ggmf=1, gguf=1)
 BF16 = ElementType("bf16", 2, gguf=30)
+FP64 = ElementType("fp64", 8)
 
-SOURCE_TYPES = (BF16, FP16, FP32)
+SOURCE_TYPES = (BF16, FP16, FP32, FP64)
 """What weights are read from."""
 
 # Types that occur in checkpoints beside the weights (step counters, masks). They are listed by
@@ -70,7 +71,6 @@ SOURCE_TYPES = (BF16, FP16, FP32)
 OTHER_TYPES = {
     t.name: t
     for t in (
-        ElementType("fp64", 8),
         ElementType("fp8_e4m3", 1),
         ElementType("fp8_e5m2", 1),
         ElementType("int64", 8),
@@ -88,8 +88,17 @@ OTHER_TYPES = {
 }
 
 
+FLOATING = {type.name for type in SOURCE_TYPES} | {"fp8_e4m3", "fp8_e5m2"}
+"""Types whose numbers may be weights, by name; blocks are such too."""
+
+
+def may_be_weights(type: ElementType) -> bool:
+    """Whether weights are stored in such a type, though perhaps not one that we read."""
+    return type.is_quantized or type.name in FLOATING
+
+
 def to_fp32(raw: NDArray[np.uint8], source: ElementType, out: NDArray[np.float32]) -> None:
-    """Widens numbers as they lie in a file to fp32; exact for every source type.
+    """Numbers as they lie in a file as fp32: exact, but fp64 is rounded.
 
     Args:
         raw: the bytes of `out.size` little-endian numbers.
@@ -102,6 +111,8 @@ def to_fp32(raw: NDArray[np.uint8], source: ElementType, out: NDArray[np.float32
         np.left_shift(bits, 16, out=bits)
     elif source is FP16:
         np.copyto(out, raw.view("<f2"))
+    elif source is FP64:
+        np.copyto(out, raw.view("<f8"), casting="same_kind")
     else:
         np.copyto(out, raw.view("<f4"))
 

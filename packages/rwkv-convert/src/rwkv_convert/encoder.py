@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +21,9 @@ from .element_types import (
 from .file_plan import PlacedTensor
 from .quantize import PIECE, BlockQuantizer
 from .tensor_table import Change
+
+Adjustment = Callable[[NDArray[np.float32]], None]
+"""Changes numbers (n,) in place."""
 
 DEQUANTIZED = 8192
 """Values that are dequantised at a time; what that takes fits into the cache too."""
@@ -38,7 +43,11 @@ class Encoder:
         self._quantizers: dict[ElementType, BlockQuantizer] = {}
 
     def encode(
-        self, raw: NDArray[np.uint8], view: TensorView, placed: PlacedTensor
+        self,
+        raw: NDArray[np.uint8],
+        view: TensorView,
+        placed: PlacedTensor,
+        adjust: Adjustment | None = None,
     ) -> tuple[NDArray[np.uint8], list[str]]:
         """Converts one piece.
 
@@ -46,6 +55,7 @@ class Encoder:
             raw: the numbers' bytes.
             view: what they are.
             placed: says what to do with them.
+            adjust: changes the numbers before all else.
 
         Returns:
             the bytes to write, valid until the next call, and what was odd.
@@ -56,6 +66,8 @@ class Encoder:
         encoded = self._encoded[: placed.type.bytes_of(view.count)]
         with np.errstate(all="ignore"):
             self._decode(raw, view, values)
+            if adjust is not None:
+                adjust(values)
             finite = bool(np.isfinite(values).all())
             _apply(placed.tensor.change, values)
             overflow = False

@@ -14,9 +14,12 @@ from itertools import groupby
 from pathlib import Path
 
 from .checkpoint import Checkpoint, TensorView, layer_of
+from .delta import Delta
 from .errors import ModelError, listing, quote
+from .official_names import ModelTensors, Source
 from .tensor_table import TABLES, Change, Layers, Role, Row
 from .time_state import find_time_state
+from .unknown_tensors import check_unknown
 
 MAX_LAYERS = 1000
 """The largest official models have 61."""
@@ -45,8 +48,6 @@ _OTHER_ARCHITECTURES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"blocks\.\d+\.(qkv|att\.qkv)\..*"), "RWKV with DeepEmbed attention"),
     (re.compile(r"blocks\.\d+\.tiny_.*"), "RWKV-4a"),
     (re.compile(r".*\.lora_[AB]|.*\.(bone|disha)"), "a fine-tuning delta, not a whole model"),
-    (re.compile(r"model\.layers\.\d+\..*"), "Hugging Face's layout, not the official names"),
-    (re.compile(r"rwkv\.blocks\.\d+\..*"), "Hugging Face's layout, not the official names"),
 )
 
 
@@ -58,17 +59,24 @@ class FileTensor:
         name: in the model file.
         role: decides its type.
         shape: in the model file, PyTorch's order.
-        path: the file that its numbers come from.
-        parts: views of that file, one after the other its numbers in row-major order.
+        parts: one after the other its numbers in row-major order.
+        paths: the file that each part is a view of.
         change: what is still to be computed: one of the exponentials, or nothing.
+        delta: what is added to it before.
     """
 
     name: str
     role: Role
     shape: tuple[int, ...]
-    path: Path
     parts: tuple[TensorView, ...]
+    paths: tuple[Path, ...]
     change: Change
+    delta: Delta | None = None
+
+    @property
+    def path(self) -> Path:
+        """The file that its numbers come from, of several the first."""
+        return self.paths[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,42 +120,40 @@ _KNOWN_NAMES = {
 }
 
 
-def identify(checkpoint: Checkpoint, time_state: Checkpoint | None = None) -> Model:
-    """Finds out which RWKV version a checkpoint is, and checks every tensor's presence and shape.
+def identify(found: ModelTensors, time_state: Checkpoint | None = None) -> Model:
+    """Finds out which RWKV version a model is, and checks every tensor's presence and shape.
 
     Args:
-        checkpoint: the file to identify.
-        time_state: a file with an initial state, which takes the place of the checkpoint's own.
+        found: the model's tensors, by official name.
+        time_state: a file with an initial state, which takes the place of the model's own.
 
     Raises:
         ModelError: it is none that we know; the message lists what was found and what is missing.
     """
-    path = checkpoint.path
-    for name in checkpoint.tensors:
+    path = found.checkpoint.path
+    for name, source in found.tensors.items():
         for pattern, what in _OTHER_ARCHITECTURES:
             if pattern.fullmatch(name):
                 raise ModelError(
-                    f"{path}: tensor {quote(name)} shows {what}, which is not supported"
+                    f"{path}: tensor {quote(source.name)} shows {what}, which is not supported"
                 )
-    version = _detect(checkpoint)
-    emb = checkpoint.tensors.get("emb.weight")
+    version = _detect(found)
+    emb = found.tensors.get("emb.weight")
     if emb is not None and len(emb.shape) != 2:
         raise ModelError(
-            f"{path}: shape of tensor 'emb.weight', expected 2 dimensions, got {emb.shape}"
+            f"{path}: shape of tensor {quote(emb.name)}, expected 2 dimensions, got {emb.shape}"
         )
-    n_layer = 1 + max(layer_of(name) for name in checkpoint.tensors)
-    most = min(len(checkpoint.tensors), MAX_LAYERS)
+    n_layer = 1 + max(layer_of(name) for name in found.tensors)
+    most = min(len(found.tensors), MAX_LAYERS)
     if n_layer > most:
         raise ModelError(f"{path}: expected at most {most} layers, got number {n_layer - 1}")
-    paths = {name: checkpoint.path_of(name) for name in checkpoint.tensors}
-    names = dict(checkpoint.tensors)
+    names = dict(found.tensors)
     if time_state is not None:
-        given = _time_state_for(version, n_layer, time_state)
-        paths.update(dict.fromkeys(given, time_state.path))
-        names.update(given)
+        names.update(_time_state_for(version, n_layer, time_state))
 
     # Every tensor that the version has, by the name that the checkpoint should hold it under.
-    rows = _file_rows(TABLES[version]) if checkpoint.is_model_file else TABLES[version]
+    is_model_file = found.checkpoint.is_model_file
+    rows = _file_rows(TABLES[version]) if is_model_file else TABLES[version]
     expected: dict[str, tuple[Row, int]] = {}
     present = {_without_layer(name) for name in names}
     for row, i in _in_file_order(rows, n_layer):
@@ -165,7 +171,10 @@ def identify(checkpoint: Checkpoint, time_state: Checkpoint | None = None) -> Mo
             f"{path}: not a whole RWKV-{version} model: missing {listing(missing)}; "
             f"found {listing([name for name in names if name in expected])}"
             + (f"; of other versions {listing(foreign)}" if foreign else "")
+            + (f" (official names; the file has those of {found.layout})" if found.renamed else "")
         )
+    unknown = [name for name in names if name not in expected]
+    check_unknown(found, unknown, set(expected))
 
     try:
         letters = _Letters(names, expected, lowrank_transposed=False)
@@ -174,7 +183,8 @@ def identify(checkpoint: Checkpoint, time_state: Checkpoint | None = None) -> Mo
         try:
             letters = _Letters(names, expected, lowrank_transposed=True)
         except _MisshapedError:
-            raise ModelError(f"{paths.get(problem.name, path)}: {problem}") from None
+            where = names[problem.name].path if problem.name else path
+            raise ModelError(f"{where}: {problem}") from None
 
     tensors: list[FileTensor] = []
     joined: set[str] = set()
@@ -192,10 +202,18 @@ def identify(checkpoint: Checkpoint, time_state: Checkpoint | None = None) -> Mo
         else:
             members = [name]
         shape = letters.resolve(row.file_shape, layer)
-        parts = tuple(letters.view(names[member], row, layer) for member in members)
+        parts: list[TensorView] = []
+        paths: list[Path] = []
+        for member in members:
+            views = letters.views(names[member], row, layer)
+            parts += views
+            paths += [names[member].path] * len(views)
         computed = row.change in (Change.NEG_EXP, Change.EXP, Change.EXP_NEG_EXP)
         left_to_do = row.change if computed else Change.RESHAPE
-        tensors.append(FileTensor(file_name, row.role, shape, paths[name], parts, left_to_do))
+        delta = found.deltas.get(name)
+        tensors.append(
+            FileTensor(file_name, row.role, shape, tuple(parts), tuple(paths), left_to_do, delta)
+        )
     return Model(
         version="5.2" if version == "5.1-gate" else version,
         n_layer=n_layer,
@@ -204,11 +222,11 @@ def identify(checkpoint: Checkpoint, time_state: Checkpoint | None = None) -> Mo
         n_ffn=letters.values["F"],
         n_head=letters.values.get("H"),
         tensors=tuple(tensors),
-        unused=tuple(name for name in names if name not in expected),
+        unused=tuple(names[name].name for name in unknown),
     )
 
 
-def _time_state_for(version: str, n_layer: int, source: Checkpoint) -> dict[str, TensorView]:
+def _time_state_for(version: str, n_layer: int, source: Checkpoint) -> dict[str, Source]:
     """The initial state in a file, if it is one for such a model."""
     if version == "4":
         raise ModelError(
@@ -222,12 +240,13 @@ def _time_state_for(version: str, n_layer: int, source: Checkpoint) -> dict[str,
             f"got {len(found)}",
             remedy="Try the one that was tuned with this model",
         )
-    return found
+    return {name: Source(name, source.path, (view,)) for name, view in found.items()}
 
 
-def _detect(checkpoint: Checkpoint) -> str:
+def _detect(found: ModelTensors) -> str:
     # Any layer will do, so that a tensor that is missing in one is named as missing.
-    in_layers = {name.split(".", 2)[2] for name in checkpoint.tensors if layer_of(name) >= 0}
+    checkpoint = found.checkpoint
+    in_layers = {name.split(".", 2)[2] for name in found.tensors if layer_of(name) >= 0}
     for version, present, absent in _DETECTION:
         if in_layers.issuperset(present) and absent not in in_layers:
             if version == "5.1-gate" and checkpoint.is_model_file:
@@ -240,7 +259,7 @@ def _detect(checkpoint: Checkpoint) -> str:
         )
     raise ModelError(
         f"{checkpoint.path}: no RWKV version that we know: "
-        f"found {listing(list(checkpoint.tensors))}; "
+        f"found {listing([source.name for source in found.tensors.values()])}; "
         "missing 'blocks.0.att.time_decay' (4), 'blocks.0.att.ln_x.weight' (5), "
         "'blocks.0.att.time_maa_x' (6) and 'blocks.0.att.k_k' (7)"
     )
@@ -281,7 +300,7 @@ class _Letters:
 
     def __init__(
         self,
-        views: dict[str, TensorView],
+        sources: dict[str, Source],
         expected: dict[str, tuple[Row, int]],
         *,
         lowrank_transposed: bool,
@@ -290,11 +309,14 @@ class _Letters:
         self._ranks: dict[tuple[int, str], int] = {}
         self._lowrank_transposed = lowrank_transposed
         for name, (row, layer) in expected.items():  # emb.weight comes first and gives V and C
-            view = views.get(name)
-            if view is not None and not self._match(self._shape(row), view.shape, layer):
+            source = sources.get(name)
+            if source is None:
+                continue
+            fits = self._match(self._shape(row), source.shape, layer)
+            if not fits or (len(source.parts) > 1 and lowrank_transposed):
                 raise _MisshapedError(
-                    f"shape of tensor {quote(name)}, expected {self._describe(row, layer)}, "
-                    f"got {view.shape}",
+                    f"shape of tensor {quote(source.name)}{_also(source, name)}, expected "
+                    f"{self._describe(row, layer)}, got {source.shape}",
                     name,
                 )
         heads, width = self.values.get("H"), self.values["C"]
@@ -312,15 +334,17 @@ class _Letters:
             for factor, letter in map(_parse_dimension, shape.split())
         )
 
-    def view(self, source: TensorView, row: Row, layer: int) -> TensorView:
-        """A checkpoint's tensor as a view whose row-major order is the file's."""
-        view = _aligned(source, self.resolve(self._shape(row), layer))
+    def views(self, source: Source, row: Row, layer: int) -> list[TensorView]:
+        """A checkpoint's tensor as views, whose elements one after the other are the file's."""
+        if len(source.parts) > 1:  # transposed, they follow each other along the first dimension
+            return [part.transposed() for part in source.parts]
+        view = _aligned(source.parts[0], self.resolve(self._shape(row), layer))
         if row.change is Change.TRANSPOSE and not self._lowrank_transposed:
-            return view.transposed()
+            return [view.transposed()]
         file_shape = self.resolve(row.file_shape, layer)
         if row.change is not Change.JOIN and math.prod(file_shape) != view.count:  # H -> H N 1
-            return replace(view, shape=file_shape, strides=(*view.strides, 0, 0))
-        return view
+            return [replace(view, shape=file_shape, strides=(*view.strides, 0, 0))]
+        return [view]
 
     def _shape(self, row: Row) -> str:
         transposed = row.change is Change.TRANSPOSE and self._lowrank_transposed
@@ -367,6 +391,11 @@ class _Letters:
                 str(factor * known) if known is not None else _LETTER_WORDS.get(letter, "rank")
             )
         return f"({', '.join(parts)})"
+
+
+def _also(source: Source, name: str) -> str:
+    """The official name, where the file has another."""
+    return "" if source.name.endswith(name) else f" ({name})"
 
 
 _LETTER_WORDS = {"F": "any", "H": "heads", "N": "head size", "V": "vocabulary", "C": "width"}

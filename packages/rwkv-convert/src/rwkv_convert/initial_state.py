@@ -42,7 +42,7 @@ def read_time_state(path: str | os.PathLike[str]) -> NDArray[np.float32]:
             expected = shape if len(shape) == 3 and shape[1] == shape[2] else "(heads, size, size)"
             raise ModelError(f"{where}: shape, expected {expected}, got {view.shape}")
         if view.type not in SOURCE_TYPES:
-            raise ModelError(f"{where}: type, expected bf16, fp16 or fp32, got {view.type}")
+            raise ModelError(f"{where}: type, expected bf16, fp16, fp32 or fp64, got {view.type}")
     n_bytes = len(found) * math.prod(shape) * FP32.size
     if n_bytes > MAX_BYTES:
         raise ModelError(

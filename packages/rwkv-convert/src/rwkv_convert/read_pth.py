@@ -30,6 +30,10 @@ LEGACY_PROTOCOL = 1001
 MAX_PICKLE_BYTES = 4 << 20
 """The pickle of a model of 100 layers has about 1 MB."""
 
+MAX_DEPTH = 6
+MAX_PATH = 200
+"""Dicts inside dicts in which a model is looked for, and characters of the path of one."""
+
 Place = Callable[[Storage, str], tuple[int, int]]
 """Gives the byte offset and the size of a storage's numbers; the text begins its messages."""
 
@@ -54,7 +58,7 @@ def read_pth_zip(file: InputFile) -> Checkpoint:
     if order is not None and (found := order.read(file, 64)) != b"little":
         raise _foreign_byte_order(file, quote(found.decode("latin-1")))
     pickle = members[pickles[0]].read(file, MAX_PICKLE_BYTES)
-    loaded, _ = load_torch_pickle(pickle, 0, str(file.path))
+    loaded = load_torch_pickle(pickle, 0, str(file.path)).value
 
     located: dict[str, tuple[int, int]] = {}
 
@@ -81,9 +85,12 @@ def read_pth_legacy(file: InputFile) -> Checkpoint:
     head = file.read(0, min(MAX_PICKLE_BYTES, file.size))
     position = 0
     values: list[Any] = []
+    storages: dict[str, Storage] = {}
     for _ in range(5):
-        value, position = load_torch_pickle(head, position, str(file.path))
-        values.append(value)
+        pickle = load_torch_pickle(head, position, str(file.path))
+        position = pickle.end
+        values.append(pickle.value)
+        storages.update(pickle.storages)
     _, protocol, system, loaded, keys = values
     if protocol != LEGACY_PROTOCOL:
         raise CheckpointError(
@@ -97,11 +104,6 @@ def read_pth_legacy(file: InputFile) -> Checkpoint:
         )
 
     # A storage's size follows from its count and its type, which only the dict's tensors know.
-    storages: dict[str, Storage] = {}
-    if isinstance(loaded, dict):
-        for value in loaded.values():
-            if isinstance(value, StoredTensor):
-                storages.setdefault(value.storage.key, value.storage)
     placed: dict[str, tuple[int, int]] = {}
     for key in keys if storages else []:
         if key not in storages:
@@ -137,33 +139,62 @@ def _checkpoint(file: InputFile, container: str, loaded: Any, place: Place) -> C
     if not isinstance(loaded, dict):
         kind = "a tensor" if isinstance(loaded, StoredTensor) else f"a {type(loaded).__name__}"
         raise CheckpointError(f"{file.path}: expected a dict of tensors, got {kind}")
-    if len(loaded) > MAX_TENSORS:
+    reader = _DictReader(file, place)
+    reader.read(loaded, "")
+    tensors = reader.groups.pop("", {})
+    if not tensors and not reader.groups:
         raise CheckpointError(
-            f"{file.path}: expected at most {MAX_TENSORS} tensors, got {len(loaded)}"
+            f"{file.path}: expected a dict of tensors, got {listing(reader.others)}",
+            remedy="Try to save the model's state_dict alone",
         )
-    tensors: dict[str, TensorView] = {}
-    others: list[str] = []
-    for name, value in loaded.items():
-        if not isinstance(value, StoredTensor) or not isinstance(name, str):
-            others.append(str(name))
-            continue
+    return Checkpoint(
+        file.path, file.stamp, container, tensors, nested=reader.groups, other_entries=reader.others
+    )
+
+
+class _DictReader:
+    """Makes views of the tensors in a dict, and in the dicts inside it."""
+
+    def __init__(self, file: InputFile, place: Place) -> None:
+        self.groups: dict[str, dict[str, TensorView]] = {}
+        self.others: list[str] = []
+        self._file = file
+        self._place = place
+        self._seen: set[int] = set()  # a dict may be an entry many times, even of itself
+        self._count = 0
+
+    def read(self, loaded: dict[str | int, Any], path: str) -> None:
+        """Reads a dict and those inside it; those below the top are the groups."""
+        self._seen.add(id(loaded))
+        for key, value in loaded.items():
+            name = str(key)
+            if isinstance(value, StoredTensor) and isinstance(key, str):
+                self.groups.setdefault(path, {})[name] = self._view(name, value)
+                continue
+            if not path:
+                self.others.append(name)
+            within = f"{path}.{name}" if path else name
+            if isinstance(value, dict) and id(value) not in self._seen and self._is_path(within):
+                self.read(value, within)
+
+    def _is_path(self, text: str) -> bool:
+        return text.count(".") < MAX_DEPTH and len(text) <= MAX_PATH
+
+    def _view(self, name: str, value: StoredTensor) -> TensorView:
+        self._count += 1
+        if self._count > MAX_TENSORS:
+            raise CheckpointError(
+                f"{self._file.path}: expected at most {MAX_TENSORS} tensors, got more"
+            )
         storage = value.storage
-        where = f"{file.path}: tensor {quote(name)}"
-        start, size = place(storage, where)
+        where = f"{self._file.path}: tensor {quote(name)}"
+        start, size = self._place(storage, where)
         needed = (storage.start + storage.count) * storage.type.size
         if size < needed:
             raise CheckpointError(
                 f"{where}: its data {quote(storage.key)}, expected {needed} bytes, got {size}"
             )
-        tensors[name] = TensorView(
-            value.type, start + value.offset_bytes, value.shape, value.strides
-        )
-    if not tensors:
-        raise CheckpointError(
-            f"{file.path}: expected a dict of tensors, got {listing(others)}",
-            remedy="Try to save the model's state_dict alone",
-        )
-    return Checkpoint(file.path, file.stamp, container, tensors, others)
+        return TensorView(value.type, start + value.offset_bytes, value.shape, value.strides)
 
 
 def _foreign_byte_order(file: InputFile, got: str) -> CheckpointError:

@@ -13,7 +13,7 @@ import re
 from typing import Any
 
 from .checkpoint import MAX_TENSORS, Checkpoint, TensorView
-from .element_types import BF16, FP16, FP32, OTHER_TYPES, ElementType
+from .element_types import BF16, FP16, FP32, FP64, OTHER_TYPES, ElementType
 from .errors import DOWNLOAD_AGAIN, CheckpointError, quote
 from .input_file import InputFile
 
@@ -25,7 +25,7 @@ TYPES: dict[str, ElementType] = {
     "F32": FP32,
     "F16": FP16,
     "BF16": BF16,
-    "F64": OTHER_TYPES["fp64"],
+    "F64": FP64,
     "F8_E4M3": OTHER_TYPES["fp8_e4m3"],
     "F8_E5M2": OTHER_TYPES["fp8_e5m2"],
     "I64": OTHER_TYPES["int64"],

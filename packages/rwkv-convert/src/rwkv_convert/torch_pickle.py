@@ -10,8 +10,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from .element_types import BF16, FP16, FP32, OTHER_TYPES, ElementType
+from .element_types import BF16, FP16, FP32, FP64, OTHER_TYPES, ElementType
 from .errors import quote
+from .trainer_state import TRAINER_STATE
 from .unpickle import Constructor, Global, RebuildError, Unpickler
 
 MAX_DIMENSIONS = 8
@@ -66,7 +67,7 @@ _STORAGE_TYPES: dict[str, ElementType] = {
     "FloatStorage": FP32,
     "HalfStorage": FP16,
     "BFloat16Storage": BF16,
-    "DoubleStorage": OTHER_TYPES["fp64"],
+    "DoubleStorage": FP64,
     "LongStorage": OTHER_TYPES["int64"],
     "IntStorage": OTHER_TYPES["int32"],
     "ShortStorage": OTHER_TYPES["int16"],
@@ -81,7 +82,7 @@ _DTYPES: dict[str, ElementType] = {
     "float32": FP32,
     "float16": FP16,
     "bfloat16": BF16,
-    "float64": OTHER_TYPES["fp64"],
+    "float64": FP64,
     "float8_e4m3fn": OTHER_TYPES["fp8_e4m3"],
     "float8_e5m2": OTHER_TYPES["fp8_e5m2"],
     "int64": OTHER_TYPES["int64"],
@@ -185,6 +186,7 @@ def _is_count(value: Any) -> bool:
 
 
 _CONSTRUCTORS: dict[Global, Constructor] = {
+    **TRAINER_STATE,
     Global("collections", "OrderedDict"): _ordered_dict,
     Global("torch._utils", "_rebuild_tensor"): _tensor,
     Global("torch._utils", "_rebuild_tensor_v2"): _tensor,
@@ -214,7 +216,22 @@ def _load_storage(identifier: Any) -> Storage:
     return Storage(key, type, size, start)
 
 
-def load_torch_pickle(data: bytes, position: int, where: str) -> tuple[Any, int]:
+@dataclass(frozen=True, slots=True)
+class LoadedPickle:
+    """What a pickle holds.
+
+    Attributes:
+        value: in which tensors are `StoredTensor`, and what trainers keep beside them `PassedOver`.
+        storages: all that it names, by key.
+        end: position behind it.
+    """
+
+    value: Any
+    storages: dict[str, Storage]
+    end: int
+
+
+def load_torch_pickle(data: bytes, position: int, where: str) -> LoadedPickle:
     """Reads one pickle of those that torch.save writes, executing nothing.
 
     Args:
@@ -222,20 +239,24 @@ def load_torch_pickle(data: bytes, position: int, where: str) -> tuple[Any, int]
         position: where it begins.
         where: the beginning of every error message.
 
-    Returns:
-        its value, in which tensors are `StoredTensor`, and the position behind it.
-
     Raises:
-        UnsafePickleError: it asks for more than a dict of tensors needs.
+        UnsafePickleError: it asks for more than tensors and ordinary trainer state need.
         CheckpointError: it is damaged.
     """
+    storages: dict[str, Storage] = {}
+
+    def load_storage(identifier: Any) -> Storage:
+        storage = _load_storage(identifier)
+        storages.setdefault(storage.key, storage)
+        return storage
+
     unpickler = Unpickler(
         data,
         position,
         where,
         constants=_CONSTANTS,
         constructors=_CONSTRUCTORS,
-        load_persistent=_load_storage,
+        load_persistent=load_storage,
     )
     value = unpickler.load()
-    return value, unpickler.position
+    return LoadedPickle(value, storages, unpickler.position)

@@ -1,9 +1,10 @@
 """A reader of pickles that executes nothing.
 
 A pickle is a program for a small stack machine; Python's own machine imports and calls whatever the
-program names. This one knows the opcodes that a dict of tensors needs, and instead of calling a
-global it looks its name up in a table of constructors given by the caller. Anything else is refused
-by name. Time and memory are bounded by the number of opcodes.
+program names. This one knows the opcodes that a dict of tensors needs, with what trainers keep
+beside them, and instead of calling a global it looks its name up in a table of constructors given
+by the caller. Anything else is refused by name. Time and memory are bounded by the number of
+opcodes.
 """
 
 from __future__ import annotations
@@ -36,6 +37,13 @@ class Global:
 
     def __str__(self) -> str:
         return f"{self.module}.{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """Stands for a value that nobody needs: it was not made."""
+
+    kind: str
 
 
 class RebuildError(Exception):
@@ -186,6 +194,10 @@ class Unpickler:
     def _float(self) -> None:
         self._push(struct.unpack(">d", self._take(8))[0])
 
+    def _bytes(self, length: int) -> None:
+        self._take(length)
+        self._push(PassedOver("bytes"))
+
     def _tuple(self, length: int) -> None:
         values = [self._pop() for _ in range(length)]
         self._push(tuple(reversed(values)))
@@ -266,6 +278,8 @@ class Unpickler:
     def _build(self) -> None:
         # A state_dict is an OrderedDict with an attribute `_metadata`: of no use to us.
         state = self._pop()
+        if self._stack and isinstance(self._stack[-1], PassedOver):
+            return
         if not isinstance(state, dict) or not isinstance(self._top(dict), dict):
             raise self._damaged("expected attributes of a dict")
 
@@ -296,7 +310,12 @@ _OPERATIONS: dict[bytes, Callable[[Unpickler], None]] = {
     b"\x85": lambda m: m._tuple(1),
     b"\x86": lambda m: m._tuple(2),
     b"\x87": lambda m: m._tuple(3),
+    b"B": lambda m: m._bytes(m._number("I")),
+    b"C": lambda m: m._bytes(m._number("B")),
     b"]": lambda m: m._push([]),
+    b"\x8f": lambda m: m._push([]),  # a set, of which nobody asks what is in it
+    b"\x90": lambda m: m._appends(),
+    b"\x91": lambda m: m._push(tuple(m._pop_mark())),
     b"a": lambda m: m._append(),
     b"e": lambda m: m._appends(),
     b"}": lambda m: m._push({}),
@@ -310,6 +329,7 @@ _OPERATIONS: dict[bytes, Callable[[Unpickler], None]] = {
     b"c": lambda m: m._global(m._line(), m._line()),
     b"\x93": lambda m: m._stack_global(),
     b"R": lambda m: m._reduce(),
+    b"\x81": lambda m: m._reduce(),  # a class takes the place of a function
     b"b": lambda m: m._build(),
     b"Q": lambda m: m._persistent(),
 }
@@ -319,8 +339,6 @@ _REFUSED = {
     b"0": "POP",
     b"1": "POP_MARK",
     b"2": "DUP",
-    b"B": "BINBYTES",
-    b"C": "SHORT_BINBYTES",
     b"F": "FLOAT",
     b"I": "INT",
     b"L": "LONG",
@@ -334,16 +352,12 @@ _REFUSED = {
     b"l": "LIST",
     b"o": "OBJ",
     b"p": "PUT",
-    b"\x81": "NEWOBJ",
     b"\x82": "EXT1",
     b"\x83": "EXT2",
     b"\x84": "EXT4",
     b"\x8b": "LONG4",
     b"\x8d": "BINUNICODE8",
     b"\x8e": "BINBYTES8",
-    b"\x8f": "EMPTY_SET",
-    b"\x90": "ADDITEMS",
-    b"\x91": "FROZENSET",
     b"\x92": "NEWOBJ_EX",
     b"\x96": "BYTEARRAY8",
     b"\x97": "NEXT_BUFFER",

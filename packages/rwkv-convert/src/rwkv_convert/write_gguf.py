@@ -109,6 +109,7 @@ def _as_gguf(model: Model) -> Iterator[FileTensor]:
                     name=row.name.replace("{i}", layer),
                     shape=_shape(row, tensor, model),
                     parts=tuple(view for part in parts for view in part.parts),
+                    paths=tuple(path for part in parts for path in part.paths),
                 )
 
 

@@ -1,0 +1,150 @@
+"""Models on a Hugging Face hub, fetched by huggingface_hub: its cache, tokens and settings."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from .errors import CheckpointError, quote
+
+SCHEME = "hf://"
+_SOURCE = re.compile(
+    r"hf://(?P<owner>[\w.-]+)/(?P<name>[\w.-]+)(?:/(?P<file>[^@]+?))?(?:@(?P<revision>[^@]+))?/?"
+)
+_SHARD = re.compile(r"(.+)-\d{5}-of-(\d{5}\.[a-z]+)")
+
+ChooseFile = Callable[[object, Iterable[str]], str]
+"""Of the names in a folder, the file to read."""
+
+
+@dataclass(frozen=True, slots=True)
+class HubSource:
+    """A model on a hub, or a file of it.
+
+    Attributes:
+        repository: OWNER/NAME.
+        file: path inside the repository; None for the one model in it.
+        revision: branch, tag or commit; None for the newest.
+    """
+
+    repository: str
+    file: str | None
+    revision: str | None
+
+
+def is_hub_source(source: str) -> bool:
+    """Whether a user names a hub's model."""
+    return source.startswith(SCHEME)
+
+
+def parse_hub_source(source: str) -> HubSource:
+    """Takes `hf://OWNER/NAME[/FILE][@REVISION]` apart.
+
+    Raises:
+        CheckpointError: it has another form.
+    """
+    match = _SOURCE.fullmatch(source)
+    if match is None or ".." in source.split("/"):
+        raise CheckpointError(
+            f"{quote(source)}: expected hf://OWNER/NAME[/FILE][@REVISION], got something else"
+        )
+    return HubSource(f"{match['owner']}/{match['name']}", match["file"], match["revision"])
+
+
+def download(source: str, choose_file: ChooseFile, *, quiet: bool = True) -> Path:
+    """Fetches a model, as far as it is not in the cache already.
+
+    A connection that breaks is taken up again, and files that are complete are kept. `HF_HOME`,
+    `HF_TOKEN`, `HF_ENDPOINT` and `HF_HUB_OFFLINE` mean what they mean to huggingface_hub.
+
+    Args:
+        source: `hf://OWNER/NAME[/FILE][@REVISION]`.
+        choose_file: chooses of the names in the repository.
+        quiet: show no progress bar.
+
+    Returns:
+        the file, in the cache; shards and config.json are beside it.
+
+    Raises:
+        CheckpointError: huggingface_hub is missing, or the hub does not give the file.
+    """
+    wanted = parse_hub_source(source)
+    try:
+        import huggingface_hub
+        from huggingface_hub import errors
+    except ImportError as error:
+        raise CheckpointError(
+            f"{source}: expected the package huggingface_hub to be installed, got {error}",
+            remedy="Try `pip install rwkv-convert[hub]`",
+        ) from error
+
+    def fetch(patterns: list[str], *, offline: bool = False) -> Path:
+        return Path(
+            huggingface_hub.snapshot_download(
+                wanted.repository,
+                revision=wanted.revision,
+                allow_patterns=patterns,
+                local_files_only=offline,
+            )
+        )
+
+    def names() -> list[str]:
+        try:
+            about = huggingface_hub.HfApi().model_info(wanted.repository, revision=wanted.revision)
+        except errors.HfHubHTTPError:  # the hub answers: there is no such model, or not for all
+            raise
+        except Exception:  # it cannot be reached, or is not to be asked
+            return [path.name for path in fetch([], offline=True).iterdir()]
+        found = [file.rfilename for file in about.siblings or []]
+        return [name for name in found if "/" not in name]
+
+    try:
+        with _silence() if quiet else contextlib.nullcontext():
+            file = wanted.file or choose_file(f"{SCHEME}{wanted.repository}", names())
+            path = fetch(_patterns(file)) / file
+    except CheckpointError:
+        raise
+    except Exception as error:  # of any class: huggingface_hub's, its HTTP library's, OSError
+        raise CheckpointError(f"{source}: cannot be fetched: {_line(error)}") from error
+    if not path.is_file():
+        raise CheckpointError(f"{source}: expected a file {quote(file)}, got none")
+    return path
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Without progress bars and warnings of huggingface_hub."""
+    utils: Any = import_module("huggingface_hub.utils")  # which does not export what it documents
+    verbosity, bars = utils.logging.get_verbosity(), not utils.are_progress_bars_disabled()
+    utils.logging.set_verbosity_error()
+    if bars:
+        utils.disable_progress_bars()
+    try:
+        yield
+    finally:
+        utils.logging.set_verbosity(verbosity)
+        if bars:
+            utils.enable_progress_bars()
+
+
+def _patterns(file: str) -> list[str]:
+    """What to fetch for a file: its shards and its config.json come with it."""
+    folder, slash, name = file.rpartition("/")
+    beside = [f"{folder}{slash}config.json", file]
+    if name.endswith(".index.json"):
+        stem, end = name.removesuffix(".index.json").rsplit(".", 1)
+        beside.append(f"{folder}{slash}{stem}-*.{end}")
+    elif (match := _SHARD.fullmatch(name)) is not None:
+        beside.append(f"{folder}{slash}{match[1]}-*-of-{match[2]}")
+    return beside
+
+
+def _line(error: BaseException) -> str:
+    """The first line of what an error says, and its kind if it says nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300].rstrip(".") if lines else type(error).__name__
