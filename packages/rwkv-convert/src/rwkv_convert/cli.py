@@ -25,6 +25,7 @@ apart by their tensors."""
 _EPILOG = """\
 examples:
   rwkv-convert model.pth model.bin --dtype q4_0
+  rwkv-convert model.pth model.bin FP16
   rwkv-convert model.pth model.bin --dtype q5_1 --head-dtype fp16
   rwkv-convert model.pth model.bin --dtype q4_0 --time-state tuned.pth
   rwkv-convert model.pth model.gguf --dtype q8_0
@@ -44,7 +45,8 @@ def command(arguments: list[str]) -> None:
         ConvertError: the conversion failed.
     """
     parser = _parser()
-    options = parser.parse_args(arguments)
+    # Options may stand between files.
+    options = parser.parse_intermixed_args(arguments)
     if options.help or options.version:
         text = parser.format_help().rstrip() if options.help else f"{NAME} {__version__}"
         answer(text.splitlines())
@@ -53,6 +55,8 @@ def command(arguments: list[str]) -> None:
         parser.error("--info takes one file and converts nothing")
     if options.info is None and options.dst is None:
         parser.error("expected the file to read and the file to write")
+    if options.type is not None and options.dtype is not None:
+        parser.error("expected DTYPE or --dtype, got both")
     try:
         if options.info is not None:
             found = info(options.info)
@@ -86,9 +90,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--version", action="store_true", help="show the version and do nothing else")
     add("src", nargs="?", metavar="IN", help="the checkpoint to read")
     add("dst", nargs="?", metavar="OUT", help="the model file to write")
+    add("type", nargs="?", metavar="DTYPE", type=_type, help="the same as --dtype DTYPE")
     add(
         "--dtype",
-        default="fp16",
         type=_type,
         help=f"{everywhere}; in GGUF {in_gguf} too (default: fp16)",
     )
@@ -153,7 +157,7 @@ def _convert(options: argparse.Namespace) -> None:
         summary = convert(
             options.src,
             options.dst,
-            dtype=options.dtype,
+            dtype=options.dtype or options.type or "fp16",
             head_dtype=options.head_dtype,
             emb_dtype=options.emb_dtype,
             lowrank_dtype=options.lowrank_dtype,
