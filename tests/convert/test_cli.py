@@ -33,9 +33,9 @@ def test_dtype_defaults_to_fp16(capsys, make_pth, tmp_path):
     assert ggmf.read(tmp_path / "a.bin").type == "fp16"
 
 
-@pytest.mark.parametrize("form", ["{} {} FP32", "--quiet {} {} fp32", "{} --quiet {} --force FP32"])
+@pytest.mark.parametrize("form", ["{} {} FP32", "--quiet {} {} fp32", "{} {} fp32 --force"])
 def test_dtype_may_stand_last(form, capsys, make_pth, tmp_path):
-    """As in rwkv.cpp's scripts; options may stand anywhere."""
+    """As in rwkv.cpp's scripts."""
     arguments = form.format(make_pth(), tmp_path / "a.bin").split()
     assert run(capsys, *arguments)[0] == 0
     assert ggmf.read(tmp_path / "a.bin").type == "fp32"

@@ -45,8 +45,7 @@ def command(arguments: list[str]) -> None:
         ConvertError: the conversion failed.
     """
     parser = _parser()
-    # Options may stand between files.
-    options = parser.parse_intermixed_args(arguments)
+    options = parser.parse_args(arguments)
     if options.help or options.version:
         text = parser.format_help().rstrip() if options.help else f"{NAME} {__version__}"
         answer(text.splitlines())
@@ -90,7 +89,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--version", action="store_true", help="show the version and do nothing else")
     add("src", nargs="?", metavar="IN", help="the checkpoint to read")
     add("dst", nargs="?", metavar="OUT", help="the model file to write")
-    add("type", nargs="?", metavar="DTYPE", type=_type, help="the same as --dtype DTYPE")
+    add(
+        "type",
+        nargs="?",
+        metavar="DTYPE",
+        type=_type,
+        help="what --dtype would say, right after OUT",
+    )
     add(
         "--dtype",
         type=_type,
