@@ -33,6 +33,14 @@ def test_dtype_defaults_to_fp16(capsys, make_pth, tmp_path):
     assert ggmf.read(tmp_path / "a.bin").type == "fp16"
 
 
+@pytest.mark.parametrize("form", ["{} {} FP32", "--quiet {} {} fp32", "{} {} fp32 --force"])
+def test_dtype_may_stand_last(form, capsys, make_pth, tmp_path):
+    """As in rwkv.cpp's scripts."""
+    arguments = form.format(make_pth(), tmp_path / "a.bin").split()
+    assert run(capsys, *arguments)[0] == 0
+    assert ggmf.read(tmp_path / "a.bin").type == "fp32"
+
+
 def test_all_options_reach_convert(capsys, make_pth, tmp_path):
     options = [
         "--dtype",
@@ -116,6 +124,8 @@ def test_info_of_a_quantised_file(capsys, make_pth, tmp_path):
         [],
         ["in.pth"],
         ["in.pth", "out.bin", "more"],
+        ["in.pth", "out.bin", "q4_0", "more"],
+        ["in.pth", "out.bin", "q4_0", "--dtype", "q4_0"],
         ["in.pth", "out.bin", "--dtype", "q4_K"],
         ["in.pth", "out.bin", "--dtype"],
         ["in.pth", "out.bin", "--layout", "gguf"],

@@ -27,7 +27,7 @@ from twin import synth
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGES = [DOCS / "README.md", DOCS / "converting.md", *sorted((DOCS / "guides").glob("*.md"))]
 
-MAKE_A_MODEL = {"README.md", "converting.md", "quick-start.md"}
+MAKE_A_MODEL = {"README.md", "converting.md", "coming-from-rwkv-cpp.md", "quick-start.md"}
 
 # Installing is tried by `.ci/run`, in empty environments.
 INSTALLS = re.compile(r"\s*(pip install |python3 -m venv |source .venv/)")

@@ -58,6 +58,47 @@ def test_perplexity_is_the_formula(pair: tuple[Model, Model], text: bytes) -> No
     assert seen == [(256, 599), (512, 599), (599, 599)]
 
 
+@pytest.mark.parametrize(
+    ("ignored", "limit"), [(0, 40), (1, 300), (5, None), (300, 301), (256, 599)]
+)
+def test_perplexity_of_a_part(
+    ignored: int, limit: int | None, pair: tuple[Model, Model], text: bytes
+) -> None:
+    """The first tokens are read, and count for nothing."""
+    log_p = log_probabilities(pair[0], text)
+    targets = range(max(1, ignored), limit or len(text))
+    score = perplexity(pair[0], text, ignore_first=ignored, token_limit=limit)
+    assert score.n_tokens == score.n_bytes == len(targets)
+    nats = -sum(log_p[i - 1, text[i]] for i in targets)
+    assert score.nats == pytest.approx(nats, rel=1e-6)
+
+
+def test_perplexity_of_no_part_is_refused(pair: tuple[Model, Model], text: bytes) -> None:
+    for options, message in [
+        ({"ignore_first": 600}, "ignore_first: expected fewer than the 600 tokens .*got 600"),
+        ({"ignore_first": 9, "token_limit": 9}, "ignore_first: expected fewer than the 9 tokens"),
+        ({"ignore_first": -1}, "ignore_first: expected 0 or more, got -1"),
+        ({"token_limit": 1}, "token_limit: expected 2 or more, got 1"),
+    ]:
+        with pytest.raises(InvalidArgumentError, match=message):
+            perplexity(pair[0], text, **options)
+
+
+def test_command_perplexity_of_a_part(
+    pair: tuple[Model, Model], text: bytes, run_cli: RunCli
+) -> None:
+    expected = perplexity(pair[1], text, ignore_first=9, token_limit=50)
+    command = ("rwkv", "perplexity", pair[1].path, "-", "--ignore-first", "9", "--token-limit")
+    facts = json.loads(run_cli(*command, "50", "--json", check=True, stdin=text.decode()).stdout)
+    assert facts["perplexity"] == pytest.approx(expected.perplexity)
+    assert (facts["n_tokens"], facts["n_read"]) == (41, 49)
+    assert 0 < facts["seconds"] < 60
+    done = run_cli(*command, "50", check=True, stdin=text.decode())
+    assert re.search(r"read +49 tokens in \d+\.\d s, \d+\.\d\d ms each", done.stdout)
+    refused = run_cli(*command, "9", stdin=text.decode())
+    assert refused.returncode == 1 and "expected fewer than the 9 tokens" in refused.stderr
+
+
 def test_perplexity_counts_the_bytes_of_tokens(
     model_file: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -18,9 +18,9 @@ import rwkv_py
 from rwkv_py import Model, Session, _core
 
 MODULES = [
-    f"rwkv_py.{module.name}"
-    for module in pkgutil.iter_modules(rwkv_py.__path__)
-    if not module.name.startswith("_")
+    module.name
+    for module in pkgutil.walk_packages(rwkv_py.__path__, "rwkv_py.")
+    if "._" not in module.name
 ]
 
 

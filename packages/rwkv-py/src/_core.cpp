@@ -13,6 +13,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -82,11 +83,29 @@ struct Free {
 template <class T, auto free_object>
 using Handle = std::unique_ptr<T, Free<free_object>>;
 
+class Session;
+
+// The sessions of a model: each keeps the native model alive, so closing it takes them along. Only
+// used with the GIL.
+struct Sessions {
+    std::string path;
+    bool closed = false;
+    std::unordered_set<Session*> open = {};
+
+    void check_open() const {
+        if (closed) {
+            throw StatusError(RWKV_STATUS_INVALID_ARGUMENT,
+                              path + ": the model was closed, expected an open one");
+        }
+    }
+};
+
 class Model {
   public:
     // `progress` is called with (bytes done, bytes in all); what it raises ends the opening.
     Model(const nb::bytes& path, size_t n_threads, float ln_x_eps,
-          const std::optional<nb::callable>& progress) {
+          const std::optional<nb::callable>& progress)
+        : sessions_(std::make_shared<Sessions>(Sessions{path.c_str()})) {
         rwkv_model_options options;
         rwkv_model_options_init(&options, sizeof options);
         options.n_threads = n_threads;
@@ -104,11 +123,20 @@ class Model {
         }
         if (listener.raised) std::rethrow_exception(listener.raised);
         check(status);
-        handle_.reset(model);
+        handle_.reset(model, rwkv_model_free);
     }
 
-    rwkv_model* get() const { return handle_.get(); }
+    rwkv_model* get() const { return shared().get(); }
+    // For calls without the GIL, during which another thread may close it.
+    const std::shared_ptr<rwkv_model>& shared() const {
+        sessions_->check_open();
+        return handle_;
+    }
     size_t n_vocab() const { return rwkv_model_n_vocab(get()); }
+    const std::shared_ptr<Sessions>& sessions() const { return sessions_; }
+
+    // Gives back the memory of the weights; calls in other threads finish first.
+    void close();
 
     nb::dict info() const {
         rwkv_model_info info;
@@ -161,24 +189,32 @@ class Model {
         }
     }
 
-    Handle<rwkv_model, rwkv_model_free> handle_;
+    std::shared_ptr<rwkv_model> handle_;
+    std::shared_ptr<Sessions> sessions_;
 };
 
 class Session {
   public:
     explicit Session(const Model& model)
-        : n_vocab_(model.n_vocab()), n_embd_(n_embd_of(model.get())) {
+        : n_vocab_(model.n_vocab()),
+          n_embd_(n_embd_of(model.get())),
+          siblings_(model.sessions()) {
         rwkv_session* session = nullptr;
         check(rwkv_session_create(model.get(), &session));
         handle_.reset(session);
+        siblings_->open.insert(this);
     }
+    Session(const Session&) = delete;
+    Session& operator=(const Session&) = delete;
+    ~Session() { siblings_->open.erase(this); }
 
     // The session, for the time of one call: a second thread that comes meanwhile is refused, where
     // the library would let the two run into each other.
     class Use {
       public:
         explicit Use(const Session& session) : session_(session) {
-            if (session.in_use_.test_and_set()) {
+            session.siblings_->check_open();
+            if (session.in_use_.exchange(true)) {
                 throw StatusError(RWKV_STATUS_INVALID_ARGUMENT,
                                   "session: is in use by another thread, expected one thread at a "
                                   "time. Try a session for each thread: fork() makes one.");
@@ -186,7 +222,10 @@ class Session {
         }
         Use(const Use&) = delete;
         Use& operator=(const Use&) = delete;
-        ~Use() { session_.in_use_.clear(); }
+        ~Use() {
+            session_.in_use_ = false;
+            if (session_.siblings_->closed) session_.handle_.reset();
+        }
         rwkv_session* get() const { return session_.handle_.get(); }
 
       private:
@@ -223,7 +262,12 @@ class Session {
     Session* fork() const {
         rwkv_session* copy = nullptr;
         check(rwkv_session_fork(Use(*this).get(), &copy));
-        return new Session(copy, n_vocab_, n_embd_);
+        return new Session(copy, n_vocab_, n_embd_, siblings_);
+    }
+
+    // Lets go of the model: now, or when the call that uses the session ends.
+    void close() {
+        if (!in_use_) handle_.reset();
     }
 
     void read_state(const Floats& state) const {
@@ -252,8 +296,11 @@ class Session {
     }
 
   private:
-    Session(rwkv_session* session, size_t n_vocab, size_t n_embd)
-        : handle_(session), n_vocab_(n_vocab), n_embd_(n_embd) {}
+    Session(rwkv_session* session, size_t n_vocab, size_t n_embd,
+            std::shared_ptr<Sessions> siblings)
+        : handle_(session), n_vocab_(n_vocab), n_embd_(n_embd), siblings_(std::move(siblings)) {
+        siblings_->open.insert(this);
+    }
 
     static size_t n_embd_of(const rwkv_model* model) {
         rwkv_model_info info;
@@ -261,11 +308,18 @@ class Session {
         return info.n_embd;
     }
 
-    Handle<rwkv_session, rwkv_session_free> handle_;
+    mutable Handle<rwkv_session, rwkv_session_free> handle_;
     size_t n_vocab_;
     size_t n_embd_;
-    mutable std::atomic_flag in_use_ = ATOMIC_FLAG_INIT;
+    std::shared_ptr<Sessions> siblings_;
+    mutable std::atomic<bool> in_use_ = false;
 };
+
+void Model::close() {
+    sessions_->closed = true;
+    for (Session* session : sessions_->open) session->close();
+    handle_.reset();
+}
 
 // One step over many sequences. Row i: sessions[i] reads tokens[i]; logits[i] is None, (n_vocab,)
 // or (n_tokens, n_vocab).
@@ -319,8 +373,9 @@ class Tokenizer {
 
     static Tokenizer* create_for(const Model& model) {
         rwkv_tokenizer* tokenizer = nullptr;
+        const std::shared_ptr<rwkv_model> kept = model.shared();
         const nb::gil_scoped_release released;
-        check(rwkv_tokenizer_create_for(model.get(), &tokenizer));
+        check(rwkv_tokenizer_create_for(kept.get(), &tokenizer));
         return new Tokenizer(tokenizer);
     }
 
@@ -462,7 +517,8 @@ NB_MODULE(_core, m) {
     nb::class_<Model>(m, "Model")
         .def(nb::init<const nb::bytes&, size_t, float, const std::optional<nb::callable>&>(),
              "path"_a, "n_threads"_a, "ln_x_eps"_a, "progress"_a.none())
-        .def("info", &Model::info);
+        .def("info", &Model::info)
+        .def("close", &Model::close);
 
     nb::class_<Session>(m, "Session")
         .def(nb::init<const Model&>(), "model"_a)

@@ -25,6 +25,7 @@ or on a hub) to a model file: ggmf, or GGUF where OUT ends in .gguf (versions 6 
 _EPILOG = """\
 examples:
   rwkv-convert model.pth model.bin --dtype q4_0
+  rwkv-convert model.pth model.bin FP16
   rwkv-convert model.pth model.bin --dtype q5_1 --head-dtype fp16
   rwkv-convert model.pth model.bin --dtype q4_0 --time-state tuned.pth
   rwkv-convert model.pth model.gguf --dtype q8_0
@@ -54,6 +55,8 @@ def command(arguments: list[str]) -> None:
         parser.error("--info takes one file and converts nothing")
     if options.info is None and options.dst is None:
         parser.error("expected the file to read and the file to write")
+    if options.type is not None and options.dtype is not None:
+        parser.error("expected DTYPE or --dtype, got both")
     try:
         if options.info is not None:
             found = info(options.info, key=options.key, ignore=options.ignore)
@@ -88,8 +91,14 @@ def _parser() -> argparse.ArgumentParser:
     add("src", nargs="?", metavar="IN", help="the checkpoint: a file, a folder, hf://OWNER/NAME")
     add("dst", nargs="?", metavar="OUT", help="the model file to write")
     add(
+        "type",
+        nargs="?",
+        metavar="DTYPE",
+        type=_type,
+        help="what --dtype would say, right after OUT",
+    )
+    add(
         "--dtype",
-        default="fp16",
         type=_type,
         help=f"{everywhere}; in GGUF {in_gguf} too (default: fp16)",
     )
@@ -168,7 +177,7 @@ def _convert(options: argparse.Namespace) -> None:
         summary = convert(
             options.src,
             options.dst,
-            dtype=options.dtype,
+            dtype=options.dtype or options.type or "fp16",
             head_dtype=options.head_dtype,
             emb_dtype=options.emb_dtype,
             lowrank_dtype=options.lowrank_dtype,

@@ -13,7 +13,7 @@ from typing import TypeAlias, TypedDict, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from ._arguments import StrPath, Tokens, as_path, as_tokens
+from ._arguments import StrPath, Tokens, as_count, as_path, as_tokens
 from ._options import takes_options_of
 from .errors import InvalidArgumentError
 from .model import Model
@@ -71,7 +71,7 @@ class Perplexity:
     """How well a model predicts a text.
 
     Attributes:
-        n_tokens: tokens predicted: all but the first.
+        n_tokens: tokens predicted: all but the first, and others that were to be ignored.
         n_bytes: the bytes that they stand for.
         nats: the sum of -ln p(token | all tokens before it).
     """
@@ -144,6 +144,9 @@ class Lambada:
 def perplexity(
     model: Model | StrPath,
     text: str | bytes,
+    *,
+    ignore_first: int = 0,
+    token_limit: int | None = None,
     **options: Unpack[ReadingOptions],
 ) -> Perplexity:
     """Read a text of any length once, the state carried through; the first token is not scored.
@@ -151,10 +154,13 @@ def perplexity(
     Args:
         model: a `Model`, or the path of a model file.
         text: at least two tokens.
+        ignore_first: how many tokens at the beginning are read and not scored.
+        token_limit: how many tokens of the text are taken, at most; None: all.
         **options: tokenizer, progress: see `ReadingOptions`.
 
     Raises:
-        InvalidArgumentError: the text is too short; and what else `Session` raises.
+        InvalidArgumentError: the text is too short, or nothing of it would be scored; and what else
+            `Session` raises.
 
     >>> from rwkv_py.evaluate import perplexity
     >>> score = perplexity(model, "Return a list of the names of all signals.")
@@ -162,13 +168,25 @@ def perplexity(
     True
     """
     reading = _Reading(**options)
+    n_ignored = max(1, as_count("ignore_first", ignore_first))
+    if token_limit is not None:
+        token_limit = as_count("token_limit", token_limit, at_least=2)
     session = Session(model, tokenizer=reading.tokenizer)
-    tokens = _tokens_to_score(session, text)
+    tokens = _tokens_to_score(session, text)[:token_limit]
+    if tokens.size <= n_ignored:
+        raise InvalidArgumentError(
+            f"ignore_first: expected fewer than the {tokens.size} tokens of the text, got "
+            f"{n_ignored}"
+        )
     nats = 0.0
+    n_left = n_ignored - 1  # of the tokens to predict, those that are not scored
     for targets, logits in _predictions(tokens, reading.progress, session):
-        for rows in _row_blocks(logits[0]):
-            nats -= _log_probabilities(logits[0][rows], targets[rows]).sum()
-    return _perplexity(session, tokens, float(nats))
+        skipped = min(n_left, targets.size)
+        n_left -= skipped
+        scored, of_model = targets[skipped:], logits[0][skipped:]
+        for rows in _row_blocks(of_model):
+            nats -= _log_probabilities(of_model[rows], scored[rows]).sum()
+    return _perplexity(session, tokens[n_ignored - 1 :], float(nats))
 
 
 @takes_options_of(_Reading)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,6 +32,14 @@ def perplexity(
     *,
     model: ModelArgument,
     text: TextArgument,
+    ignore_first: Annotated[
+        int,
+        typer.Option(min=0, metavar="N", help="Do not score this many tokens at the beginning."),
+    ] = 0,
+    token_limit: Annotated[
+        int | None,
+        typer.Option(min=2, metavar="N", help="Read this many tokens at most.", show_default="all"),
+    ] = None,
     reading: Reading,
 ) -> None:
     """Measure how well a model predicts a text, in bits per byte and per token."""
@@ -38,13 +47,30 @@ def perplexity(
     tokenizer = reading.open_tokenizer()
     opened = reading.model(model)
     with progress_bar("Reading", "tokens") as progress:
-        score = evaluate.perplexity(opened, content, tokenizer=tokenizer, progress=progress)
-    facts = {"model": str(model), "text": str(text), **_facts_of(score)}
+        begin = time.perf_counter()
+        score = evaluate.perplexity(
+            opened,
+            content,
+            ignore_first=ignore_first,
+            token_limit=token_limit,
+            tokenizer=tokenizer,
+            progress=progress,
+        )
+        seconds = time.perf_counter() - begin
+    n_read = score.n_tokens + max(ignore_first, 1) - 1
+    facts = {
+        "model": str(model),
+        "text": str(text),
+        **_facts_of(score),
+        "seconds": seconds,
+        "n_read": n_read,
+    }
     rows = [
         ("bits per byte", f"{score.bits_per_byte:.4f}"),
         ("bits per token", f"{score.bits_per_token:.4f}"),
         ("perplexity", f"{score.perplexity:.4f}"),
         ("scored", f"{score.n_tokens:,} tokens, {score.n_bytes:,} bytes"),
+        ("read", f"{n_read:,} tokens in {seconds:.1f} s, {1000 * seconds / n_read:.2f} ms each"),
     ]
     show(facts, rows, as_json=reading.as_json)
 
