@@ -28,6 +28,7 @@ examples:
   rwkv-convert model.pth model.bin --dtype q5_1 --head-dtype fp16
   rwkv-convert model.pth model.bin --dtype q4_0 --time-state tuned.pth
   rwkv-convert model.pth model.gguf --dtype q8_0
+  rwkv-convert model.pth model.gguf --dtype q4_K_M --imatrix model.imatrix.gguf
   rwkv-convert --info model.bin"""
 
 
@@ -133,6 +134,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="an initial state from state tuning, to be kept in OUT (default: that of IN, if any)",
     )
+    add(
+        "--imatrix",
+        metavar="FILE",
+        help="an importance matrix of the model made by llama.cpp (RWKV-6 and 7): quantise by it",
+    )
     add("--force", action="store_true", help="replace OUT if it exists")
     add("--threads", type=int, help="threads to use (default: one per processor)")
     add("--info", metavar="FILE", help="describe a checkpoint or model file and convert nothing")
@@ -161,6 +167,7 @@ def _convert(options: argparse.Namespace) -> None:
             container=options.container,
             tokenizer=options.tokenizer,
             time_state=options.time_state,
+            imatrix=options.imatrix,
             force=options.force,
             progress=progress,
             threads=options.threads,

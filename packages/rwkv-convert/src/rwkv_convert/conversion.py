@@ -22,12 +22,13 @@ import numpy as np
 
 from .checkpoint import Checkpoint, TensorView
 from .containers import open_checkpoint
-from .element_types import FP16, FP32, SOURCE_TYPES, ElementType
+from .element_types import FP16, FP32, SOURCE_TYPES, ElementType, Floats
 from .encoder import Encoder, is_copied
 from .errors import ModelError, OptionError, OutputError, listing, quote
 from .file_plan import FilePlan, PlacedTensor, write_headers
 from .identify import FileTensor, identify
-from .input_file import FileStamp
+from .importance import read_importance, with_importance
+from .input_file import FileStamp, InputFile
 from .model_info import ModelInfo, TypeUse, count_types, describe
 from .output_file import OutputFile, check_destination, temporary_output
 from .piece_reader import PieceReader
@@ -87,6 +88,7 @@ def convert(
     container: Container | None = None,
     tokenizer: str | os.PathLike[str] | None = None,
     time_state: str | os.PathLike[str] | None = None,
+    imatrix: str | os.PathLike[str] | None = None,
     force: bool = False,
     progress: Progress | None = None,
     threads: int | None = None,
@@ -116,6 +118,9 @@ def convert(
         time_state: a `.pth`, `.safetensors` or ggmf file with an initial state from state tuning
             (`blocks.N.att.time_state`), which the model file then begins every text with. By
             default the one in `src`, if there is one.
+        imatrix: llama.cpp's importance matrix of the model, GGUF or its older form, for RWKV-6 and
+            7: quantising to other types than q8_0 then keeps those numbers best by which large
+            inputs are multiplied.
         force: replace `dst` if it exists.
         progress: called as `progress(bytes_done, bytes_total)` now and then.
         threads: how many to use, up to 16; by default one per processor.
@@ -125,7 +130,8 @@ def convert(
 
     Raises:
         OptionError: there is no such type or layout.
-        CheckpointError: `src` or `time_state` cannot be read.
+        CheckpointError: `src`, `time_state` or `imatrix` cannot be read, or the latter is that of
+            another model.
         ModelError: `src` is no RWKV model of a known version, or `time_state` is not one for it.
         OutputError: `dst` exists or cannot be written.
 
@@ -163,7 +169,13 @@ def convert(
     checkpoint = open_checkpoint(src)
     state = None if time_state is None else open_checkpoint(time_state)
     sources = dict(checkpoint.files) if state is None else {**checkpoint.files, **state.files}
-    for stamp in sources.values():
+    stamps = list(sources.values())
+    importance: dict[str, Floats] = {}
+    if imatrix is not None:
+        with InputFile(imatrix) as file:
+            importance = read_importance(file)
+            stamps.append(file.stamp)
+    for stamp in stamps:
         if stamp.is_of(destination):
             raise OutputError(
                 f"{Path(dst)}: is the input, expected another file", remedy="Try another name"
@@ -191,6 +203,12 @@ def convert(
             model, choice.dtype, type_of, lambda tensor: _through_fp16(tensor, choice, checkpoint)
         )
     _check_types(plan.tensors)
+    if imatrix is not None:
+        path = Path(imatrix)
+        placed_tensors, without = with_importance(plan.tensors, importance, path, model.version)
+        plan = replace(plan, tensors=tuple(placed_tensors))
+        if without:
+            warnings.append(f"{path}: holds no importance of {listing(without)}: quantised without")
     with temporary_output(destination, force=force) as output:
         job = _Job(plan, output, sources, progress)
         found = job.run(min(threads or _processors(), MAX_THREADS))
@@ -365,7 +383,9 @@ class _Job:
                 if piece is None:
                     break
                 raw = readers[piece.placed.tensor.path].read(piece.view, source_buffer)
-                encoded, problems = encoder.encode(raw, piece.view, piece.placed)
+                placed = piece.placed
+                start = (piece.offset - placed.offset) // placed.type.size * placed.type.block
+                encoded, problems = encoder.encode(raw, piece.view, placed, start)
                 write_at(piece.offset, encoded.data)
                 with self._lock:
                     self._done_bytes += len(raw)

@@ -38,7 +38,7 @@ class Encoder:
         self._quantizers: dict[ElementType, BlockQuantizer] = {}
 
     def encode(
-        self, raw: NDArray[np.uint8], view: TensorView, placed: PlacedTensor
+        self, raw: NDArray[np.uint8], view: TensorView, placed: PlacedTensor, start: int
     ) -> tuple[NDArray[np.uint8], list[str]]:
         """Converts one piece.
 
@@ -46,6 +46,7 @@ class Encoder:
             raw: the numbers' bytes.
             view: what they are.
             placed: says what to do with them.
+            start: how many numbers of the tensor come before.
 
         Returns:
             the bytes to write, valid until the next call, and what was odd.
@@ -76,7 +77,8 @@ class Encoder:
             else:
                 if placed.type not in self._quantizers:
                     self._quantizers[placed.type] = BlockQuantizer(placed.type)
-                overflow |= self._quantizers[placed.type].quantize(values, encoded)
+                quantizer = self._quantizers[placed.type]
+                overflow |= quantizer.quantize(values, encoded, placed.importance, start)
         problems = [] if finite else ["holds NaN or infinite values"]
         if overflow:
             problems.append(f"holds values too large for {placed.type}, which became infinite")
