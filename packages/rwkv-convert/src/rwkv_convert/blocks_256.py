@@ -24,6 +24,7 @@ import numpy as np
 from .element_types import BlockType, Bytes, Floats, read_fp16
 from .search_scales import (
     codes_from_minimum,
+    codes_signed,
     error_from_minimum,
     fit_two,
     inverted,
@@ -34,6 +35,7 @@ from .search_scales import (
     search_from_minimum,
     search_signed,
     stored,
+    weighted,
 )
 
 QK_K = 256
@@ -46,18 +48,20 @@ CODEBOOK = np.array(
 
 
 # --------------------------------------------------------------------------------------------------
-# Quantising: `x` is (values per block, n) and overwritten, row j holds value j of every block
+# Quantising: `x` is (values per block, n) and overwritten, row j holds value j of every block; `w`
+# holds the weights of their squared errors, if they have any
 
 _STEPS = tuple((s, m) for s in (-1, 0, 1) for m in (-1, 0, 1))
 """Changes of a scale and a minimum of 6 bits that are tried."""
 
 
-def _quantize_with_minima(x: Floats, out: Bytes, bits: int) -> bool:
+def _quantize_with_minima(x: Floats, out: Bytes, w: Floats | None, *, bits: int) -> bool:
     """q4_K and q5_K."""
     top = (1 << bits) - 1
     largest = normalize(x)
     groups = x.reshape(8, 32, -1)
-    scale, minimum = search_from_minimum(groups, top)
+    weights = None if w is None else w.reshape(groups.shape)
+    scale, minimum = search_from_minimum(groups, top, weights)
     d = np.maximum.reduce(scale, axis=0) / np.float32(63)
     m = np.maximum.reduce(minimum, axis=0) / np.float32(63)
     too_large = np.zeros(len(out), np.bool_)
@@ -69,9 +73,9 @@ def _quantize_with_minima(x: Floats, out: Bytes, bits: int) -> bool:
         too_large |= np.isinf(d) | np.isinf(m)
         s = np.clip(np.rint(scale * inverted(d)), 0, 63)
         t = np.clip(np.rint(minimum * inverted(m)), 0, 63)
-        s, t = _step_by_step(groups, s, t, d, m, top)
+        s, t = _step_by_step(groups, s, t, d, m, top, weights)
         codes = codes_from_minimum(groups, d * s, m * t, top)
-        d, m = fit_two(groups, codes * s[:, None], t)
+        d, m = fit_two(groups, codes * s[:, None], t, weights)
     d[too_large] = np.inf
     d = stored(out[:, 0:2], d, largest)
     m = stored(out[:, 2:4], m, largest)
@@ -88,7 +92,7 @@ def _quantize_with_minima(x: Floats, out: Bytes, bits: int) -> bool:
 
 
 def _step_by_step(
-    x: Floats, s: Floats, t: Floats, d: Floats, m: Floats, top: int
+    x: Floats, s: Floats, t: Floats, d: Floats, m: Floats, top: int, w: Floats | None
 ) -> tuple[Floats, Floats]:
     """The scales and minima of 6 bits, (8, n) each, of least error at most a step away."""
     best = np.full_like(s, np.inf)
@@ -96,7 +100,7 @@ def _step_by_step(
     for step_s, step_t in _STEPS:
         some_s = np.clip(s + np.float32(step_s), 0, 63)
         some_t = np.clip(t + np.float32(step_t), 0, 63)
-        error = error_from_minimum(x, d * some_s, m * some_t, top)
+        error = error_from_minimum(x, d * some_s, m * some_t, top, w)
         better = error < best
         np.copyto(best, error, where=better)
         np.copyto(best_s, some_s, where=better)
@@ -111,21 +115,22 @@ def _pack_scales(scales: Bytes, minima: Bytes, out: Bytes) -> None:
     out[:, 8:12] = ((scales[4:] & 15) | ((minima[4:] & 15) << 4)).T
 
 
-def _quantize_q6_k(x: Floats, out: Bytes) -> bool:
+def _quantize_q6_k(x: Floats, out: Bytes, w: Floats | None) -> bool:
     largest = normalize(x)
     groups = x.reshape(16, 16, -1)
-    scale = search_signed(groups, -32)
+    weights = None if w is None else w.reshape(groups.shape)
+    scale = search_signed(groups, -32, weights)
     # The scale of largest magnitude becomes -128, which has no opposite.
     first = largest_signed(scale, axis=0) / np.float32(-128)
     d = stored(out[:, 208:210], first, largest)
     too_large = np.isinf(d)
     s = np.clip(np.rint(scale * inverted(d)), -128, 127)
-    q = _signed_codes(groups, d * s)
-    a = q * s[:, None]
-    fitted = np.einsum("ijk,ijk->k", groups, a) * inverted(np.einsum("ijk,ijk->k", a, a))
+    a = codes_signed(groups, inverted(d * s), -32) * s[:, None]
+    aw = weighted(a, weights)
+    fitted = np.einsum("ijk,ijk->k", groups, aw) * inverted(np.einsum("ijk,ijk->k", aw, a))
     fitted[too_large] = np.inf
     d = stored(out[:, 208:210], fitted, largest)
-    codes = (_signed_codes(groups, d * s) + 32).astype(np.uint8).reshape(2, 4, 32, -1)
+    codes = (codes_signed(groups, inverted(d * s), -32) + 32).astype(np.uint8).reshape(2, 4, 32, -1)
 
     out[:, 192:208] = s.T.astype(np.int8).view(np.uint8)
     low_nibbles = (codes & 15).reshape(2, 2, 64, -1)
@@ -135,16 +140,9 @@ def _quantize_q6_k(x: Floats, out: Bytes) -> bool:
     return bool(np.isinf(d).any())
 
 
-def _signed_codes(x: Floats, scale: Floats) -> Floats:
-    q = x * inverted(scale)[:, None]
-    np.rint(q, out=q)
-    np.clip(q, -32, 31, out=q)
-    return q
-
-
-def _quantize_iq4_nl(x: Floats, out: Bytes) -> bool:
+def _quantize_iq4_nl(x: Floats, out: Bytes, w: Floats | None) -> bool:
     largest = normalize(x)
-    d = stored(out[:, :2], search_codebook(x, CODEBOOK), largest)
+    d = stored(out[:, :2], search_codebook(x, CODEBOOK, w), largest)
     q = nearest(x * inverted(d), CODEBOOK)
     out[:, 2:] = (q[:16] | (q[16:] << 4)).T
     return bool(np.isinf(d).any())

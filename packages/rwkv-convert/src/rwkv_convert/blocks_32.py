@@ -17,6 +17,8 @@ Quantising equals ggml's reference to the bit:
 id = 1 / d in fp32, 0 where d is 0, of the d before it is rounded to fp16; each product and each sum
 is rounded on its own. Where that is undefined (a value is NaN or infinite, max - min overflows,
 1 / d overflows), the block is zeros: d = 0, m = 0 and the code of zero.
+
+Where values have weights, the scales of q4_0 to q5_1 are searched for (`search_scales`).
 """
 
 from __future__ import annotations
@@ -26,6 +28,15 @@ from functools import partial
 import numpy as np
 
 from .element_types import BlockType, Bytes, Floats, read_fp16, write_fp16
+from .search_scales import (
+    codes_from_minimum,
+    codes_signed,
+    inverted,
+    normalize,
+    search_from_minimum,
+    search_signed,
+    stored,
+)
 
 QK = 32
 """Values per block."""
@@ -34,12 +45,15 @@ _BIT_OF_VALUE = (np.arange(QK, dtype=np.uint8) % 8)[:, None]
 
 
 # --------------------------------------------------------------------------------------------------
-# Quantising: `x` is (32, n) and overwritten, row j holds value j of every block
+# Quantising: `x` is (32, n) and overwritten, row j holds value j of every block; `w` holds the
+# weights of their squared errors, if they have any
 
 
-def _quantize_signed(x: Floats, out: Bytes, bits: int) -> bool:
+def _quantize_signed(x: Floats, out: Bytes, w: Floats | None, *, bits: int) -> bool:
     """q4_0 and q5_0."""
     zero = 1 << (bits - 1)
+    if w is not None:
+        return _search_signed(x, out, w, bits)
     high, low = np.maximum.reduce(x, axis=0), np.minimum.reduce(x, axis=0)
     # The value of largest magnitude becomes code 0, which has no opposite.
     d = _first_largest(x, high, low) / np.float32(-zero)
@@ -51,8 +65,10 @@ def _quantize_signed(x: Floats, out: Bytes, bits: int) -> bool:
     return _store(out, (d,), x.astype(np.uint8), bits)
 
 
-def _quantize_from_minimum(x: Floats, out: Bytes, bits: int) -> bool:
+def _quantize_from_minimum(x: Floats, out: Bytes, w: Floats | None, *, bits: int) -> bool:
     """q4_1 and q5_1: [low, high] onto [0, top code]."""
+    if w is not None:
+        return _search_from_minimum(x, out, w, bits)
     high, low = np.maximum.reduce(x, axis=0), np.minimum.reduce(x, axis=0)
     low = _first_of_zeros(x, low)
     d = (high - low) / np.float32((1 << bits) - 1)
@@ -63,7 +79,31 @@ def _quantize_from_minimum(x: Floats, out: Bytes, bits: int) -> bool:
     return _store(out, (d, low), x.astype(np.uint8), bits)
 
 
-def _quantize_q8_0(x: Floats, out: Bytes) -> bool:
+def _search_signed(x: Floats, out: Bytes, w: Floats, bits: int) -> bool:
+    """q4_0 and q5_0 by the weights of their values."""
+    largest = normalize(x)
+    lowest = -(1 << (bits - 1))
+    scale = search_signed(x[None], lowest, w[None])[0]
+    d = stored(out[:, :2], scale, largest)
+    q = codes_signed(x[None], inverted(d)[None], lowest)[0]
+    _pack(out[:, 2:], (q - np.float32(lowest)).astype(np.uint8), bits)
+    return bool(np.isinf(d).any())
+
+
+def _search_from_minimum(x: Floats, out: Bytes, w: Floats, bits: int) -> bool:
+    """q4_1 and q5_1 by the weights of their values."""
+    top = (1 << bits) - 1
+    largest = normalize(x)
+    scale, minimum = search_from_minimum(x[None], top, w[None], signed=True)
+    d = stored(out[:, 0:2], scale[0], largest)
+    m = stored(out[:, 2:4], -minimum[0], largest)
+    q = codes_from_minimum(x[None], d[None], -m[None], top)[0]
+    _pack(out[:, 4:], q.astype(np.uint8), bits)
+    return bool((np.isinf(d) | np.isinf(m)).any())
+
+
+def _quantize_q8_0(x: Floats, out: Bytes, w: Floats | None) -> bool:
+    """Without weights: 8 bits are enough for every value."""
     high, low = np.maximum.reduce(x, axis=0), np.minimum.reduce(x, axis=0)
     d = np.abs(np.maximum(high, -low)) / np.float32(127)  # abs: the zero of zeros is +0
     inverse = _inverse(x, d, high, low)
@@ -119,19 +159,24 @@ def _store(out: Bytes, scales: tuple[Floats, ...], q: Bytes, bits: int) -> bool:
     for scale in scales:
         overflow |= write_fp16(out[:, at : at + 2], scale)
         at += 2
+    _pack(out[:, at:], q, bits)
+    return overflow
+
+
+def _pack(out: Bytes, q: Bytes, bits: int) -> None:
+    """Writes codes (32, n) into blocks, after their scales; overwrites them."""
     if bits == 5:
         # Bit j % 8 of byte j // 8 is the fifth bit of value j.
         fifth = np.right_shift(q, 4)
         np.left_shift(fifth, _BIT_OF_VALUE, out=fifth)
-        np.copyto(out[:, at : at + 4], np.bitwise_or.reduce(fifth.reshape(4, 8, -1), axis=1).T)
+        np.copyto(out[:, :4], np.bitwise_or.reduce(fifth.reshape(4, 8, -1), axis=1).T)
         np.bitwise_and(q, 15, out=q)
-        at += 4
+        out = out[:, 4:]
     # Byte j holds value j in its low nibble and value j + 16 in its high one.
     low, high = q[: QK // 2], q[QK // 2 :]
     np.left_shift(high, 4, out=high)
     np.bitwise_or(low, high, out=low)
-    np.copyto(out[:, at:], low.T)
-    return overflow
+    np.copyto(out, low.T)
 
 
 # --------------------------------------------------------------------------------------------------

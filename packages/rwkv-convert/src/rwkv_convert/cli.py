@@ -30,6 +30,7 @@ examples:
   rwkv-convert model.pth model.bin --dtype q4_0 --time-state tuned.pth
   rwkv-convert model.pth model.gguf --dtype q8_0
   rwkv-convert hf://OWNER/NAME model.bin --dtype q4_0
+  rwkv-convert model.pth model.gguf --dtype q4_K_M --imatrix model.imatrix.gguf
   rwkv-convert --info model.bin"""
 
 
@@ -157,6 +158,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--merge", metavar="FILE", help="merge what RWKV-PEFT saved: LoRA, PiSSA, DiSHA, Bone")
     add("--merge-alpha", type=float, metavar="ALPHA", help="LoRA's alpha")
     add("--merge-init", metavar="FILE", help="PiSSA's initial factors, init_pissa.pth")
+    add(
+        "--imatrix",
+        metavar="FILE",
+        help="an importance matrix of the model made by llama.cpp (RWKV-6 and 7): quantise by it",
+    )
     add("--force", action="store_true", help="replace OUT if it exists")
     add("--threads", type=int, help="threads to use (default: one per processor)")
     add("--info", metavar="FILE", help="describe a checkpoint or model file and convert nothing")
@@ -190,6 +196,7 @@ def _convert(options: argparse.Namespace) -> None:
             merge=options.merge,
             merge_alpha=options.merge_alpha,
             merge_init=options.merge_init,
+            imatrix=options.imatrix,
             force=options.force,
             progress=progress,
             threads=options.threads,

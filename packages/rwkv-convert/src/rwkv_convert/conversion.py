@@ -22,13 +22,14 @@ from typing import Literal
 import numpy as np
 
 from .checkpoint import Checkpoint, TensorView
-from .element_types import FP16, FP64, SOURCE_TYPES, ElementType
+from .element_types import FP16, FP64, SOURCE_TYPES, ElementType, Floats
 from .encoder import Encoder, is_copied
 from .errors import ModelError, OptionError, OutputError, listing, quote
 from .factor_loader import FactorLoader
 from .file_plan import FilePlan, PlacedTensor, write_headers
 from .identify import FileTensor, identify
-from .input_file import FileStamp
+from .importance import read_importance, with_importance
+from .input_file import FileStamp, InputFile
 from .merge import MergeFiles, merge_into
 from .model_config import heed_config
 from .model_info import ModelInfo, TypeUse, count_types, describe, other_entries, understood
@@ -100,6 +101,7 @@ def convert(
     merge: str | os.PathLike[str] | None = None,
     merge_alpha: float | None = None,
     merge_init: str | os.PathLike[str] | None = None,
+    imatrix: str | os.PathLike[str] | None = None,
     force: bool = False,
     progress: Progress | None = None,
     threads: int | None = None,
@@ -138,6 +140,9 @@ def convert(
             replace the model's.
         merge_alpha: LoRA's alpha, which the file does not hold.
         merge_init: PiSSA's initial factors (`init_pissa.pth`).
+        imatrix: llama.cpp's importance matrix of the model, GGUF or its older form, for RWKV-6 and
+            7: quantising to other types than q8_0 then keeps those numbers best by which large
+            inputs are multiplied.
         force: replace `dst` if it exists.
         progress: called as `progress(bytes_done, bytes_total)` now and then.
         threads: how many to use, up to 16; by default one per processor.
@@ -147,7 +152,8 @@ def convert(
 
     Raises:
         OptionError: there is no such type or layout, or options contradict each other.
-        CheckpointError: `src` or `time_state` cannot be read.
+        CheckpointError: `src`, `time_state` or `imatrix` cannot be read, or the latter is that of
+            another model.
         ModelError: `src` is no RWKV model of a known version, or `time_state` is not one for it.
         OutputError: `dst` exists or cannot be written.
 
@@ -192,7 +198,13 @@ def convert(
     sources: dict[Path, FileStamp] = {}
     for one in (checkpoint, *([state] if state is not None else []), *merged):
         sources.update(one.files)
-    for stamp in sources.values():
+    stamps = list(sources.values())
+    importance: dict[str, Floats] = {}
+    if imatrix is not None:
+        with InputFile(imatrix) as file:
+            importance = read_importance(file)
+            stamps.append(file.stamp)
+    for stamp in stamps:
         if stamp.is_of(destination):
             raise OutputError(
                 f"{Path(dst)}: is the input, expected another file", remedy="Try another name"
@@ -225,6 +237,12 @@ def convert(
             model, choice.dtype, type_of, lambda tensor: _through_fp16(tensor, choice, checkpoint)
         )
     _check_types(plan.tensors)
+    if imatrix is not None:
+        path = Path(imatrix)
+        placed_tensors, without = with_importance(plan.tensors, importance, path, model.version)
+        plan = replace(plan, tensors=tuple(placed_tensors))
+        if without:
+            warnings.append(f"{path}: holds no importance of {listing(without)}: quantised without")
     with temporary_output(destination, force=force) as output:
         job = _Job(plan, output, sources, progress)
         problems = job.run(min(threads or _processors(), MAX_THREADS))
@@ -414,7 +432,9 @@ class _Job:
                     break
                 raw = readers[piece.path].read(piece.view, source_buffer)
                 adjust = factors.adjustment(piece.placed.tensor, piece.first)
-                encoded, problems = encoder.encode(raw, piece.view, piece.placed, adjust)
+                encoded, problems = encoder.encode(
+                    raw, piece.view, piece.placed, piece.first, adjust
+                )
                 write_at(piece.offset, encoded.data)
                 with self._lock:
                     self._done_bytes += len(raw)

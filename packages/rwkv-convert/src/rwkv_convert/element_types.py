@@ -49,12 +49,14 @@ class BlockType(ElementType):
 
     Attributes:
         quantize: from fp32 (values per block, n), which is overwritten: row j holds value j of
-            every block; to (n, bytes per block), which is filled. Says whether a scale is too large
-            for fp16 and became infinite. Blocks with NaN or infinite values become zeros.
+            every block; to (n, bytes per block), which is filled; and, if not None, by the weights
+            of the values' squared errors, in the first's shape, above 0 and at most 1. Says whether
+            a scale is too large for fp16 and became infinite. Blocks with NaN or infinite values
+            become zeros.
         dequantize: from (n, bytes per block) to fp32 (n, values per block).
     """
 
-    quantize: Callable[[Floats, Bytes], bool]
+    quantize: Callable[[Floats, Bytes, Floats | None], bool]
     dequantize: Callable[[Bytes], Floats]
 
 

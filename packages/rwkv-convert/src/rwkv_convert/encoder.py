@@ -47,6 +47,7 @@ class Encoder:
         raw: NDArray[np.uint8],
         view: TensorView,
         placed: PlacedTensor,
+        start: int = 0,
         adjust: Adjustment | None = None,
     ) -> tuple[NDArray[np.uint8], list[str]]:
         """Converts one piece.
@@ -55,6 +56,7 @@ class Encoder:
             raw: the numbers' bytes.
             view: what they are.
             placed: says what to do with them.
+            start: how many numbers of the tensor come before.
             adjust: changes the numbers before all else.
 
         Returns:
@@ -88,7 +90,8 @@ class Encoder:
             else:
                 if placed.type not in self._quantizers:
                     self._quantizers[placed.type] = BlockQuantizer(placed.type)
-                overflow |= self._quantizers[placed.type].quantize(values, encoded)
+                quantizer = self._quantizers[placed.type]
+                overflow |= quantizer.quantize(values, encoded, placed.importance, start)
         problems = [] if finite else ["holds NaN or infinite values"]
         if overflow:
             problems.append(f"holds values too large for {placed.type}, which became infinite")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .element_types import ElementType
+from .element_types import ElementType, Floats
 from .identify import FileTensor
 from .output_file import Writer
 
@@ -19,6 +19,8 @@ class PlacedTensor:
         header: the bytes before its data.
         offset: byte offset of its data.
         through_fp16: whether its numbers are rounded to fp16 before they are quantised.
+        importance: what the squared error of a number counts by its column, (columns,), at least 0;
+            None: all the same.
     """
 
     tensor: FileTensor
@@ -26,6 +28,7 @@ class PlacedTensor:
     header: bytes
     offset: int
     through_fp16: bool
+    importance: Floats | None = None
 
     @property
     def data_bytes(self) -> int:

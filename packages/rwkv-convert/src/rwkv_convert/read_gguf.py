@@ -51,7 +51,7 @@ _PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class GgufPart:
     """What one file says: its values, and its tensors by GGUF's names."""
 
     values: dict[str, GgufValue]
@@ -68,13 +68,13 @@ def read_gguf(file: InputFile) -> Checkpoint:
         CheckpointError: a damaged file, or one of a type or version that we do not read.
         ModelError: a model of another architecture.
     """
-    first = _read_part(file)
+    first = read_part(file)
     parts = _other_parts(file.path, first.values)  # first: only the first part has all values
     version = _version(file.path, first.values)
     tensors, places, more_files = dict(first.tensors), {}, {}
     for path in parts:
         with InputFile(path) as other:
-            part = _read_part(other)
+            part = read_part(other)
             more_files[path] = other.stamp
         for name, view in part.tensors.items():
             if name in tensors:
@@ -187,7 +187,12 @@ class _Cursor:
             )
 
 
-def _read_part(file: InputFile) -> _Part:
+def read_part(file: InputFile) -> GgufPart:
+    """Reads the table of contents of one file, whatever it holds.
+
+    Raises:
+        CheckpointError: a damaged file, or one of a type or version that we do not read.
+    """
     path = file.path
     cursor = _Cursor(file)
     cursor.take(len(GGUF_MAGIC), "the magic")
@@ -241,7 +246,7 @@ def _read_part(file: InputFile) -> _Part:
             remedy=DOWNLOAD_AGAIN,
         )
     placed = {name: replace(view, offset=data + view.offset) for name, view in tensors.items()}
-    return _Part(values, placed)
+    return GgufPart(values, placed)
 
 
 def _read_tensor(cursor: _Cursor) -> tuple[str, TensorView]:

@@ -11,7 +11,8 @@ from ._options import takes_options_of
 from .chat_file import SavedChat, read_chat, write_chat
 from .chat_format import ChatFormat, Message, as_text
 from .chat_reply import Reply, ReplyPart
-from .errors import InvalidArgumentError, StateFileError
+from .chat_template import format_of_template
+from .errors import InvalidArgumentError, StateFileError, TokenOutOfRangeError
 from .generation import GenerationOptions
 from .model import Model
 from .sampling import Sampler, SamplingOptions
@@ -37,7 +38,10 @@ class Chat:
     Args:
         session: a `Session`, or what `Session` makes one of. What it has read comes before.
         format: a `ChatFormat`, or the name of one: "world", "g1", "g1-think", "g1-fast-think",
-            "instruct", "raven" or "raven-chat"; see `rwkv_py.chat_format.CHAT_FORMATS`.
+            "instruct", "raven" or "raven-chat"; see `rwkv_py.chat_format.CHAT_FORMATS`. None: what
+            the model file says, as GGUF files do; "world" if it says nothing. Its chat template is
+            run once, with limits (for one that llama.cpp does not write for World models,
+            `pip install rwkv-py[templates]`).
         system: a system prompt. Empty lines in it, and in what the user says, are left out: they
             end a turn.
         max_tokens: how long a reply is at most, reasoning included.
@@ -47,7 +51,8 @@ class Chat:
         **sampling: options of `Sampler` for all replies, over those of the format.
 
     Raises:
-        InvalidArgumentError: there is no such format, or an option is outside its range.
+        InvalidArgumentError: there is no such format, the file's chat template is none that we can
+            use, or an option is outside its range.
         NoTokenizerError: the session has no tokenizer.
 
     >>> chat = Chat("model.bin", system="You explain Python.", max_tokens=30, seed=1)
@@ -68,7 +73,7 @@ class Chat:
         self,
         session: Session | Model | StrPath,
         *,
-        format: ChatFormat | str = "world",
+        format: ChatFormat | str | None = None,
         system: str | None = None,
         max_tokens: int = 1024,
         stop: str | bytes | Iterable[str | bytes] = (),
@@ -85,7 +90,7 @@ class Chat:
                 remedy="Try giving it to Session()",
             )
         self._session = session
-        self._format = format if isinstance(format, ChatFormat) else ChatFormat.named(format)
+        self._format = _as_format(format, session.model)
         self._options: GenerationOptions = {"max_tokens": max_tokens, "stop": as_stops(stop)}
         self._options.update(cast(GenerationOptions, sampling))
         self._undo_turns = undo_turns
@@ -94,8 +99,8 @@ class Chat:
         self._reply: Reply | None = None  # until it is settled
         self._reply_is_read = False  # what was drawn of it is the last that the session read
         self.check()
-        if self._system:
-            self._session.feed(self._format.write_system(self._system))
+        if beginning := self._format.write_system(self._system):
+            self._session.feed(beginning)
         self._start = self._session.fork()
 
     def __repr__(self) -> str:
@@ -287,7 +292,11 @@ class Chat:
 
     def _write(self, options: GenerationOptions) -> Reply:
         """Make a reply that begins, when it is first asked, where the session then is."""
-        wanted: GenerationOptions = {**self._format.sampling, **self._options}
+        wanted: GenerationOptions = {
+            "stop_tokens": _end_tokens(self._session, self._format),
+            **self._format.sampling,
+            **self._options,
+        }
         if options.get("max_tokens") is None:
             options.pop("max_tokens", None)
         if options.get("stop") is None:
@@ -356,6 +365,34 @@ class _Turn:
     asked: Session | None  # and after it
     answer: str = ""
     thinking: str = ""
+
+
+def _as_format(format: ChatFormat | str | None, model: Model) -> ChatFormat:
+    """Return the format that is meant; None means the model file's."""
+    if isinstance(format, ChatFormat):
+        return format
+    if format is None and model.info.chat_template:
+        return format_of_template(model.info.chat_template, model.path)
+    return ChatFormat.named("world" if format is None else format)
+
+
+def _end_tokens(session: Session, chat_format: ChatFormat) -> list[int]:
+    """Return the tokens that end an answer: those that end a text, and the file's end of a turn.
+
+    In World files the latter is an empty line. Where only what follows it ends an answer, as in the
+    G1 formats, an answer may hold it.
+    """
+    tokens = list(session.model.end_tokens)
+    token = session.model.info.end_of_turn
+    if token is None:
+        return tokens
+    try:
+        text = session.tokenizer.decode([token])
+    except TokenOutOfRangeError:  # of another tokenizer than the file's
+        text = ""
+    if not (text and any(stop != text and stop.startswith(text) for stop in chat_format.stop)):
+        tokens.append(token)
+    return tokens
 
 
 def _turns_of(saved: SavedChat, chat_format: ChatFormat) -> tuple[str, list[_Turn]]:

@@ -46,12 +46,14 @@ class Message:
 class ChatFormat:
     r"""The text around what user and assistant say.
 
-    A conversation is `system`, then for each turn `user`, the answer after `lead`, and `end`. While
-    an answer is written, `opening` stands in the place of `lead`; it is not kept.
+    A conversation is `system` (`begin`, if there is no system prompt), then for each turn `user`,
+    the answer after `lead`, and `end`. While an answer is written, `opening` stands in the place of
+    `lead`; it is not kept.
 
     Attributes:
         name: as in `CHAT_FORMATS`.
-        system: text around a system prompt, which stands for `{}`.
+        system: text around a system prompt, which stands for `{}`; "" where there is none.
+        begin: what a conversation without a system prompt begins with.
         user: text around what the user says, up to and with the name of the assistant.
         user_with_input: the same, for an instruction and its input; "" where there is none.
         opening: what the assistant's answer is made to begin with, such as `" <think"`.
@@ -69,6 +71,7 @@ class ChatFormat:
 
     name: str
     system: str = "System: {}\n\n"
+    begin: str = ""
     user: str = "User: {}\n\nAssistant:"
     user_with_input: str = ""
     opening: str = ""
@@ -78,7 +81,9 @@ class ChatFormat:
     sampling: SamplingOptions = field(default_factory=lambda: _CHATTY)
 
     def __post_init__(self) -> None:
-        for name in ("name", "system", "user", "user_with_input", "opening", "lead", "end"):
+        for name in ("name", "system", "begin", "user", "user_with_input"):
+            as_text(name, getattr(self, name))
+        for name in ("opening", "lead", "end"):
             as_text(name, getattr(self, name))
         for name, n_places in (("system", 1), ("user", 1), ("user_with_input", 2)):
             if template := getattr(self, name):
@@ -105,7 +110,18 @@ class ChatFormat:
         return CHAT_FORMATS[name]
 
     def write_system(self, text: str) -> str:
-        """Return the text of a system prompt."""
+        """Return what a conversation begins with: the system prompt, if there is one.
+
+        Raises:
+            InvalidArgumentError: there is one, and the format has no place for it.
+        """
+        if not text:
+            return self.begin
+        if not self.system:
+            raise InvalidArgumentError(
+                f"system: expected none in the format {self.name}, got one",
+                remedy="Try to say it in the first question",
+            )
         return self.system.format(clean(text))
 
     def write_user(self, text: str, input: str | None = None) -> str:

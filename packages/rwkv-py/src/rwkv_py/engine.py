@@ -285,7 +285,7 @@ class Engine:
             raise InvalidArgumentError(
                 f"prompt: expected at most {limit} tokens, got {given.tokens.size}"
             )
-        plan = Plan.of(self._tokenizer, self.model.n_vocab, **options)
+        plan = Plan.of(self._tokenizer, self.model.n_vocab, self.model.end_tokens, **options)
         read = given
         if session is not None:
             session = session.fork()

@@ -44,13 +44,20 @@ class Plan(NamedTuple):
     make_sampler: Callable[[], Sampler]
 
     @staticmethod
-    def of(tokenizer: Tokenizer, n_vocab: int, **options: Unpack[GenerationOptions]) -> Plan:
+    def of(
+        tokenizer: Tokenizer,
+        n_vocab: int,
+        end_tokens: Iterable[int],
+        **options: Unpack[GenerationOptions],
+    ) -> Plan:
         """Check options, and copy what a caller could change.
+
+        `end_tokens` are the stop tokens if there is no such option.
 
         Raises:
             InvalidArgumentError, TokenOutOfRangeError: as `TextBuilder` and `Sampler`.
         """
-        end: dict[str, Any] = {}
+        end: dict[str, Any] = {"stop_tokens": end_tokens}
         sampling: dict[str, Any] = {}
         for name, value in options.items():
             (end if name in EndOptions.__annotations__ else sampling)[name] = value

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from . import _core
 from ._arguments import StrPath, TokenSequence, as_count, as_iterable, as_number, as_path, as_tokens
 from .errors import InvalidArgumentError, ModelFileError
+from .prompt import END_OF_DOCUMENT
 from .sequence import Moving, Place, Sequence
 from .tokenizer import Tokenizer
 
@@ -201,6 +202,12 @@ class Model:
     def state_size(self) -> int:
         """The number of float32 values in a state."""
         return self._info.state_size
+
+    @property
+    def end_tokens(self) -> tuple[int, ...]:
+        """The tokens that end a text: 0, and the one that the file names, if it names one."""
+        named = self._info.end_of_text
+        return (END_OF_DOCUMENT,) if named in (None, END_OF_DOCUMENT) else (END_OF_DOCUMENT, named)
 
     def step(
         self,

@@ -160,7 +160,8 @@ class Session:
                 session that has read nothing begins a document: it reads token 0.
             max_tokens: how many tokens to draw at most; with 0 the prompt is read, and no more.
             stop: strings that end the text and are left out of it, wherever tokens begin or end.
-            stop_tokens: tokens that end the text; by default 0, the end of a document.
+            stop_tokens: tokens that end the text; by default 0, the end of a document, and the one
+                that the model file names.
             **sampling: the keyword arguments of `Sampler`: temperature, top_p, seed, ...
 
         Returns:
@@ -177,7 +178,7 @@ class Session:
         ...     break  # nobody has the stream any more: the session is free again
         >>> logits = session.feed("\n")
         """
-        plan = Plan.of(self.tokenizer, self.model.n_vocab, **options)
+        plan = Plan.of(self.tokenizer, self.model.n_vocab, self.model.end_tokens, **options)
         prompt_to_read = self._beginning.prompt(prompt)
         return TextStream(_Writer(self, prompt_to_read, plan.make_sampler()), plan.builder)
 

@@ -30,14 +30,15 @@ def chat(
     *,
     model: ModelArgument,
     format: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--format",
             "-f",
-            help=f"How turns are written: {', '.join(CHAT_FORMATS)}.",
+            help=f"How turns are written: {', '.join(CHAT_FORMATS)}; by default as a GGUF file "
+            "says, else world.",
             autocompletion=lambda: list(CHAT_FORMATS),
         ),
-    ] = "world",
+    ] = None,
     system: Annotated[str | None, typer.Option("--system", "-s", help="A system prompt.")] = None,
     load: Annotated[
         Path | None, typer.Option(help="Go on with a chat that was saved with /save.")
@@ -50,7 +51,7 @@ def chat(
 ) -> None:
     """Talk with a model; /help in it says how. Without a terminal, each line of stdin is a turn."""
     try:
-        chat_format = ChatFormat.named(format)
+        chat_format = None if format is None else ChatFormat.named(format)
     except InvalidArgumentError as error:
         complaint = error.message.removeprefix("format: ")
         raise typer.BadParameter(complaint, param_hint="'--format'") from None
