@@ -325,7 +325,8 @@ void test_damage() {
         data_bytes = (data_bytes + gguf.alignment - 1) / gguf.alignment * gguf.alignment;
         data_bytes += t.data.size();
     }
-    const size_t head = good.size() - data_bytes;  // keys, and the tensors' names, shapes and places
+    const size_t head =
+        good.size() - data_bytes;  // keys, and the tensors' names, shapes and places
     const size_t step = kBrief ? 7 : 1;
     for (size_t n = 0; n < good.size(); n += n < head ? step : 97) {
         file.write(good.data(), n);

@@ -102,8 +102,8 @@ std::vector<const char*> levels_that_differ() {
         if (!rwkv::kernels_supported(*name)) continue;
         const rwkv_kernels k = rwkv::kernels_of(*name);
         const bool known = std::any_of(tables.begin(), tables.end(), [&k](const rwkv_kernels& t) {
-            return t.largest == k.largest && t.exp_sum == k.exp_sum &&
-                   t.keep_from == k.keep_from && t.split == k.split;
+            return t.largest == k.largest && t.exp_sum == k.exp_sum && t.keep_from == k.keep_from &&
+                   t.split == k.split;
         });
         if (known) continue;
         names.push_back(*name);
