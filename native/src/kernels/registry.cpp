@@ -40,7 +40,8 @@ constexpr Level kLevels[] = {
 constexpr size_t kLevelCount = sizeof kLevels / sizeof *kLevels;
 
 bool supported(const Level& level) noexcept {
-    return (cpu_features() & level.needs) == level.needs;
+    static const uint32_t features = cpu_features();  // slow to ask for in a virtual machine
+    return (features & level.needs) == level.needs;
 }
 
 const Level* find(const char* name) noexcept {

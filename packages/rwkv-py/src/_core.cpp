@@ -196,9 +196,7 @@ class Model {
 class Session {
   public:
     explicit Session(const Model& model)
-        : n_vocab_(model.n_vocab()),
-          n_embd_(n_embd_of(model.get())),
-          siblings_(model.sessions()) {
+        : n_vocab_(model.n_vocab()), n_embd_(n_embd_of(model.get())), siblings_(model.sessions()) {
         rwkv_session* session = nullptr;
         check(rwkv_session_create(model.get(), &session));
         handle_.reset(session);
