@@ -134,8 +134,8 @@ void forward_v7(const Model& model, Executor& executor, const Batch& batch) {
             products(pass,
                      {{l.w2, w1, b.w}, {l.a2, a1, b.a}, {l.v2, v1, b.v_mix}, {l.g2, g1, b.g}});
             for_each_head(pass, y, l.output, [&](const Sequence& s, size_t head) {
-                float* S = s.state->wkv(i) + head * c.head_size * c.head_size;
-                time_mix_head(model, l, s, head, b, S);
+                const HeadV7 S(*s.state, i, head);
+                time_mix_head(model, l, s, head, b, S.matrix());
             });
             products(pass, {product_added(l.output, y, x)});
 

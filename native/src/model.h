@@ -38,6 +38,7 @@ struct Config {
 
 constexpr float kLayerNormEps = 1e-5f;
 constexpr float kDefaultLnXEps = 64e-5f;
+constexpr float kRwkvCppV5LnXEps = 1e-5f;
 
 using Vector = const float*;
 using Matrix = rwkv_matrix;

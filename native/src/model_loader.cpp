@@ -73,7 +73,7 @@ class ModelLoader {
     ModelLoader(Model& model, const ModelFile& file)
         : model_(model), file_(file), packer_(model, file) {}
 
-    void load(float ln_x_eps, const Progress& progress) {
+    void load(const ModelOptions& options) {
         Config& c = model_.config;
         c.n_vocab = file_.n_vocab;
         c.n_embd = file_.n_embd;
@@ -81,7 +81,8 @@ class ModelLoader {
         c.version = detect_version();
         c.n_ffn = shape_of("blocks.0.ffn.key.weight", 2)[0];
         set_heads();
-        set_ln_x_eps(ln_x_eps);
+        const bool is_v5 = c.version == Version::v5_1 || c.version == Version::v5_2;
+        set_ln_x_eps(options.like_rwkv_cpp && is_v5 ? kRwkvCppV5LnXEps : options.ln_x_eps);
         c.rescale_every = file_.notes.rescale_every;
 
         embedding();
@@ -104,7 +105,7 @@ class ModelLoader {
         time_state();
         norm(model_.ln_out, "ln_out");
         matrix(model_.head, "head.weight", c.n_vocab, c.n_embd);
-        packer_.pack(progress);
+        packer_.pack(options.progress);
 
         for (const Tensor& t : file_.tensors()) model_.n_parameters += t.n_elements();
         model_.container = file_.container;
@@ -482,7 +483,7 @@ std::shared_ptr<const Model> load_model(std::unique_ptr<InputFile> input,
     const auto model = std::make_shared<Model>(kernels, thread_count(options.n_threads));
     model->path = input->path();
     const std::unique_ptr<ModelFile> file = read_model_file(std::move(input));
-    ModelLoader(*model, *file).load(options.ln_x_eps, options.progress);
+    ModelLoader(*model, *file).load(options);
     return model;
 }
 

@@ -114,9 +114,10 @@ void read_ggmf(ModelFile& file) {
     const std::string header = "the header";
     reader.take_i32(header);  // the magic number
     const int32_t version = reader.take_i32(header);
-    if (version != 100 && version != 101) {
-        throw Failure(RWKV_STATUS_FILE_VERSION,
-                      format("%s: ggmf version, expected 100 or 101, got %d", path, version));
+    if (version != 100 && version != kGgmfVersion) {
+        throw Failure(
+            RWKV_STATUS_FILE_VERSION,
+            format("%s: ggmf version, expected 100 or %d, got %d", path, kGgmfVersion, version));
     }
     const int32_t n_vocab = reader.take_i32(header);
     const int32_t n_embd = reader.take_i32(header);

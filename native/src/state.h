@@ -15,6 +15,9 @@ namespace rwkv {
 class State {
   public:
     explicit State(const Model& model);  // as reset makes it
+    // What memory of the caller's holds, (config.state_size()) in the public layout: steps change
+    // it there. For steps that nobody cancels: a copy has none of it, and cannot bring it back.
+    State(const Model& model, float* values);
     State(const State& other);
     State& operator=(const State& other);  // both of one shape
 
@@ -27,8 +30,8 @@ class State {
     // Whether a token was read since the state was fresh or written, and what the last one left
     // behind: the final hidden state, normed (C), of which the head makes logits.
     bool has_hidden() const noexcept { return has_hidden_; }
-    float* hidden() noexcept { return values() + config_.state_size(); }
-    const float* hidden() const noexcept { return values() + config_.state_size(); }
+    float* hidden() noexcept { return hidden_; }
+    const float* hidden() const noexcept { return hidden_; }
     void set_hidden(const float* hidden) noexcept;  // (C); nullptr: none
 
     // While a step computes, the state is neither that before it nor that after it; and it stays
@@ -43,18 +46,40 @@ class State {
 
     float* ffn_shift(size_t layer) noexcept { return layer_begin(layer); }                   // (C)
     float* att_shift(size_t layer) noexcept { return layer_begin(layer) + config_.n_embd; }  // (C)
-    // v4: aa, bb, pp (3, C); later versions: (H, N, N), row = key, column = value.
+    // v4: aa, bb, pp (3, C); later versions: (H, N, N), row = key, column = value; in the caller's
+    // memory those of version 7 are as HeadV7 finds them.
     float* wkv(size_t layer) noexcept { return layer_begin(layer) + 2 * config_.n_embd; }
 
   private:
+    friend class HeadV7;
     void end_change() noexcept { changing_.store(false, std::memory_order_relaxed); }
-    float* values() const noexcept { return reinterpret_cast<float*>(memory_.data()); }
+    float* values() const noexcept { return values_; }
     float* layer_begin(size_t i) noexcept { return values() + i * config_.layer_state_size(); }
 
     Config config_;
-    Memory memory_;
+    Memory memory_;  // the hidden state, and before it the values if they are not the caller's
+    float* values_;
+    float* hidden_;
+    const bool is_callers_ = false;
     bool has_hidden_ = false;
     std::atomic<bool> changing_{false};
+};
+
+// A head's matrix of version 7, as kernels want it for as long as this lives.
+class HeadV7 {
+  public:
+    HeadV7(State& state, size_t layer, size_t head) noexcept;
+    ~HeadV7();
+    HeadV7(const HeadV7&) = delete;
+    HeadV7& operator=(const HeadV7&) = delete;
+
+    float* matrix() const noexcept { return matrix_; }  // (N, N), row = key, column = value
+
+  private:
+    void transpose() const noexcept;
+
+    const State& state_;
+    float* const matrix_;
 };
 
 }  // namespace rwkv
