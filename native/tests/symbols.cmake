@@ -1,6 +1,8 @@
 # Checks symbols with nm: see CMakeLists.txt for the arguments.
 #   - each kernel level's object file exports one symbol, rwkv_kernels_<level>
 #   - the shared library exports every function that the header declares, and nothing else
+#   - what the static library defines for others and could collide with a program's own names is named
+#     rwkv_ or lies in the namespace rwkv (weak symbols, "W", "V" and "u", are the C++ library's, and are merged)
 
 # The names of the symbols that a file defines and shows to others.
 function(exported_symbols file options result)
@@ -60,4 +62,15 @@ endif()
 if(surplus)
   message(SEND_ERROR "${LIBRARY}: exported and not declared in the header: ${surplus}")
 endif()
+exported_symbols(${ARCHIVE} "-g;--defined-only" ours)
+list(FILTER ours EXCLUDE REGEX "^_?rwkv_|^_Z(T[VISWH]|GV|Z)?(N?K?[0-9]*)?N?K?4rwkv")
+execute_process(COMMAND ${NM} -g --defined-only ${ARCHIVE} OUTPUT_VARIABLE lines)
+foreach(symbol IN LISTS ours)
+  string(FIND "${lines}" " W ${symbol}\n" weak)
+  string(FIND "${lines}" " V ${symbol}\n" weak_object)
+  string(FIND "${lines}" " u ${symbol}\n" unique)
+  if(weak EQUAL -1 AND weak_object EQUAL -1 AND unique EQUAL -1)
+    message(SEND_ERROR "${ARCHIVE}: expected names that begin with rwkv, got ${symbol}")
+  endif()
+endforeach()
 message(STATUS "${levels} kernel levels, ${n_declared} functions")

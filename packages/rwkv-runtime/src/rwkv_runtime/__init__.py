@@ -3,7 +3,8 @@
 The package holds no Python code that runs models: that is `rwkv-py`. It serves programs that link
 with the library:
 
-    cmake -S . -B build -Drwkv_DIR="$(python -c 'import rwkv_runtime as r; print(r.cmake_dir())')"
+    cmake -S . -B build -Drwkv_DIR="$(python -m rwkv_runtime --cmake-dir)"
+    cc main.c $(python -m rwkv_runtime --cflags --libs)
 """
 
 import sys
@@ -18,6 +19,7 @@ __all__ = [
     "lib_dir",
     "library_path",
     "pkgconfig_dir",
+    "static_libraries",
     "world_vocabulary_path",
 ]
 
@@ -47,6 +49,14 @@ def library_path() -> Path:
     return _installed("lib", _LIBRARY)
 
 
+def static_libraries() -> list[str]:
+    """What a linker is given for the static library: its path, then what it needs, as `-lstdc++`."""
+    archive = _installed("lib", "librwkv_runtime.a")
+    lines = (pkgconfig_dir() / "rwkv.pc").read_text(encoding="utf-8").splitlines()
+    (needs,) = (line.split()[1:] for line in lines if line.startswith("Libs.private:"))
+    return [str(archive), *needs]
+
+
 def lib_dir() -> Path:
     """The folder of the shared library, for a linker's `-L` and `-rpath`."""
     return library_path().parent
@@ -58,7 +68,7 @@ def include_dir() -> Path:
 
 
 def cmake_dir() -> Path:
-    """The folder of the CMake package, for `-Drwkv_DIR=`; its target is `rwkv::runtime`."""
+    """The folder of the CMake package, for `-Drwkv_DIR=`; it has `rwkv::runtime` and `rwkv::runtime_static`."""
     return _installed("lib", "cmake", "rwkv", "rwkv-config.cmake").parent
 
 

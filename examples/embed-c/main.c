@@ -1,4 +1,4 @@
-/* Continues a text: embed MODEL PROMPT */
+/* Continues a text: embed-c MODEL PROMPT */
 #include <rwkv/rwkv.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -6,13 +6,13 @@
 
 static void check(rwkv_status status) {
     if (status == RWKV_STATUS_OK) return;
-    fprintf(stderr, "embed: %s\n", rwkv_error_message());
+    fprintf(stderr, "embed-c: %s\n", rwkv_error_message());
     exit(1);
 }
 
 int main(int argc, char** argv) {
     if (argc != 3) {
-        fprintf(stderr, "usage: embed MODEL PROMPT\n");
+        fprintf(stderr, "usage: embed-c MODEL PROMPT\n");
         return 2;
     }
     rwkv_model* model;
