@@ -47,16 +47,16 @@ static int is_ours(int file) {
 
 #define NEXT(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
-#define OPEN(name)                                                        \
-    int name(const char* path, int flags, ...) {                          \
-        va_list arguments;                                                \
-        va_start(arguments, flags);                                       \
+#define OPEN(name)                                                           \
+    int name(const char* path, int flags, ...) {                             \
+        va_list arguments;                                                   \
+        va_start(arguments, flags);                                          \
         const mode_t mode = flags & O_CREAT ? va_arg(arguments, mode_t) : 0; \
-        va_end(arguments);                                                \
-        if (within(path) && fails("open", EMFILE)) return -1;             \
-        const int file = NEXT(name)(path, flags, mode);                   \
-        if (file >= 0 && file < MOST_FILES) ours[file] = within(path);    \
-        return file;                                                      \
+        va_end(arguments);                                                   \
+        if (within(path) && fails("open", EMFILE)) return -1;                \
+        const int file = NEXT(name)(path, flags, mode);                      \
+        if (file >= 0 && file < MOST_FILES) ours[file] = within(path);       \
+        return file;                                                         \
     }
 OPEN(open)
 OPEN(open64)
@@ -68,10 +68,10 @@ int close(int file) {
     return counted && fails("close", EIO) ? -1 : closed;
 }
 
-#define CALL(result, name, parameters, arguments, error)                  \
-    result name parameters {                                              \
-        if (is_ours(file) && fails(#name, error)) return -1;              \
-        return NEXT(name) arguments;                                      \
+#define CALL(result, name, parameters, arguments, error)     \
+    result name parameters {                                 \
+        if (is_ours(file) && fails(#name, error)) return -1; \
+        return NEXT(name) arguments;                         \
     }
 CALL(ssize_t, read, (int file, void* out, size_t n), (file, out, n), EIO)
 CALL(ssize_t, pread, (int file, void* out, size_t n, off_t at), (file, out, n, at), EIO)
@@ -85,12 +85,13 @@ CALL(int, ftruncate64, (int file, off64_t n), (file, n), EFBIG)
 CALL(int, fstat, (int file, struct stat* out), (file, out), EIO)
 CALL(int, fstat64, (int file, struct stat64* out), (file, out), EIO)
 
-#define PATH_CALL(name, parameters, arguments, error)                     \
-    int name parameters {                                                 \
-        if (within(path) && fails(#name, error)) return -1;               \
-        return NEXT(name) arguments;                                      \
+#define PATH_CALL(name, parameters, arguments, error)       \
+    int name parameters {                                   \
+        if (within(path) && fails(#name, error)) return -1; \
+        return NEXT(name) arguments;                        \
     }
 PATH_CALL(stat, (const char* path, struct stat* out), (path, out), EACCES)
 PATH_CALL(stat64, (const char* path, struct stat64* out), (path, out), EACCES)
 PATH_CALL(rename, (const char* path, const char* to), (path, to), EROFS)
-PATH_CALL(renameat, (int from, const char* path, int at, const char* to), (from, path, at, to), EROFS)
+PATH_CALL(renameat, (int from, const char* path, int at, const char* to), (from, path, at, to),
+          EROFS)

@@ -2,8 +2,8 @@
 
     LD_PRELOAD=failing_calls.so python -m convert.failing_conversions FOLDER
 
-An error of ours must come out and nothing may be left behind, or the file must be right: some failures
-do not matter. Prints which calls have failed, for each kind of file.
+An error of ours must come out and nothing may be left behind, or the file must be right: some
+failures do not matter. Prints which calls have failed, for each kind of file.
 """
 
 import ctypes

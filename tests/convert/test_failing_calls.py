@@ -1,4 +1,4 @@
-"""Every system call of a conversion fails once: an error of ours, and no half file or temporary one."""
+"""Every system call of a conversion fails once: an error of ours, and no half or temporary file."""
 
 import os
 import shutil
