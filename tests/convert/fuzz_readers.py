@@ -2,7 +2,8 @@
 
     python -m convert.fuzz_readers SECONDS SEED FOLDER
 
-does so for a while, writes what broke a reader into a folder, and ends with exit code 1 if anything did.
+does so for a while, writes what broke a reader into a folder, and ends with exit code 1 if anything
+did.
 """
 
 import random
