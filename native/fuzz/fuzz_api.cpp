@@ -148,8 +148,8 @@ void feed(World& w) {
     Floats logits(kVocab);
     const bool wanted = w.p.below(2) == 0;
     const int32_t* given = w.p.below(16) == 0 ? nullptr : tokens.data();
-    const rwkv_status status = w.note(rwkv_session_feed(session.object, given, tokens.size(),
-                                                        wanted ? logits.data() : nullptr));
+    const rwkv_status status = w.note(
+        rwkv_session_feed(session.object, given, tokens.size(), wanted ? logits.data() : nullptr));
     bool valid = session.object != nullptr && given != nullptr && !tokens.empty();
     for (const int32_t t : tokens) valid = valid && t >= 0 && t < static_cast<int32_t>(kVocab);
     REQUIRE((status == RWKV_STATUS_OK) == valid);
@@ -195,8 +195,7 @@ void load_state(World& w) {
 void create_batch(World& w) {
     Slot<rwkv_batch>& slot = w.batches.place(w.p);
     rwkv_model* model = w.models.any(w.p).object;
-    w.make(slot, rwkv_batch_free,
-           [&](rwkv_batch** out) { return rwkv_batch_create(model, out); });
+    w.make(slot, rwkv_batch_free, [&](rwkv_batch** out) { return rwkv_batch_create(model, out); });
 }
 
 void free_batch(World& w) {
@@ -244,8 +243,8 @@ void encode(World& w) {
     const std::string text = w.p.text();
     std::vector<int32_t> tokens(w.p.below(12));
     size_t n = 1000;
-    const rwkv_status status = w.note(rwkv_tokenizer_encode(
-        tokenizer, text.data(), text.size(), tokens.data(), tokens.size(), &n));
+    const rwkv_status status = w.note(rwkv_tokenizer_encode(tokenizer, text.data(), text.size(),
+                                                            tokens.data(), tokens.size(), &n));
     if (status == RWKV_STATUS_OK) {
         REQUIRE(n <= tokens.size() && n <= text.size());
     } else {
@@ -258,8 +257,8 @@ void decode(World& w) {
     const std::vector<int32_t> tokens = w.p.tokens(256);
     std::string text(w.p.below(12), '\0');
     size_t n = 1000;
-    const rwkv_status status = w.note(rwkv_tokenizer_decode(
-        tokenizer, tokens.data(), tokens.size(), text.data(), text.size(), &n));
+    const rwkv_status status = w.note(rwkv_tokenizer_decode(tokenizer, tokens.data(), tokens.size(),
+                                                            text.data(), text.size(), &n));
     if (status == RWKV_STATUS_OK) REQUIRE(n <= text.size());
 }
 
@@ -277,11 +276,16 @@ void has_token(World& w) {
 void create_sampler(World& w) {
     Slot<rwkv_sampler>& slot = w.samplers.place(w.p);
     rwkv_sampler_options options = rwkv_sampler_options_default();
-    double* const reals[] = {&options.temperature,        &options.top_p,
-                             &options.min_p,              &options.typical_p,
-                             &options.mirostat_tau,       &options.mirostat_eta,
-                             &options.repetition_penalty, &options.presence_penalty,
-                             &options.frequency_penalty,  &options.penalty_decay};
+    double* const reals[] = {&options.temperature,
+                             &options.top_p,
+                             &options.min_p,
+                             &options.typical_p,
+                             &options.mirostat_tau,
+                             &options.mirostat_eta,
+                             &options.repetition_penalty,
+                             &options.presence_penalty,
+                             &options.frequency_penalty,
+                             &options.penalty_decay};
     for (size_t n = w.p.below(4); n-- > 0;) *reals[w.p.below(std::size(reals))] = w.p.real();
     options.seed = w.p.byte();
     if (w.p.below(4) == 0) options.top_k = w.p.token(40);
@@ -289,9 +293,8 @@ void create_sampler(World& w) {
     constexpr size_t kSizes[] = {kVocab, 1, 2, 300, 0, (size_t{1} << 24) + 1, SIZE_MAX};
     const size_t n_vocab = kSizes[w.p.below(std::size(kSizes))];
     const rwkv_sampler_options* given = w.p.below(8) == 0 ? nullptr : &options;
-    if (w.make(slot, rwkv_sampler_free, [&](rwkv_sampler** out) {
-            return rwkv_sampler_create(n_vocab, given, out);
-        })) {
+    if (w.make(slot, rwkv_sampler_free,
+               [&](rwkv_sampler** out) { return rwkv_sampler_create(n_vocab, given, out); })) {
         slot.n_floats = n_vocab;
     }
 }
@@ -340,12 +343,12 @@ void reset_sampler(World& w) {
 // they are.
 constexpr size_t kMostKinds = 64;
 constexpr void (*kCalls[])(World&) = {
-    open_model,     free_model,     model_info,   create_session, free_session, fork_session,
-    feed,           feed,           reset,        read_state,     write_state,  copy_state,
-    save_state,     load_state,     create_batch, free_batch,     add,          add,
-    run,            clear,          encode,       make_tokenizer, decode,       free_tokenizer,
-    has_token,      create_sampler, sample,       free_sampler,   accept,       bias,
-    weigh,          reset_sampler,
+    open_model, free_model,     model_info,   create_session, free_session, fork_session,
+    feed,       feed,           reset,        read_state,     write_state,  copy_state,
+    save_state, load_state,     create_batch, free_batch,     add,          add,
+    run,        clear,          encode,       make_tokenizer, decode,       free_tokenizer,
+    has_token,  create_sampler, sample,       free_sampler,   accept,       bias,
+    weigh,      reset_sampler,
 };
 
 }  // namespace

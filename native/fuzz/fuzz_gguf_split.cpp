@@ -38,7 +38,8 @@ void run_input(const uint8_t* data, size_t size) {
     static const Folder folder;
     const std::vector<std::string_view> parts =
         gguf_parts({reinterpret_cast<const char*>(data) + 1, size - 1}, kMostFiles);
-    const size_t named = (data[0] & 4) != 0 ? 1 + data[0] / 8 % 9 : std::max<size_t>(parts.size(), 1);
+    const size_t named =
+        (data[0] & 4) != 0 ? 1 + data[0] / 8 % 9 : std::max<size_t>(parts.size(), 1);
     for (size_t i = 0; i < parts.size(); ++i) {
         std::ofstream(folder.file(i, named), std::ios::binary)
             .write(parts[i].data(), static_cast<std::streamsize>(parts[i].size()));

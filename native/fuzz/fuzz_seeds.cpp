@@ -61,8 +61,8 @@ void write_long_rows() {
         const tiny::Model model = tiny::random_model(version, RWKV_TYPE_Q4_0, sizes);
         tiny::Gguf gguf = tiny::gguf_of(model, version, sizes);
         tiny::Gguf::Tensor& t = gguf.at("blk.0.channel_mix_value.weight");
-        for (const rwkv_type type : {RWKV_TYPE_BF16, RWKV_TYPE_IQ4_NL, RWKV_TYPE_Q4_K,
-                                     RWKV_TYPE_Q5_K, RWKV_TYPE_Q6_K}) {
+        for (const rwkv_type type :
+             {RWKV_TYPE_BF16, RWKV_TYPE_IQ4_NL, RWKV_TYPE_Q4_K, RWKV_TYPE_Q5_K, RWKV_TYPE_Q6_K}) {
             for (uint32_t number = 0; number < 40; ++number) {
                 if (rwkv::type_in_gguf(static_cast<int32_t>(number)) == type) t.type = number;
             }
@@ -133,13 +133,13 @@ void write_vocabularies() {
 void write_programs() {
     for (uint8_t model = 0; model < 4; ++model) {
         const Bytes program = {
-            0, 0, model,                        // open model 0
-            3, 0, 0, 5, 0, 1,                   // session 0 of it; session 1, its fork
-            6, 0, 3, 1, 2, 3, 0, 1,             // feed three tokens
-            9, 0, 0, 12, 0, 0, 0, 13, 1, 1,     // read its state, save it, load it into the other
-            14, 0, 0, 16, 0, 0, 2, 1, 2, 1, 1,  // a batch of it with two tokens
-            18, 0, 21, 0, 1, 0,                 // run it; the model's tokenizer
-            25, 0, 0, 5, 1, 0, 0, 1, 26, 0, 0,  // a sampler, a token
+            0,  0, model,                          // open model 0
+            3,  0, 0,     5,  0, 1,                // session 0 of it; session 1, its fork
+            6,  0, 3,     1,  2, 3, 0, 1,          // feed three tokens
+            9,  0, 0,     12, 0, 0, 0, 13, 1,  1,  // read its state, save it, load it into the other
+            14, 0, 0,     16, 0, 0, 2, 1,  2,  1, 1,  // a batch of it with two tokens
+            18, 0, 21,    0,  1, 0,                   // run it; the model's tokenizer
+            25, 0, 0,     5,  1, 0, 0, 1,  26, 0, 0,  // a sampler, a token
         };
         write("api", "program-" + std::to_string(model), program);
     }

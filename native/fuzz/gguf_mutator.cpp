@@ -131,17 +131,35 @@ void put(Bytes& out, T x) {
 }
 
 uint64_t odd_number(Random& random) {
-    constexpr uint64_t kOdd[] = {0,   1,   2,         3,           7,          8,
-                                 31,  32,  33,        64,          255,        256,
-                                 4096, 65536, uint64_t{1} << 20, INT32_MAX, UINT32_MAX,
-                                 uint64_t{1} << 40, INT64_MAX, UINT64_MAX - 31, UINT64_MAX};
+    constexpr uint64_t kOdd[] = {0,
+                                 1,
+                                 2,
+                                 3,
+                                 7,
+                                 8,
+                                 31,
+                                 32,
+                                 33,
+                                 64,
+                                 255,
+                                 256,
+                                 4096,
+                                 65536,
+                                 uint64_t{1} << 20,
+                                 INT32_MAX,
+                                 UINT32_MAX,
+                                 uint64_t{1} << 40,
+                                 INT64_MAX,
+                                 UINT64_MAX - 31,
+                                 UINT64_MAX};
     return below(random, 4) == 0 ? random() : kOdd[below(random, std::size(kOdd))];
 }
 
 // A value of a type, of few bytes.
 void put_value(Bytes& out, uint32_t type, Random& random, int depth) {
     if (type == kString) {
-        const std::string texts[] = {"", "rwkv", "rwkv7", "rwkv6", "gpt2", "\\x", "\\xe4\\xb8", "a", "[PAD1]"};
+        const std::string texts[] = {"",    "rwkv",       "rwkv7", "rwkv6", "gpt2",
+                                     "\\x", "\\xe4\\xb8", "a",     "[PAD1]"};
         const std::string& text = texts[below(random, std::size(texts))];
         put(out, static_cast<uint64_t>(text.size()));
         out.insert(out.end(), text.begin(), text.end());
@@ -182,7 +200,9 @@ const char* const kKeys[] = {
 };
 
 void change_keys(tiny::Gguf& g, Random& random) {
-    const auto any = [&] { return g.keys.begin() + static_cast<ptrdiff_t>(below(random, g.keys.size())); };
+    const auto any = [&] {
+        return g.keys.begin() + static_cast<ptrdiff_t>(below(random, g.keys.size()));
+    };
     const size_t what = g.keys.empty() ? 0 : below(random, 6);
     if (what <= 1) {  // a key that is known, with a value of any type
         const std::string key = kKeys[below(random, std::size(kKeys))];
@@ -253,7 +273,8 @@ size_t put_back(const Bytes& bytes, uint8_t* data, size_t most) {
 size_t mutate_gguf(uint8_t* data, size_t size, size_t most, unsigned seed) {
     Random random(seed);
     tiny::Gguf gguf;
-    if (below(random, 3) == 0 || !parse(data, size, gguf)) return LLVMFuzzerMutate(data, size, most);
+    if (below(random, 3) == 0 || !parse(data, size, gguf))
+        return LLVMFuzzerMutate(data, size, most);
     for (size_t n = 1 + below(random, 3); n-- > 0;) {
         if (below(random, 2) == 0) {
             change_keys(gguf, random);

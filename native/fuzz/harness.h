@@ -19,9 +19,9 @@ void run_input(const uint8_t* data, size_t size);
     std::abort();
 }
 
-#define REQUIRE(condition)                                          \
-    do {                                                            \
-        if (!(condition)) finding(__FILE__, __LINE__, #condition);  \
+#define REQUIRE(condition)                                         \
+    do {                                                           \
+        if (!(condition)) finding(__FILE__, __LINE__, #condition); \
     } while (0)
 
 // After a call that failed: its message is one line of text.

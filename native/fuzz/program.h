@@ -34,8 +34,23 @@ class Program {
     // Mostly sensible ones.
     double real() {
         constexpr double kInfinity = std::numeric_limits<double>::infinity();
-        constexpr double kOdd[] = {0,     1,    0.5,   0.85, 2,          1e-7,      1e6,       1000, 5e-324,
-                                   1e300, -1,   -0.0,  -1e6, -kInfinity, kInfinity, -5e-324,   std::numeric_limits<double>::quiet_NaN()};
+        constexpr double kOdd[] = {0,
+                                   1,
+                                   0.5,
+                                   0.85,
+                                   2,
+                                   1e-7,
+                                   1e6,
+                                   1000,
+                                   5e-324,
+                                   1e300,
+                                   -1,
+                                   -0.0,
+                                   -1e6,
+                                   -kInfinity,
+                                   kInfinity,
+                                   -5e-324,
+                                   std::numeric_limits<double>::quiet_NaN()};
         const size_t i = below(std::size(kOdd) + 2);
         if (i == std::size(kOdd)) return raw<double>();
         return i < std::size(kOdd) ? kOdd[i] : byte() / 255.0;

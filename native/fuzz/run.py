@@ -1,8 +1,8 @@
 """Fuzzes every reader and the C API: `hatch run fuzz --minutes N`.
 
-Builds the harnesses with clang under the address and undefined-behaviour sanitizers, and runs them and
-the fuzzer of the Python readers in turns. What was tried stays in build/fuzz/work, so that the next run
-goes on from there; findings are kept in build/fuzz/findings, and are the reason for exit code 1.
+Builds the harnesses with clang under the address and undefined-behaviour sanitizers, and runs them
+and the fuzzer of the Python readers in turns. What was tried stays in build/fuzz/work, so that the
+next run goes on from there; findings are kept in build/fuzz/findings, and mean exit code 1.
 """
 
 import argparse
@@ -20,7 +20,7 @@ BUILD = ROOT / "build/fuzz"
 FINDINGS = BUILD / "findings"
 TURN_SECONDS = 60
 
-# Harness: the longest input. State files of their models are never longer, programs of 200 calls too.
+# The longest input of each: programs of 200 calls and state files of tiny models are not longer.
 HARNESSES = {
     "ggmf": 60_000,
     "gguf": 60_000,
@@ -52,6 +52,7 @@ def compiler() -> tuple[str, str]:
 
 
 def build() -> None:
+    """Makes the harnesses, and the inputs that they begin with."""
     c, cpp = compiler()
     options = ["-DRWKV_FUZZ=ON", "-DRWKV_SANITIZE=ON", "-DCMAKE_BUILD_TYPE=RelWithDebInfo"]
     compilers = [f"-DCMAKE_C_COMPILER={c}", f"-DCMAKE_CXX_COMPILER={cpp}"]
@@ -70,6 +71,7 @@ def number(pattern: str, text: str) -> float:
 
 
 def native_turn(name: str, seconds: int, count: Count) -> None:
+    """Lets libFuzzer drive a harness for a while."""
     work = BUILD / "work" / name
     work.mkdir(parents=True, exist_ok=True)
     command = [
@@ -99,6 +101,7 @@ def native_turn(name: str, seconds: int, count: Count) -> None:
 
 
 def python_turn(seconds: int, seed: int, count: Count) -> None:
+    """Gives damaged files to the readers of rwkv-convert for a while."""
     command = [sys.executable, "-m", "convert.fuzz_readers", str(seconds), str(seed), str(FINDINGS)]
     env = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
     done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True)
@@ -110,6 +113,7 @@ def python_turn(seconds: int, seed: int, count: Count) -> None:
 
 
 def main() -> int:
+    """Runs all in turns until the time is up, and tells what they did."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=10, help="of fuzzing, in all")
     parser.add_argument("--only", nargs="*", help="names of harnesses")
