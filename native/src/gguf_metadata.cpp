@@ -70,10 +70,7 @@ GgufMetadata::GgufMetadata(FileReader& reader, uint64_t n, const std::string& pa
         const std::string what = format("key %llu", static_cast<unsigned long long>(i));
         const auto n_bytes = reader.take_number<uint64_t>(what);
         if (n_bytes > kMaxKeyBytes) fail(what, "expected a name of at most 65535 bytes");
-        std::string key = reader.take_bytes(n_bytes, what);
-        for (char& c : key) {
-            if (c < 0x20 || c > 0x7e) c = '?';  // keys are ASCII; keep messages printable
-        }
+        const std::string key = printable(reader.take_bytes(n_bytes, what));
         const auto type = reader.take_number<uint32_t>("key " + key);
         if (type == kArray) {
             take_array(reader, key);

@@ -75,10 +75,8 @@ Tensor read_tensor(const ModelFile& file, FileReader& reader, int32_t version) {
         tensor.shape[i] = static_cast<size_t>(d > 0 ? d : 0);
     }
     const uint8_t* name = reader.take(static_cast<size_t>(name_bytes), header);
-    tensor.name.assign(reinterpret_cast<const char*>(name), static_cast<size_t>(name_bytes));
-    for (char& c : tensor.name) {
-        if (c < 0x20 || c > 0x7e) c = '?';  // names are ASCII; keep messages printable
-    }
+    tensor.name = printable(
+        std::string(reinterpret_cast<const char*>(name), static_cast<size_t>(name_bytes)));
     const std::string where = file.path() + ": tensor '" + tensor.name + "'";
     if (!sane || n > SIZE_MAX / 8) {
         throw Failure(RWKV_STATUS_FILE_FORMAT,

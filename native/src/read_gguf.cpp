@@ -202,10 +202,7 @@ class GgufReader {
             fail(format("%s, expected a name of 1 to %zu bytes, got %llu", header.c_str(),
                         kMaxNameBytes, static_cast<unsigned long long>(n_bytes)));
         }
-        info.name = reader.take_bytes(n_bytes, header);
-        for (char& c : info.name) {
-            if (c < 0x20 || c > 0x7e) c = '?';  // names are ASCII; keep messages printable
-        }
+        info.name = printable(reader.take_bytes(n_bytes, header));
         const std::string where = path_ + ": tensor '" + info.name + "'";
         const auto n_dims = reader.take_number<uint32_t>(header);
         if (n_dims < 1 || n_dims > 4) {
@@ -288,7 +285,7 @@ class GgufReader {
             throw Failure(RWKV_STATUS_MODEL_VERSION,
                           format("%s: architecture, expected rwkv6 or rwkv7, got '%.40s'. Other "
                                  "models run in llama.cpp",
-                                 path_.c_str(), architecture_.c_str()));
+                                 path_.c_str(), printable(architecture_).c_str()));
         }
         const std::string prefix = architecture_ + ".";
         const auto number = [&](const char* key) {

@@ -124,8 +124,9 @@ void check_model(const Model& model, const std::string& path, const Header& h) {
     }
     if (std::memcmp(&own, &h, sizeof h) == 0) return;
     const auto describe = [](const Header& x) {
-        return format("RWKV-%.8s of %u layers, width %u, fingerprint %016llx", x.model_version,
-                      x.n_layer, x.n_embd, static_cast<unsigned long long>(x.fingerprint));
+        return printable(format("RWKV-%.8s of %u layers, width %u, fingerprint %016llx",
+                                x.model_version, x.n_layer, x.n_embd,
+                                static_cast<unsigned long long>(x.fingerprint)));
     };
     throw Failure(
         RWKV_STATUS_STATE_MISMATCH,

@@ -84,6 +84,13 @@ void set_last_message(rwkv_status status, const char* message) noexcept {
     }
 }
 
+std::string printable(std::string text) {
+    for (char& c : text) {
+        if (c < 0x20 || c > 0x7e) c = '?';
+    }
+    return text;
+}
+
 std::string format(const char* pattern, ...) {
     va_list args, again;
     va_start(args, pattern);

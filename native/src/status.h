@@ -34,4 +34,8 @@ void set_last_message(rwkv_status status, const char* message) noexcept;
 // printf into a std::string; for messages.
 std::string format(const char* pattern, ...) __attribute__((format(printf, 1, 2)));
 
+// A text from a file for a message: what is not printable ASCII becomes '?'. What files should say is
+// ASCII; what they do say must not reach a terminal as it is.
+std::string printable(std::string text);
+
 }  // namespace rwkv

@@ -56,8 +56,8 @@ uint64_t parse_number(const Line& line, std::string_view digits, const char* wha
         value = value * 10 + static_cast<uint64_t>(c - '0');
     }
     if (digits.empty() || value == UINT64_MAX) {
-        line.fail(format("%s, expected a number, got '%.*s'", what,
-                         static_cast<int>(std::min<size_t>(digits.size(), 40)), digits.data()));
+        const std::string got = printable(std::string(digits.substr(0, 40)));
+        line.fail(format("%s, expected a number, got '%s'", what, got.c_str()));
     }
     return value;
 }

@@ -12,6 +12,7 @@ enum Calls : unsigned {
     kReading = 2,    // open, fstat, pread
     kWriting = 4,    // open, openat, write, fsync, close, renameat
     kShrinking = 8,  // pread, which finds the end of the file
+    kChanging = 16,  // pread, which succeeds and finds other bytes
 };
 
 // From now on the n-th of these calls (1: the next) fails; 0: none does, they are only counted.

@@ -14,6 +14,7 @@
 #include "failing_calls.h"
 #include "open_model.h"
 #include "rwkv/rwkv.h"
+#include "tiny_gguf.h"
 #include "tiny_model.h"
 
 namespace {
@@ -44,13 +45,13 @@ void fail_each(const char* what, unsigned calls, const Statuses& expected,
     }
 }
 
-void test_open(const tiny::File& file) {
+void test_open(const char* path) {
     const size_t mapped = failing::mapped_bytes();
     const size_t files = failing::open_files();
     rwkv_model_options options = model_options();
     options.n_threads = 2;
     rwkv_model* model = nullptr;
-    const auto open = [&] { return rwkv_model_open(file.path(), &options, &model); };
+    const auto open = [&] { return rwkv_model_open(path, &options, &model); };
     const auto nothing_left = [&] {
         CHECK(model == nullptr);
         CHECK(failing::mapped_bytes() == mapped && failing::open_files() == files);
@@ -69,6 +70,30 @@ void test_open(const tiny::File& file) {
         model = nullptr;
         nothing_left();
     }
+}
+
+// Somebody writes into the file: what one read finds is not what was there. A model of other numbers, or
+// a status; and nothing is left of one that did not open.
+void test_changing(const char* path) {
+    const size_t mapped = failing::mapped_bytes();
+    const size_t files = failing::open_files();
+    rwkv_model_options options = rwkv_model_options_default();
+    options.n_threads = 2;
+    size_t n_failed = 0;
+    for (size_t n = 1;; ++n) {
+        rwkv_model* model = nullptr;
+        failing::arm(failing::kChanging, n);
+        const rwkv_status status = rwkv_model_open(path, &options, &model);
+        const size_t seen = failing::disarm();
+        CHECK((model != nullptr) == (status == RWKV_STATUS_OK));
+        CHECK(status != RWKV_STATUS_INTERNAL && status != RWKV_STATUS_OUT_OF_MEMORY);
+        if (model == nullptr) CHECK(*rwkv_error_message() != '\0');
+        n_failed += model == nullptr;
+        rwkv_model_free(model);
+        CHECK(failing::mapped_bytes() == mapped && failing::open_files() == files);
+        if (n > seen) break;
+    }
+    CHECK(n_failed > 0);
 }
 
 // A prompt of several passes, by a session that has never read, and so in a model whose memory for
@@ -239,6 +264,33 @@ void test_others(const tiny::File& file) {
     rwkv_tokenizer_free(tokenizer);
 }
 
+// A GGUF file, its tokenizer, and the same model in two files.
+void test_gguf() {
+    tiny::Sizes sizes;
+    sizes.n_layer = 1;
+    for (const char* version : {"6", "7"}) {
+        const tiny::Gguf whole =
+            tiny::gguf_of(tiny::random_model(version, RWKV_TYPE_Q4_0, sizes), version, sizes);
+        const tiny::File file(whole.bytes());
+        test_open(file.path());
+        test_changing(file.path());
+
+        const Model model = open(file);
+        rwkv_tokenizer* tokenizer = nullptr;
+        fail_each(
+            "tokenizer of a model", failing::kMemory, {RWKV_STATUS_OUT_OF_MEMORY},
+            [&] { return rwkv_tokenizer_create_of_model(model.get(), &tokenizer); },
+            [&] { CHECK(tokenizer == nullptr); });
+        CHECK(rwkv_tokenizer_has(tokenizer, 1) == 1);
+        rwkv_tokenizer_free(tokenizer);
+
+        const tiny::SplitFiles split(whole, 2);
+        test_open(split.path(0).c_str());
+        test_open(split.path(1).c_str());
+        test_changing(split.path(1).c_str());
+    }
+}
+
 }  // namespace
 
 int main() {
@@ -248,12 +300,14 @@ int main() {
         sizes.n_layer = 1;
         sizes.time_state = std::strcmp(version, "4") != 0;
         const tiny::File file(tiny::random_model(version, RWKV_TYPE_Q4_0, sizes));
-        test_open(file);
+        test_open(file.path());
+        test_changing(file.path());
         test_feed(file);
         test_batch(file);
         if (std::strcmp(version, "7") != 0) continue;
         test_state_file(file);
         test_others(file);
     }
+    test_gguf();
     return 0;
 }

@@ -4,7 +4,6 @@
 
 #include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <random>
 #include <string>
 
@@ -132,32 +131,16 @@ void test_split() {
     const tiny::Sizes sizes = small_sizes();
     const tiny::Model made = tiny::random_model("7", RWKV_TYPE_FP32, sizes);
     const Floats expected = logits_of(open(made));
-    const tiny::Gguf whole = tiny::gguf_of(made, "7", sizes);
-    const std::string prefix =
-        std::string(RWKV_BINARY_DIR) + "/split-" + std::to_string(::getpid());
-    const auto name = [&](int i) {
-        return prefix + "-0000" + std::to_string(i + 1) + "-of-00003.gguf";
-    };
-    for (uint32_t i = 0; i < 3; ++i) {
-        tiny::Gguf part;
-        if (i == 0) part.keys = whole.keys;
-        part.set("split.no", i);
-        part.set("split.count", uint32_t{3});
-        for (size_t t = i; t < whole.tensors.size(); t += 3)
-            part.tensors.push_back(whole.tensors[t]);
-        const Bytes bytes = part.bytes();
-        std::ofstream(name(static_cast<int>(i)), std::ios::binary)
-            .write(reinterpret_cast<const char*>(bytes.data()),
-                   static_cast<std::streamsize>(bytes.size()));
-    }
+    const tiny::SplitFiles files(tiny::gguf_of(made, "7", sizes), 3);
+    const auto name = [&](uint32_t i) { return files.path(i); };
     rwkv_model* opened = nullptr;
-    for (int i = 0; i < 3; ++i) {
+    for (uint32_t i = 0; i < 3; ++i) {
         EXPECT_OK(rwkv_model_open(name(i).c_str(), nullptr, &opened));
         const Model model(opened);
         CHECK(same_bits(logits_of(model), expected));
     }
     opened = nullptr;
-    const std::string renamed = prefix + "-renamed.gguf";
+    const std::string renamed = name(0) + "-renamed.gguf";
     std::filesystem::rename(name(0), renamed);
     EXPECT_STATUS(rwkv_model_open(renamed.c_str(), nullptr, &opened), RWKV_STATUS_FILE_FORMAT,
                   "-00001-of-00003.gguf");
@@ -167,7 +150,6 @@ void test_split() {
     EXPECT_STATUS(rwkv_model_open(name(1).c_str(), nullptr, &opened), RWKV_STATUS_FILE_FORMAT,
                   "split.no");
     std::filesystem::remove(renamed);
-    for (int i = 0; i < 3; ++i) std::filesystem::remove(name(i));
 }
 
 void expect(const Bytes& bytes, rwkv_status expected, const Words& words, const char* what) {

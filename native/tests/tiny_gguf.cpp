@@ -1,6 +1,9 @@
 #include "tiny_gguf.h"
 
+#include <unistd.h>
+
 #include <cstring>
+#include <fstream>
 #include <map>
 #include <string_view>
 
@@ -222,6 +225,32 @@ Gguf gguf_of(const Model& model, const std::string& version, const Sizes& sizes)
         gguf.tensors.push_back({block + "time_mix_lerp_fused.weight", {5, 1, 1, C}, 0, fused});
     }
     return gguf;
+}
+
+SplitFiles::SplitFiles(const Gguf& whole, uint32_t n_files)
+    : prefix_(std::string(RWKV_BINARY_DIR) + "/split-" + std::to_string(::getpid())),
+      n_files_(n_files) {
+    for (uint32_t i = 0; i < n_files; ++i) {
+        Gguf part;
+        if (i == 0) part.keys = whole.keys;
+        part.set("split.no", i);
+        part.set("split.count", n_files);
+        for (size_t t = i; t < whole.tensors.size(); t += n_files)
+            part.tensors.push_back(whole.tensors[t]);
+        const Bytes bytes = part.bytes();
+        std::ofstream(path(i), std::ios::binary)
+            .write(reinterpret_cast<const char*>(bytes.data()),
+                   static_cast<std::streamsize>(bytes.size()));
+    }
+}
+
+SplitFiles::~SplitFiles() {
+    for (uint32_t i = 0; i < n_files_; ++i) ::unlink(path(i).c_str());
+}
+
+std::string SplitFiles::path(uint32_t i) const {
+    return prefix_ + "-0000" + std::to_string(i + 1) + "-of-0000" + std::to_string(n_files_) +
+           ".gguf";
 }
 
 }  // namespace tiny

@@ -38,4 +38,19 @@ struct Gguf {
 // The same model as `model`, of version "6" or "7".
 Gguf gguf_of(const Model& model, const std::string& version, const Sizes& sizes);
 
+// The same model in several files, which lie in the build folder as long as this object lives.
+class SplitFiles {
+  public:
+    SplitFiles(const Gguf& whole, uint32_t n_files);
+    ~SplitFiles();
+    SplitFiles(const SplitFiles&) = delete;
+    SplitFiles& operator=(const SplitFiles&) = delete;
+
+    std::string path(uint32_t i) const;  // 0 to n_files - 1
+
+  private:
+    std::string prefix_;
+    uint32_t n_files_;
+};
+
 }  // namespace tiny

@@ -87,8 +87,13 @@
 #define RWKV_API __attribute__((visibility("default")))
 #endif
 
+/* Callers may pass any number where the library is to say which are right: C++ must not take for granted
+ * that it is one of those named. */
 #ifdef __cplusplus
+#define RWKV_ANY_NUMBER : int32_t
 extern "C" {
+#else
+#define RWKV_ANY_NUMBER
 #endif
 
 /* ------------------------------------------------------------------ 1. versions and status --- */
@@ -115,7 +120,7 @@ RWKV_API int32_t rwkv_version_abi(void);
 
 /* Every function that can fail returns one of these; RWKV_STATUS_OK is 0. The numbers are fixed for
  * ever, and leave gaps by topic. */
-typedef enum rwkv_status {
+typedef enum rwkv_status RWKV_ANY_NUMBER {
     RWKV_STATUS_OK = 0,
 
     RWKV_STATUS_INVALID_ARGUMENT = 1, /* an argument breaks the function's contract */
@@ -329,7 +334,10 @@ RWKV_API rwkv_status rwkv_state_copy(rwkv_session* to, const rwkv_session* from)
 
 /* How the numbers of a state file are stored. fp16 halves the file; what follows then differs a
  * little from what would have followed without it. */
-typedef enum rwkv_state_type { RWKV_STATE_FP32 = 0, RWKV_STATE_FP16 = 1 } rwkv_state_type;
+typedef enum rwkv_state_type RWKV_ANY_NUMBER {
+    RWKV_STATE_FP32 = 0,
+    RWKV_STATE_FP16 = 1
+} rwkv_state_type;
 
 /* Writes the state of `session` to a file, whose layout is in docs/formats.md. It appears under its
  * name when it is complete, replacing an older one; after a failure there is nothing new. `path` is
@@ -357,7 +365,7 @@ RWKV_API rwkv_status rwkv_state_load_memory(rwkv_session* session, const void* b
  * neighbours: a sequence of fewer than 32 tokens gets bit for bit what it would get alone. */
 typedef struct rwkv_batch rwkv_batch;
 
-typedef enum rwkv_logits {
+typedef enum rwkv_logits RWKV_ANY_NUMBER {
     RWKV_LOGITS_NONE = 0, /* out is not written and may be NULL */
     RWKV_LOGITS_LAST = 1, /* out: float (n_vocab), logits after the last token */
     RWKV_LOGITS_ALL = 2,  /* out: float (n_tokens, n_vocab), logits after each token */

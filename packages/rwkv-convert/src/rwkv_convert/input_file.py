@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from dataclasses import dataclass
@@ -61,7 +62,7 @@ class InputFile:
         except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
             raise CheckpointError(f"{self.path}: cannot be opened: {reason(error)}") from error
         try:
-            self._check_kind(os.fstat(self._file.fileno()))
+            self._check_kind(self._status())
             self.stamp = self._stamp()
             if expected is not None:
                 self._compare(expected)
@@ -77,7 +78,8 @@ class InputFile:
 
     def close(self) -> None:
         """Closes the file."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # what was read was read
+            self._file.close()
 
     @property
     def size(self) -> int:
@@ -116,7 +118,7 @@ class InputFile:
                     raise self._changed()
                 done += count
         except OSError as error:
-            raise CheckpointError(f"{self.path}: cannot be read: {reason(error)}") from error
+            raise self._cannot_be_read(error) from error
 
     def check_unchanged(self) -> None:
         """Makes sure that nobody wrote into the file since it was opened.
@@ -132,8 +134,17 @@ class InputFile:
             raise CheckpointError(f"{self.path}: expected a checkpoint file, got {kind}")
 
     def _stamp(self) -> FileStamp:
-        found = os.fstat(self._file.fileno())
+        found = self._status()
         return FileStamp(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+    def _status(self) -> os.stat_result:
+        try:
+            return os.fstat(self._file.fileno())
+        except OSError as error:
+            raise self._cannot_be_read(error) from error
+
+    def _cannot_be_read(self, error: OSError) -> CheckpointError:
+        return CheckpointError(f"{self.path}: cannot be read: {reason(error)}")
 
     def _compare(self, other: FileStamp) -> None:
         if other != self.stamp:

@@ -118,8 +118,11 @@ class OutputFile:
                 while view:
                     view = view[file.write(view) :]
 
-        with file:
+        try:
             yield write_at
+        finally:
+            with _told_of(self.path):  # some file systems tell only now that there is no room
+                file.close()
 
 
 def _sync_folder(folder: Path) -> None:
