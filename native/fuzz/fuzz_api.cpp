@@ -227,7 +227,7 @@ void make_tokenizer(World& w) {
     const rwkv_model* model = w.models.any(w.p).object;
     w.make(slot, rwkv_tokenizer_free, [&](rwkv_tokenizer** out) {
         if (kind == 0) return rwkv_tokenizer_create_bytes(out);
-        if (kind == 1) return rwkv_tokenizer_create_of_model(model, out);
+        if (kind == 1) return rwkv_tokenizer_create_for(model, out);
         return rwkv_tokenizer_open(kind == 2 ? vocabulary().path() : nullptr, out);
     });
 }
@@ -275,7 +275,7 @@ void has_token(World& w) {
 
 void create_sampler(World& w) {
     Slot<rwkv_sampler>& slot = w.samplers.place(w.p);
-    rwkv_sampler_options options = rwkv_sampler_options_default();
+    rwkv_sampler_options options = sampler_options();
     double* const reals[] = {&options.temperature,
                              &options.top_p,
                              &options.min_p,

@@ -77,7 +77,7 @@ void test_open(const char* path) {
 void test_changing(const char* path) {
     const size_t mapped = failing::mapped_bytes();
     const size_t files = failing::open_files();
-    rwkv_model_options options = rwkv_model_options_default();
+    rwkv_model_options options = model_options();
     options.n_threads = 2;
     size_t n_failed = 0;
     for (size_t n = 1;; ++n) {
@@ -279,7 +279,7 @@ void test_gguf() {
         rwkv_tokenizer* tokenizer = nullptr;
         fail_each(
             "tokenizer of a model", failing::kMemory, {RWKV_STATUS_OUT_OF_MEMORY},
-            [&] { return rwkv_tokenizer_create_of_model(model.get(), &tokenizer); },
+            [&] { return rwkv_tokenizer_create_for(model.get(), &tokenizer); },
             [&] { CHECK(tokenizer == nullptr); });
         CHECK(rwkv_tokenizer_has(tokenizer, 1) == 1);
         rwkv_tokenizer_free(tokenizer);

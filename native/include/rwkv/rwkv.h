@@ -599,7 +599,7 @@ RWKV_API rwkv_status rwkv_sampler_accept(rwkv_sampler* sampler, int32_t token);
 /* Reads prompts and writes texts with a session, a tokenizer and a sampler. */
 typedef struct rwkv_generator rwkv_generator;
 
-typedef enum rwkv_finish {
+typedef enum rwkv_finish RWKV_ANY_NUMBER {
     RWKV_FINISH_NONE = 0,  /* there may be more, or the text was left */
     RWKV_FINISH_END = 1,   /* a stop token was drawn, such as the end of the document */
     RWKV_FINISH_STOP = 2,  /* a stop string has come */
