@@ -7,6 +7,7 @@ import pytest
 from rwkv_convert import ConvertError, convert
 from rwkv_convert.containers import open_checkpoint
 from rwkv_convert.identify import identify
+from rwkv_convert.official_names import find_model
 from twin import gguf, synth
 from twin.block_types import quantize
 
@@ -32,7 +33,7 @@ def opens(path: Path, data: bytes) -> bool:
     path.write_bytes(data)
     try:
         checkpoint = open_checkpoint(path)
-        identify(checkpoint)
+        identify(find_model(checkpoint))
     except ConvertError as error:
         assert str(error).isprintable() and len(str(error)) < 2000
         return False

@@ -30,7 +30,7 @@ def listed(path):
     from rwkv_convert.input_file import InputFile
 
     with InputFile(path) as file:
-        return read_gguf._read_part(file)
+        return read_gguf.read_part(file)
 
 
 @pytest.mark.parametrize("version", ["6", "7"])
