@@ -1,4 +1,4 @@
-"""Programs link with the installed rwkv-runtime, in each way that docs/guides/embedding.md shows."""
+"""Programs link with the installed rwkv-runtime, each way that docs/guides/embedding.md shows."""
 
 from __future__ import annotations
 
