@@ -230,6 +230,9 @@ rwkv_status rwkv_session_fork(const rwkv_session* session, rwkv_session** sessio
 
 // ---- state
 
+}  // extern "C"
+
+// Outside of it: functions of C have one name for the whole program, anonymous namespace or not.
 namespace {
 
 void require_state_type(rwkv_state_type type) {
@@ -251,6 +254,8 @@ void require_state_size(const rwkv_session* session, size_t n) {
 }
 
 }  // namespace
+
+extern "C" {
 
 rwkv_status rwkv_state_read(const rwkv_session* session, float* state_out, size_t n) {
     return guard([&] {

@@ -1,4 +1,4 @@
-"""C and C++ programs link with the installed rwkv-runtime, in each way that docs/guides/embedding.md shows."""
+"""Programs link with the installed rwkv-runtime, each way that docs/guides/embedding.md shows."""
 
 from __future__ import annotations
 
@@ -107,14 +107,18 @@ STATIC = [cmake_static, pkg_config_static, module_static]
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory, run_cli: Callable[..., object]) -> dict[str, Path]:
-    """Small random models: of bytes, of the World vocabulary, and a GGUF file with the latter inside."""
+def models(
+    tmp_path_factory: pytest.TempPathFactory, run_cli: Callable[..., object]
+) -> dict[str, Path]:
+    """Small random models: of bytes, of the World vocabulary, a GGUF file with the latter."""
     folder = tmp_path_factory.mktemp("models")
     for name, n_vocab in [("bytes", 256), ("world", 65536)]:
         weights = synth.checkpoint("7", n_layer=2, n_embd=64, n_vocab=n_vocab)
         ggmf.write(folder / f"{name}.bin", ggmf.convert_reference(weights, "fp16"), "fp16")
     write_pth(folder / "world.pth", views(weights, "bf16"))
-    run_cli("rwkv-convert", folder / "world.pth", folder / "model.gguf", "--dtype", "fp16", check=True)
+    run_cli(
+        "rwkv-convert", folder / "world.pth", folder / "model.gguf", "--dtype", "fp16", check=True
+    )
     return {
         "bytes": folder / "bytes.bin",
         "world": folder / "world.bin",
@@ -163,9 +167,7 @@ def test_texts_do_not_depend_on_their_neighbours(
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
-def test_error_is_told(
-    example: Example, copied: Callable[[Example], Path], tmp_path: Path
-) -> None:
+def test_error_is_told(example: Example, copied: Callable[[Example], Path], tmp_path: Path) -> None:
     program = module_shared(example, copied(example))
     done = subprocess.run([program, tmp_path / "no.bin", "x"], capture_output=True, text=True)
     assert done.returncode == 1
@@ -186,6 +188,7 @@ def test_sanitizers(
             assert run(program, models[name], "The ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
 def test_valgrind(
     example: Example, copied: Callable[[Example], Path], models: dict[str, Path]
@@ -205,7 +208,8 @@ def test_vocabulary_is_named(tmp_path: Path) -> None:
     assert Path(named).samefile(file)
     (tmp_path / "CMakeLists.txt").write_text(
         "cmake_minimum_required(VERSION 3.24)\nproject(p LANGUAGES C)\n"
-        "find_package(rwkv CONFIG REQUIRED)\nfile(WRITE ${CMAKE_BINARY_DIR}/p.txt ${RWKV_VOCABULARY})\n"
+        "find_package(rwkv CONFIG REQUIRED)\n"
+        "file(WRITE ${CMAKE_BINARY_DIR}/p.txt ${RWKV_VOCABULARY})\n"
     )
     run("cmake", "-S", tmp_path, "-B", tmp_path, "-G", "Ninja",
         f"-Drwkv_DIR={rwkv_runtime.cmake_dir()}")  # fmt: skip

@@ -50,7 +50,7 @@ def library_path() -> Path:
 
 
 def static_libraries() -> list[str]:
-    """What a linker is given for the static library: its path, then what it needs, as `-lstdc++`."""
+    """What a linker is given for the static library: its path, then `-lstdc++` and such."""
     archive = _installed("lib", "librwkv_runtime.a")
     lines = (pkgconfig_dir() / "rwkv.pc").read_text(encoding="utf-8").splitlines()
     (needs,) = (line.split()[1:] for line in lines if line.startswith("Libs.private:"))
@@ -68,7 +68,7 @@ def include_dir() -> Path:
 
 
 def cmake_dir() -> Path:
-    """The folder of the CMake package, for `-Drwkv_DIR=`; it has `rwkv::runtime` and `rwkv::runtime_static`."""
+    """The folder of the CMake package, for `-Drwkv_DIR=`; its targets: docs/guides/embedding.md."""
     return _installed("lib", "cmake", "rwkv", "rwkv-config.cmake").parent
 
 

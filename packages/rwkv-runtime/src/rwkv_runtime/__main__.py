@@ -33,12 +33,12 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     flags = asked.cflags or asked.libs
     one_thing = asked.cmake_dir or asked.vocabulary or asked.version
-    if not flags and not one_thing:
-        parser.error("nothing to print, expected an option such as --cflags or --cmake-dir")
     if flags and one_thing:
         parser.error("--cflags and --libs cannot be printed together with a path or the version")
     if asked.static and not asked.libs:
         parser.error("--static says which --libs, expected --libs beside it")
+    if not flags and not one_thing:
+        parser.error("nothing to print, expected an option such as --cflags or --cmake-dir")
 
     try:
         if asked.cmake_dir:
