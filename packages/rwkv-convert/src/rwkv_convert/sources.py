@@ -45,7 +45,8 @@ def open_source(source: str | os.PathLike[str], *, quiet: bool = True) -> Checkp
     if isinstance(source, str) and is_hub_source(source):
         source = download(source, choose_file, quiet=quiet)
     path = Path(source)
-    if os.fspath(source) and path.is_dir():
+    # os.path, because Path passes on a stat that is not permitted: open_checkpoint says it better.
+    if os.fspath(source) and os.path.isdir(path):
         path = path / choose_file(path, [p.name for p in _entries(path)])
     if path.name.endswith(INDEX_END):
         checkpoint = _open_shards(_indexed(path))
@@ -86,7 +87,7 @@ def choose_file(folder: object, names: Iterable[str]) -> str:
 
 def _entries(folder: Path) -> list[Path]:
     try:
-        return [path for path in folder.iterdir() if path.is_file()]
+        return [path for path in folder.iterdir() if os.path.isfile(path)]
     except OSError as error:
         raise CheckpointError(f"{folder}: cannot be read: {reason(error)}") from error
 
@@ -125,7 +126,7 @@ def _indexed(path: Path) -> list[Path]:
 
 def _open_shards(paths: list[Path]) -> Checkpoint:
     """One checkpoint of several files."""
-    missing = [path.name for path in paths if not path.exists()]
+    missing = [path.name for path in paths if not os.path.exists(path)]
     if missing:
         raise CheckpointError(
             f"{paths[0].parent}: expected {len(paths)} shards, missing {listing(missing)}",
@@ -156,7 +157,7 @@ def _open_shards(paths: list[Path]) -> Checkpoint:
 
 def _read_config(path: Path) -> dict[str, object]:
     """What a config.json says, if there is one and it is of an RWKV model."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         return {}
     try:
         config = _read_json(path)
