@@ -275,7 +275,12 @@ void has_token(World& w) {
 
 void create_sampler(World& w) {
     Slot<rwkv_sampler>& slot = w.samplers.place(w.p);
-    rwkv_sampler_options options = sampler_options();
+    struct {
+        rwkv_sampler_options options = sampler_options();
+        uint8_t more[UINT8_MAX] = {};  // of a later version's struct
+    } given_options;
+    rwkv_sampler_options& options = given_options.options;
+    if (w.p.below(32) == 0) given_options.more[0] = w.p.byte();
     double* const reals[] = {&options.temperature,
                              &options.top_p,
                              &options.min_p,
