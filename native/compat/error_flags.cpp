@@ -2,6 +2,7 @@
 
 #include <sys/stat.h>
 
+#include <exception>
 #include <string>
 #include <unordered_set>
 
@@ -22,7 +23,12 @@ bool type_is_read(int32_t type) {
            rwkv::type_in_ggmf(type) != RWKV_TYPE_COUNT;
 }
 
-// Throws the flags as soon as something is wrong, in the order in which rwkv.cpp looks.
+struct Fault : std::exception {
+    explicit Fault(int of) : flags(of) {}
+    int flags;
+};
+
+// Throws a fault as soon as something is wrong, in the order in which rwkv.cpp looks.
 class Inspection {
   public:
     Inspection(rwkv::FileReader& reader, Reading reading)
@@ -78,7 +84,7 @@ class Inspection {
 
   private:
     static void require(bool holds, int flags) {
-        if (!holds) throw flags;
+        if (!holds) throw Fault(flags);
     }
 
     void require_type(int32_t type, int flags) const {
@@ -135,8 +141,8 @@ int inspect(const std::string& path, Reading reading) {
         return 0;
     } catch (const rwkv::Failure&) {
         return RWKV_ERROR_FILE | RWKV_ERROR_FILE_OPEN;
-    } catch (const int flags) {
-        return flags;
+    } catch (const Fault& fault) {
+        return fault.flags;
     }
 }
 
@@ -158,9 +164,10 @@ int flags_of_file(const char* path, const rwkv::Failure& failure, Reading readin
     try {
         const int found = inspect(path, reading);
         if (found != 0) return found;
+        return flags_of(failure.status());
     } catch (const std::exception&) {  // for want of memory: the status says enough
+        return flags_of(failure.status());
     }
-    return flags_of(failure.status());
 }
 
 int flags_of(rwkv_status status) noexcept {

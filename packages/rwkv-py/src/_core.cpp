@@ -128,7 +128,7 @@ class Model {
 
     rwkv_model* get() const { return shared().get(); }
     // For calls without the GIL, during which another thread may close it.
-    const std::shared_ptr<rwkv_model>& shared() const {
+    std::shared_ptr<rwkv_model> shared() const {
         sessions_->check_open();
         return handle_;
     }
