@@ -222,45 +222,47 @@ struct Fault {
     int to_quantise;
 };
 
-const Fault kFaults[] = {
-    {"magic", [](tiny::Model& m) { m.magic = 0x12345678; }, RWKV_ERROR_FILE | RWKV_ERROR_FILE_MAGIC,
-     RWKV_ERROR_FILE | RWKV_ERROR_FILE_MAGIC},
-    {"version", [](tiny::Model& m) { m.file_version = 102; },
-     RWKV_ERROR_FILE | RWKV_ERROR_FILE_VERSION, RWKV_ERROR_FILE | RWKV_ERROR_FILE_VERSION},
-    {"old version", [](tiny::Model& m) { m.file_version = 99; },
-     RWKV_ERROR_FILE | RWKV_ERROR_FILE_VERSION, RWKV_ERROR_FILE | RWKV_ERROR_FILE_VERSION},
-    {"retired type", [](tiny::Model& m) { m.data_type = 4; },
-     RWKV_ERROR_FILE | RWKV_ERROR_DATA_TYPE, RWKV_ERROR_FILE | RWKV_ERROR_DATA_TYPE},
-    {"no type", [](tiny::Model& m) { m.data_type = 99; }, RWKV_ERROR_FILE | RWKV_ERROR_DATA_TYPE,
-     RWKV_ERROR_FILE | RWKV_ERROR_DATA_TYPE},
-    {"tensor's type", [](tiny::Model& m) { m.at("head.weight").type = 5; },
-     RWKV_ERROR_MODEL_PARAMS | RWKV_ERROR_DATA_TYPE, RWKV_ERROR_FILE | RWKV_ERROR_DATA_TYPE},
-    {"tensor's dimensions", [](tiny::Model& m) { m.at("head.weight").shape = {1, 1, 1, 1}; },
-     RWKV_ERROR_MODEL_PARAMS | RWKV_ERROR_SHAPE, RWKV_ERROR_FILE | RWKV_ERROR_SHAPE},
-    {"no name", [](tiny::Model& m) { m.at("head.weight").name = ""; },
-     RWKV_ERROR_MODEL_PARAMS | RWKV_ERROR_KEY, RWKV_ERROR_FILE | RWKV_ERROR_KEY},
-    {"a name twice", [](tiny::Model& m) { m.tensors.push_back(m.at("head.weight")); },
-     RWKV_ERROR_MODEL_PARAMS | RWKV_ERROR_KEY, RWKV_ERROR_FILE | RWKV_ERROR_KEY},
-    {"no embedding", [](tiny::Model& m) { m.erase("emb.weight"); },
-     RWKV_ERROR_MODEL_PARAMS | RWKV_ERROR_PARAM_MISSING,
-     RWKV_ERROR_MODEL_PARAMS | RWKV_ERROR_PARAM_MISSING},
-    {"embedding's dimensions",
-     [](tiny::Model& m) {
-         m.at("emb.weight").shape = {static_cast<int32_t>(m.at("emb.weight").data.size() / 4)};
-     },
-     RWKV_ERROR_MODEL_PARAMS | RWKV_ERROR_SHAPE, RWKV_ERROR_MODEL_PARAMS | RWKV_ERROR_SHAPE},
-    {"embedding's size", [](tiny::Model& m) { m.n_vocab += 1; },
-     RWKV_ERROR_MODEL_PARAMS | RWKV_ERROR_DIMENSION,
-     RWKV_ERROR_MODEL_PARAMS | RWKV_ERROR_DIMENSION},
-    {"no matrix", [](tiny::Model& m) { m.erase("blocks.1.att.key.weight"); },
-     RWKV_ERROR_MODEL_PARAMS | RWKV_ERROR_PARAM_MISSING, RWKV_ERROR_NONE},
-    {"the last tensor ends early", [](tiny::Model& m) { m.tensors.back().data.resize(8); },
-     RWKV_ERROR_MODEL_PARAMS | RWKV_ERROR_FILE_READ, RWKV_ERROR_MODEL_PARAMS},
-};
+std::vector<Fault> all_faults() {
+    return {
+        {"magic", [](tiny::Model& m) { m.magic = 0x12345678; },
+         RWKV_ERROR_FILE | RWKV_ERROR_FILE_MAGIC, RWKV_ERROR_FILE | RWKV_ERROR_FILE_MAGIC},
+        {"version", [](tiny::Model& m) { m.file_version = 102; },
+         RWKV_ERROR_FILE | RWKV_ERROR_FILE_VERSION, RWKV_ERROR_FILE | RWKV_ERROR_FILE_VERSION},
+        {"old version", [](tiny::Model& m) { m.file_version = 99; },
+         RWKV_ERROR_FILE | RWKV_ERROR_FILE_VERSION, RWKV_ERROR_FILE | RWKV_ERROR_FILE_VERSION},
+        {"retired type", [](tiny::Model& m) { m.data_type = 4; },
+         RWKV_ERROR_FILE | RWKV_ERROR_DATA_TYPE, RWKV_ERROR_FILE | RWKV_ERROR_DATA_TYPE},
+        {"no type", [](tiny::Model& m) { m.data_type = 99; },
+         RWKV_ERROR_FILE | RWKV_ERROR_DATA_TYPE, RWKV_ERROR_FILE | RWKV_ERROR_DATA_TYPE},
+        {"tensor's type", [](tiny::Model& m) { m.at("head.weight").type = 5; },
+         RWKV_ERROR_MODEL_PARAMS | RWKV_ERROR_DATA_TYPE, RWKV_ERROR_FILE | RWKV_ERROR_DATA_TYPE},
+        {"tensor's dimensions", [](tiny::Model& m) { m.at("head.weight").shape = {1, 1, 1, 1}; },
+         RWKV_ERROR_MODEL_PARAMS | RWKV_ERROR_SHAPE, RWKV_ERROR_FILE | RWKV_ERROR_SHAPE},
+        {"no name", [](tiny::Model& m) { m.at("head.weight").name = ""; },
+         RWKV_ERROR_MODEL_PARAMS | RWKV_ERROR_KEY, RWKV_ERROR_FILE | RWKV_ERROR_KEY},
+        {"a name twice", [](tiny::Model& m) { m.tensors.push_back(m.at("head.weight")); },
+         RWKV_ERROR_MODEL_PARAMS | RWKV_ERROR_KEY, RWKV_ERROR_FILE | RWKV_ERROR_KEY},
+        {"no embedding", [](tiny::Model& m) { m.erase("emb.weight"); },
+         RWKV_ERROR_MODEL_PARAMS | RWKV_ERROR_PARAM_MISSING,
+         RWKV_ERROR_MODEL_PARAMS | RWKV_ERROR_PARAM_MISSING},
+        {"embedding's dimensions",
+         [](tiny::Model& m) {
+             m.at("emb.weight").shape = {static_cast<int32_t>(m.at("emb.weight").data.size() / 4)};
+         },
+         RWKV_ERROR_MODEL_PARAMS | RWKV_ERROR_SHAPE, RWKV_ERROR_MODEL_PARAMS | RWKV_ERROR_SHAPE},
+        {"embedding's size", [](tiny::Model& m) { m.n_vocab += 1; },
+         RWKV_ERROR_MODEL_PARAMS | RWKV_ERROR_DIMENSION,
+         RWKV_ERROR_MODEL_PARAMS | RWKV_ERROR_DIMENSION},
+        {"no matrix", [](tiny::Model& m) { m.erase("blocks.1.att.key.weight"); },
+         RWKV_ERROR_MODEL_PARAMS | RWKV_ERROR_PARAM_MISSING, RWKV_ERROR_NONE},
+        {"the last tensor ends early", [](tiny::Model& m) { m.tensors.back().data.resize(8); },
+         RWKV_ERROR_MODEL_PARAMS | RWKV_ERROR_FILE_READ, RWKV_ERROR_MODEL_PARAMS},
+    };
+}
 
 void test_flags() {
     const std::string out = in_folder("out.bin");
-    for (const Fault& fault : kFaults) {
+    for (const Fault& fault : all_faults()) {
         tiny::Model made = tiny::random_model("7", RWKV_TYPE_FP32);
         fault.make(made);
         const tiny::File file(made);

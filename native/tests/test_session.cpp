@@ -24,7 +24,10 @@ using namespace opened;
 constexpr size_t kExactRows = 32;
 
 // How threads share the rows and panels out.
-const std::vector<size_t> kThreads = kBrief ? std::vector<size_t>{3} : std::vector<size_t>{2, 3, 4};
+std::vector<size_t> thread_counts() {
+    if (kBrief) return {3};
+    return {2, 3, 4};
+}
 
 constexpr rwkv_type kTypes[] = {RWKV_TYPE_FP32, RWKV_TYPE_FP16, RWKV_TYPE_Q4_0, RWKV_TYPE_Q4_1,
                                 RWKV_TYPE_Q5_0, RWKV_TYPE_Q5_1, RWKV_TYPE_Q8_0};
@@ -137,7 +140,7 @@ void test_short_sequence(const tiny::File& file, const std::string& where) {
 
     expect_same(feed_in_pieces(model, tokens, {24}), expected, kExact, "one chunk", where);
     expect_same(feed_in_pieces(model, tokens, {1, 7, 2, 13}), expected, kExact, "uneven", where);
-    for (const size_t n_threads : kThreads) {
+    for (const size_t n_threads : thread_counts()) {
         const Model threaded = open(file, n_threads);
         const std::string at = where + ", threads " + std::to_string(n_threads);
         expect_same(feed_one_by_one(threaded, tokens), expected, kExact, "one by one", at);
@@ -169,7 +172,7 @@ void test_long_prompt(const tiny::File& file, double wide, const std::string& wh
     const size_t piece = rwkv_session_piece_size();
     CHECK(piece < tokens.size());
     expect_same(feed_in_pieces(model, tokens, {piece}), whole, kExact, "piece by piece", where);
-    for (const size_t n_threads : kThreads) {
+    for (const size_t n_threads : thread_counts()) {
         expect_same(feed_in_pieces(open(file, n_threads), tokens, {300}), whole, kExact, "threads",
                     where);
     }
