@@ -140,6 +140,7 @@ def needs_library(program: Path) -> bool:
     return b"librwkv_runtime.so" in program.read_bytes()
 
 
+@pytest.mark.slow  # .ci/run runs these against the wheel
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
 @pytest.mark.parametrize("build", [*SHARED, *STATIC], ids=lambda way: way.__name__)
 def test_builds_and_writes(
@@ -175,6 +176,7 @@ def test_error_is_told(example: Example, copied: Callable[[Example], Path], tmp_
     assert "no.bin: cannot be opened" in done.stderr
 
 
+@pytest.mark.slow  # likewise
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
 def test_sanitizers(
     example: Example, copied: Callable[[Example], Path], models: dict[str, Path]
