@@ -65,7 +65,7 @@ void test_idle_parent(const tiny::File& file, size_t n_threads, bool worked) {
 }
 
 // Forks again and again while another thread steps, so that the fork falls into every part of it.
-void test_busy_parent(const tiny::File& file) {
+[[maybe_unused]] void test_busy_parent(const tiny::File& file) {
     Model model = open(file, 3);
     Session busy = session_of(model);
     const Session idle = session_of(model);
@@ -111,12 +111,29 @@ void test_busy_parent(const tiny::File& file) {
 
 }  // namespace
 
+// The address sanitizer's allocator (GCC 12, Clang 14) does not take its locks over a fork: forked while
+// another thread allocates, be it a thread that is just starting, the child waits for ever at its next
+// allocation. Its child has no thread beside it.
+#if defined(__SANITIZE_ADDRESS__)
+#define FORK_WITH_THREADS 0
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define FORK_WITH_THREADS 0
+#endif
+#endif
+#ifndef FORK_WITH_THREADS
+#define FORK_WITH_THREADS 1
+#endif
+
 int main() {
     CHECK(unsetenv("RWKV_KERNELS") == 0 && unsetenv("RWKV_THREADS") == 0);
     const tiny::File file(tiny::random_model("7", RWKV_TYPE_Q4_0));
-    for (const size_t n_threads : {1, 2, 4}) {
+    for (const bool worked : {false, true}) test_idle_parent(file, 1, worked);
+#if FORK_WITH_THREADS
+    for (const size_t n_threads : {2, 4}) {
         for (const bool worked : {false, true}) test_idle_parent(file, n_threads, worked);
     }
     test_busy_parent(file);
+#endif
     return 0;
 }
