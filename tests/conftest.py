@@ -6,11 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
+
+from forks import Forks
 
 # The same examples in every run: what breaks a test is a change, and not luck. No deadline, since
 # the machine may be busy. `--hypothesis-profile=search` looks for others, and for more of them.
@@ -84,18 +87,48 @@ def _run_cli(
         cwd=cwd,
         input=stdin if stdin is not None else "",
     )
-    if check and done.returncode != 0:
+    return _checked(done) if check else done
+
+
+def _checked(done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
+    if done.returncode != 0:
         raise AssertionError(
-            f"{command} {' '.join(map(str, args))}: exit code {done.returncode}\n"
+            f"{' '.join(map(str, done.args))}: exit code {done.returncode}\n"
             f"{done.stdout}{done.stderr}"
         )
     return done
 
 
 @pytest.fixture(scope="session")
-def run_cli() -> RunCli:
-    """`run_cli("rwkv-convert", "in.pth", "out.bin", check=True)` -> CompletedProcess of str."""
-    return _run_cli
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    """The command `rwkv`, imported once and run many times."""
+    with Forks(tmp_path_factory.mktemp("forks")) as forks:
+        yield forks
+
+
+@pytest.fixture(scope="session")
+def run_cli(forks: Forks) -> RunCli:
+    """`run_cli("rwkv-convert", "in.pth", "out.bin", check=True)` -> CompletedProcess of str.
+
+    `rwkv` is not started by a new interpreter where nothing depends on it: most of its time is
+    that of imports.
+    """
+
+    def run(
+        command: str, *args: str | os.PathLike[str], check: bool = False, **options: Any
+    ) -> subprocess.CompletedProcess[str]:
+        if command != "rwkv" or options.keys() - {"stdin"}:
+            return _run_cli(command, *args, check=check, **options)
+        stdin = options.get("stdin") or ""
+        ended = forks.run(*args, stdin=stdin.encode("utf-8", "surrogateescape"))
+        assert ended.stdout is not None
+        assert ended.stderr is not None
+        done = subprocess.CompletedProcess(
+            [command, *map(os.fspath, args)], ended.code, ended.stdout, ended.stderr
+        )
+        return _checked(done) if check else done
+
+    return run
 
 
 @pytest.fixture(scope="session")

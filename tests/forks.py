@@ -80,6 +80,10 @@ class Forks:
 
 
 def _serve() -> None:
+    # What runs import late.
+    import typer._adapters
+    import typer.rich_utils  # noqa: F401
+
     from rwkv_py.cli import main
 
     orders, codes = os.dup(0), os.dup(1)

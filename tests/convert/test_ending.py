@@ -80,7 +80,10 @@ STREAMS = {
 
 @pytest.mark.parametrize(
     ("script", "unbuffered"),
-    [(script, "") for script in STREAMS]
+    [
+        pytest.param(script, "", marks=[pytest.mark.slow] * (place % 4 != 0))
+        for place, script in enumerate(STREAMS)
+    ]
     + [pytest.param(script, "1", marks=pytest.mark.slow) for script in STREAMS if "full" in script],
 )
 def test_streams(source, tmp_path, script, unbuffered):
@@ -252,6 +255,7 @@ ENVIRONMENTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "environment", ENVIRONMENTS, ids=lambda e: " ".join(map("=".join, e.items()))
 )

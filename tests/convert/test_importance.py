@@ -169,6 +169,7 @@ def test_it_is_not_overwritten(tmp_path, source):
         rwkv_convert.convert(source, file, dtype="q4_0", imatrix=file, force=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", WRITERS)
 def test_damaged_files_are_read_or_refused(tmp_path, form):
     source = write_pth(

@@ -64,6 +64,7 @@ def folder(
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_code_block_runs(page: Path, folder: Path, converted: Callable[[str], Path]) -> None:
     blocks = list(blocks_of(page))

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,10 +30,9 @@ def model(converted: Callable[[str], Path]) -> Path:
     return converted("q4_0")
 
 
-@pytest.fixture(scope="module")
-def rwkv(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
-    with Forks(tmp_path_factory.mktemp("forks")) as forks:
-        yield forks
+@pytest.fixture
+def rwkv(forks: Forks) -> Forks:
+    return forks
 
 
 @pytest.fixture(scope="module")
@@ -321,6 +320,7 @@ ENVIRONMENT = {
 OUTPUTS = ["captured", "captured", "captured", "closed", "/dev/full", "nobody reads"]
 
 
+@pytest.mark.slow
 @settings(
     max_examples=40,
     suppress_health_check=list(HealthCheck),
