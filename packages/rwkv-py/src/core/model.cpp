@@ -69,13 +69,14 @@ void Sessions::check_open() const {
     if (closed) refuse(path + ": the model was closed, expected an open one");
 }
 
-Model::Model(const nb::bytes& path, size_t n_threads, float ln_x_eps,
+Model::Model(const nb::bytes& path, size_t n_threads, float ln_x_eps, bool like_rwkv_cpp,
              const std::optional<nb::callable>& progress)
     : sessions_(std::make_shared<Sessions>(Sessions{path.c_str()})) {
     rwkv_model_options options;
     rwkv_model_options_init(&options, sizeof options);
     options.n_threads = n_threads;
     options.ln_x_eps = ln_x_eps;
+    options.like_rwkv_cpp = like_rwkv_cpp ? 1 : 0;
     Listener listener{progress ? &*progress : nullptr, nullptr};
     if (progress) {
         options.progress = tell_progress;
@@ -106,8 +107,8 @@ void Model::close() {
 
 void define_model(nb::module_& m) {
     nb::class_<Model>(m, "Model")
-        .def(nb::init<const nb::bytes&, size_t, float, const std::optional<nb::callable>&>(),
-             "path"_a, "n_threads"_a, "ln_x_eps"_a, "progress"_a.none())
+        .def(nb::init<const nb::bytes&, size_t, float, bool, const std::optional<nb::callable>&>(),
+             "path"_a, "n_threads"_a, "ln_x_eps"_a, "like_rwkv_cpp"_a, "progress"_a.none())
         .def("info", &dict_of)
         .def("close", &Model::close);
 }

@@ -25,7 +25,7 @@ struct Sessions {
 class Model {
   public:
     // `progress` is called with (bytes done, bytes in all); what it raises ends the opening.
-    Model(const nb::bytes& path, size_t n_threads, float ln_x_eps,
+    Model(const nb::bytes& path, size_t n_threads, float ln_x_eps, bool like_rwkv_cpp,
           const std::optional<nb::callable>& progress);
 
     rwkv_model* get() const { return shared().get(); }
