@@ -25,16 +25,19 @@ struct rwkv_batch {
 
 namespace {
 
-constexpr rwkv_model_options kModelDefaults = {sizeof(rwkv_model_options), 0, 0.0f, nullptr,
-                                               nullptr};
+constexpr rwkv_model_options kModelDefaults = {
+    sizeof(rwkv_model_options), 0, 0.0f, nullptr, nullptr, 0};
 
 void open(std::unique_ptr<rwkv::InputFile> input, const rwkv_model_options* options,
           rwkv_model** model_out) {
     require_given(model_out, "model_out", "where to put the model");
     const auto o = rwkv::options_of(options, kModelDefaults, "rwkv_model_options_init");
+    require(o.like_rwkv_cpp == 0 || o.like_rwkv_cpp == 1,
+            "options: like_rwkv_cpp, expected 0 or 1, got another number");
     auto model = std::make_unique<rwkv_model>();
-    model->shared = rwkv::load_model(std::move(input),
-                                     {o.n_threads, o.ln_x_eps, {o.progress, o.progress_data}});
+    model->shared = rwkv::load_model(
+        std::move(input),
+        {o.n_threads, o.ln_x_eps, {o.progress, o.progress_data}, o.like_rwkv_cpp == 1});
     *model_out = model.release();
 }
 

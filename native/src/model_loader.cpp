@@ -82,7 +82,8 @@ class ModelLoader {
         c.n_ffn = shape_of("blocks.0.ffn.key.weight", 2)[0];
         set_heads();
         const bool is_v5 = c.version == Version::v5_1 || c.version == Version::v5_2;
-        set_ln_x_eps(options.like_rwkv_cpp && is_v5 ? kRwkvCppV5LnXEps : options.ln_x_eps);
+        const bool has_another = options.like_rwkv_cpp && is_v5 && options.ln_x_eps == 0.0f;
+        set_ln_x_eps(has_another ? kRwkvCppV5LnXEps : options.ln_x_eps);
         c.rescale_every = file_.notes.rescale_every;
 
         embedding();

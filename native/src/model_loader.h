@@ -14,7 +14,7 @@ struct ModelOptions {
     size_t n_threads = 0;   // 0: RWKV_THREADS, else the cores this process may use
     float ln_x_eps = 0.0f;  // 0: the official value
     Progress progress = {};
-    bool like_rwkv_cpp = false;  // which has another value for version 5
+    bool like_rwkv_cpp = false;  // whose value for version 5 takes the official one's place
 };
 
 // Fails with the FILE, TENSOR, MODEL and KERNELS statuses, and CANCELLED.

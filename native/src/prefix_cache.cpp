@@ -3,18 +3,45 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
+#include "hash64.h"
 #include "status.h"
 
 namespace rwkv {
+
+namespace {
+
+// Token after token, so that all beginnings of a sequence are hashed in one go.
+void add_token(Hash64& hash, int32_t token) noexcept { hash.add(&token, sizeof token); }
+
+}  // namespace
 
 size_t PrefixCache::Entry::n_bytes() const noexcept {
     return sizeof(Entry) + tokens.size() * sizeof tokens[0] + state.n_bytes();
 }
 
+PrefixCache::Entries::iterator PrefixCache::Shelf::find(uint64_t hash, const int32_t* tokens,
+                                                        size_t n_tokens) {
+    const auto [first, last] = by_hash.equal_range(hash);
+    const auto same = std::find_if(first, last, [&](const auto& found) {
+        const std::vector<int32_t>& t = found.second->tokens;
+        return std::equal(t.begin(), t.end(), tokens, tokens + n_tokens);
+    });
+    return same == last ? entries.end() : same->second;
+}
+
+void PrefixCache::Shelf::drop_oldest() noexcept {
+    const auto oldest = std::prev(entries.end());
+    const auto [first, last] = by_hash.equal_range(oldest->hash);
+    by_hash.erase(std::find_if(first, last, [&](const auto& e) { return e.second == oldest; }));
+    n_bytes -= oldest->n_bytes();
+    entries.erase(oldest);
+}
+
 PrefixCache::PrefixCache(std::shared_ptr<const Model> model, size_t max_bytes)
-    : model_(std::move(model)), max_bytes_(max_bytes), shelf_(new Shelf{::getpid(), {}, {}}) {}
+    : model_(std::move(model)), max_bytes_(max_bytes), shelf_(new Shelf(::getpid())) {}
 
 PrefixCache::~PrefixCache() {
     Shelf* const shelf = shelf_.load(std::memory_order_acquire);
@@ -24,7 +51,7 @@ PrefixCache::~PrefixCache() {
 PrefixCache::Shelf& PrefixCache::shelf() const {
     Shelf* current = shelf_.load(std::memory_order_acquire);
     if (current->pid == ::getpid()) return *current;
-    std::unique_ptr<Shelf> own(new Shelf{::getpid(), {}, {}});
+    std::unique_ptr<Shelf> own(new Shelf(::getpid()));
     if (shelf_.compare_exchange_strong(current, own.get(), std::memory_order_acq_rel)) {
         return *own.release();
     }
@@ -71,6 +98,7 @@ void PrefixCache::keep(const Session& session, const int32_t* tokens, size_t n_t
 void PrefixCache::clear() {
     Shelf& s = shelf();
     const std::lock_guard<std::mutex> lock(s.mutex);
+    s.by_hash.clear();
     s.entries.clear();
     s.n_bytes = 0;
 }
@@ -88,11 +116,12 @@ size_t PrefixCache::find(State& state, const std::vector<int32_t>& tokens) const
     const std::lock_guard<std::mutex> lock(s.mutex);
     auto longest = s.entries.end();
     size_t n_found = 0;
-    for (auto e = s.entries.begin(); e != s.entries.end(); ++e) {
-        const size_t n = e->tokens.size();
-        if (n <= n_found || n > tokens.size()) continue;
-        if (!std::equal(e->tokens.begin(), e->tokens.end(), tokens.begin())) continue;
-        longest = e;
+    Hash64 hash;
+    for (size_t n = 1; n <= tokens.size(); ++n) {
+        add_token(hash, tokens[n - 1]);
+        const auto entry = s.find(hash.value(), tokens.data(), n);
+        if (entry == s.entries.end()) continue;
+        longest = entry;
         n_found = n;
     }
     if (n_found > 0) {
@@ -103,24 +132,23 @@ size_t PrefixCache::find(State& state, const std::vector<int32_t>& tokens) const
 }
 
 void PrefixCache::put(const State& state, const int32_t* tokens, size_t n_tokens) {
-    std::list<Entry> made;  // what needs memory, before anything changes
-    made.push_back({{tokens, tokens + n_tokens}, state});
-    const Entry& entry = made.front();
-    if (entry.n_bytes() > max_bytes_) return;
+    Hash64 hash;
+    std::for_each(tokens, tokens + n_tokens, [&](int32_t token) { add_token(hash, token); });
+    Entries made;  // what needs memory, before anything changes
+    made.push_back({{tokens, tokens + n_tokens}, hash.value(), state});
+    const size_t n_bytes = made.front().n_bytes();
+    if (n_bytes > max_bytes_) return;
     Shelf& s = shelf();
     const std::lock_guard<std::mutex> lock(s.mutex);
-    const auto same = std::find_if(s.entries.begin(), s.entries.end(),
-                                   [&](const Entry& e) { return e.tokens == entry.tokens; });
+    const auto same = s.find(hash.value(), tokens, n_tokens);
     if (same != s.entries.end()) {
         s.entries.splice(s.entries.begin(), s.entries, same);
         return;
     }
-    s.n_bytes += entry.n_bytes();
+    s.by_hash.emplace(hash.value(), made.begin());  // stays so where it goes
     s.entries.splice(s.entries.begin(), made);
-    while (s.n_bytes > max_bytes_) {
-        s.n_bytes -= s.entries.back().n_bytes();
-        s.entries.pop_back();
-    }
+    s.n_bytes += n_bytes;
+    while (s.n_bytes > max_bytes_) s.drop_oldest();
 }
 
 }  // namespace rwkv

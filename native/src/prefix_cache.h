@@ -9,6 +9,7 @@
 #include <list>
 #include <memory>
 #include <mutex>
+#include <unordered_map>
 #include <vector>
 
 #include "session.h"
@@ -33,15 +34,23 @@ class PrefixCache {
   private:
     struct Entry {
         std::vector<int32_t> tokens;
+        uint64_t hash;  // of the tokens
         State state;
         size_t n_bytes() const noexcept;
     };
+    using Entries = std::list<Entry>;
     // What the threads of one process share: a child of fork() may find the lock held for ever, and
     // begins with an empty one of its own.
     struct Shelf {
+        explicit Shelf(pid_t of) : pid(of) {}
+        // The entry of these tokens and their hash; entries.end() if there is none.
+        Entries::iterator find(uint64_t hash, const int32_t* tokens, size_t n_tokens);
+        void drop_oldest() noexcept;
+
         const pid_t pid;
         std::mutex mutex;
-        std::list<Entry> entries;  // the one used last first
+        Entries entries;  // the one used last first
+        std::unordered_multimap<uint64_t, Entries::iterator> by_hash;
         size_t n_bytes = 0;
     };
     Shelf& shelf() const;

@@ -174,6 +174,23 @@ void test_options() {
     EXPECT_OK(rwkv_model_open(file5.path(), &options, &model));
     const Model changed(model);
     CHECK(info_of(model).ln_x_eps == 1e-5f);
+
+    for (const int32_t wrong : {-1, 2}) {
+        options.like_rwkv_cpp = wrong;
+        EXPECT_STATUS(rwkv_model_open(file5.path(), &options, &model), RWKV_STATUS_INVALID_ARGUMENT,
+                      "like_rwkv_cpp");
+    }
+    options.like_rwkv_cpp = 1;
+    options.ln_x_eps = 2e-5f;  // goes before it
+    EXPECT_OK(rwkv_model_open(file5.path(), &options, &model));
+    CHECK(info_of(Model(model).get()).ln_x_eps == 2e-5f);
+    options.ln_x_eps = 0.0f;
+    for (const char* version : tiny::kVersions) {
+        const tiny::File file(tiny::random_model(version, RWKV_TYPE_FP32));
+        EXPECT_OK(rwkv_model_open(file.path(), &options, &model));
+        const float expected = version[0] == '4' ? 0.0f : version[0] == '5' ? 1e-5f : 64e-5f;
+        CHECK(info_of(Model(model).get()).ln_x_eps == expected);
+    }
     const Model plain = open(file5);
     const int32_t token = 1;
     Floats logits(vocab_of(plain)), changed_logits(logits.size());

@@ -319,6 +319,13 @@ void test_prefix_cache() {
     EXPECT_OK(rwkv_prefix_cache_feed(small.get(), session.get(), last.data(), last.size(), nullptr,
                                      &n_found));
     CHECK(n_found == 30);
+    const Tokens gone = random_tokens(30, 40, 100);
+    EXPECT_OK(rwkv_prefix_cache_feed(small.get(), session.get(), gone.data(), gone.size(), nullptr,
+                                     &n_found));
+    CHECK(n_found == 0);
+    EXPECT_OK(rwkv_prefix_cache_feed(small.get(), session.get(), last.data(), last.size(), nullptr,
+                                     &n_found));
+    CHECK(n_found == 30);
     rwkv_prefix_cache_clear(small.get());
     CHECK(rwkv_prefix_cache_n_bytes(small.get()) == 0);
     CHECK(same_bits(state_after(model, last), state_of(model, session)));

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import rwkv_convert
-from rwkv_py import Model, Session, VocabularyError
+from rwkv_py import Model, Session, VocabularyError, _core
 from rwkv_py.compat.rwkv_cpp import rwkv_world_tokenizer, sampling, tokenizer_util
 from rwkv_py.compat.rwkv_cpp.rwkv_cpp_model import RWKVModel
 from rwkv_py.compat.rwkv_cpp.rwkv_cpp_shared_library import (
@@ -90,6 +90,27 @@ def test_states_go_in_and_come_out(
         logits, kept = model.eval(token, kept)
     np.testing.assert_array_equal(logits, expected)
     np.testing.assert_array_equal(kept, after)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_file_is_opened_once(
+    version: str,
+    library: RWKVSharedLibrary,
+    model_file: ModelFile,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """And nothing is said of rwkv.cpp's eps, which it has."""
+    paths, open_file = [], _core.Model
+
+    def counted(path: bytes, *options: Any) -> _core.Model:
+        paths.append(path)
+        return open_file(path, *options)
+
+    monkeypatch.setattr(_core, "Model", counted)
+    RWKVModel(library, model_file(version))
+    assert len(paths) == 1
+    assert caplog.records == []
 
 
 def test_functions_of_the_library_take_addresses(

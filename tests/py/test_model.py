@@ -38,6 +38,7 @@ def test_the_library_s_notes_go_to_logging(
     path = model_file("5.2", n_vocab=64)
     Model(path)
     Model(path, ln_x_eps=1e-5)
+    Model(path, ln_x_eps="rwkv.cpp")
     Model(model_file("6", n_vocab=64))
     (record,) = caplog.records
     assert record.name == "rwkv_py"
@@ -81,6 +82,15 @@ def test_ln_x_eps(model_file: Callable[..., Path]) -> None:
     assert other.info.ln_x_eps == pytest.approx(1e-5)
     assert not np.array_equal(Session(official).feed([1, 2]), Session(other).feed([1, 2]))
     assert np.array_equal(Session(path, ln_x_eps=1e-5).feed([1, 2]), Session(other).feed([1, 2]))
+
+
+@pytest.mark.parametrize(
+    ("version", "eps"), [("4", 0), ("5.1", 1e-5), ("5.2", 1e-5), ("6", 64e-5), ("7", 64e-5)]
+)
+def test_ln_x_eps_of_rwkv_cpp(version: str, eps: float, model_file: Callable[..., Path]) -> None:
+    """One word for all versions, which nobody knows before the file is open."""
+    model = Model(model_file(version), ln_x_eps="rwkv.cpp")
+    assert model.info.ln_x_eps == pytest.approx(eps)
 
 
 def test_ln_x_eps_of_v4_is_an_error(model_file: Callable[..., Path]) -> None:

@@ -131,9 +131,11 @@ def test_feed_lets_other_threads_run(trained: Model) -> None:
 def test_two_threads_on_one_session_are_refused(session: Session) -> None:
     thread = threading.Thread(target=session.feed, args=([65] * 30_000,))
     thread.start()
-    with pytest.raises(InvalidArgumentError, match="in use by another thread"):
+    with pytest.raises(InvalidArgumentError, match="in use by another thread") as error:
         while thread.is_alive():
             _ = session.state
+    assert error.value.message.endswith("expected one thread at a time")
+    assert error.value.remedy == "Try a session for each thread: fork() makes one"
     thread.join()
 
 

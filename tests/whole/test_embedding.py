@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
+import rwkv_convert
 import rwkv_runtime
 from convert.checkpoint_writers import views, write_pth
 from twin import ggmf, synth
@@ -50,9 +51,9 @@ def runtime(*arguments: str) -> list[str]:
     return run(sys.executable, "-m", "rwkv_runtime", *arguments).split()
 
 
-def pkg_config(*arguments: str) -> list[str]:
-    path = str(rwkv_runtime.pkgconfig_dir())
-    return run(sys.executable, "-m", "pkgconf", *arguments, "rwkv", PKG_CONFIG_PATH=path).split()
+def pkg_config(*arguments: str, module: str = "rwkv", folder: Path | None = None) -> list[str]:
+    path = str(folder or rwkv_runtime.pkgconfig_dir())
+    return run(sys.executable, "-m", "pkgconf", *arguments, module, PKG_CONFIG_PATH=path).split()
 
 
 def cmake(example: Example, folder: Path, *options: str) -> Path:
@@ -290,7 +291,49 @@ def test_added_to_another_project_static_only(
     assert run(program, models["world"], "The ") == text
 
     (file,) = prefix.rglob("rwkv.pc")
-    flags = run(sys.executable, "-m", "pkgconf", "--cflags", "--libs", "rwkv",
-                PKG_CONFIG_PATH=str(file.parent)).split()  # fmt: skip
+    flags = pkg_config("--cflags", "--libs", folder=file.parent)
     program = compiled(EXAMPLES[0], tmp_path / "embed-c", *flags)
     assert run(program, models["world"], "The ") == text
+    assert not list(prefix.rglob("rwkv_cpp.pc"))  # there is no librwkv
+
+
+# ---- librwkv, the C interface of rwkv.cpp
+
+RWKV_CPP = """\
+cmake_minimum_required(VERSION 3.24)
+project(program LANGUAGES C)
+find_package(rwkv CONFIG REQUIRED)
+add_executable(program {sources})
+target_compile_options(program PRIVATE {options})
+target_link_libraries(program PRIVATE rwkv::rwkv_cpp m)
+install(TARGETS program)
+set_target_properties(program PROPERTIES INSTALL_RPATH_USE_LINK_PATH ON)
+"""
+
+
+def rwkv_cpp_by_cmake(sources: list[Path], folder: Path) -> Path:
+    text = RWKV_CPP.format(sources=" ".join(map(str, sources)), options=" ".join(WARNINGS))
+    (folder / "CMakeLists.txt").write_text(text)
+    return cmake(Example("program", "", []), folder)
+
+
+def rwkv_cpp_by_pkg_config(sources: list[Path], folder: Path) -> Path:
+    flags = pkg_config("--cflags", "--libs", module="rwkv_cpp")
+    compiler = [*EXAMPLES[0].compiler, *WARNINGS]
+    run(*compiler, *sources, *flags, "-lm", "-o", folder / "program")
+    return folder / "program"
+
+
+@pytest.mark.parametrize("build", [rwkv_cpp_by_cmake, rwkv_cpp_by_pkg_config])
+def test_program_written_for_rwkv_cpp(
+    build: Callable[[list[Path], Path], Path], repo: Path, tmp_path: Path
+) -> None:
+    """It says `#include <rwkv.h>` and is linked with librwkv alone."""
+    names = ["rwkv_cpp_program.c", "rwkv_cpp_checks.c"]
+    program = build([repo / "native" / "tests" / name for name in names], tmp_path)
+    assert b"librwkv.so" in program.read_bytes() and not needs_library(program)
+    source = tmp_path / "source.bin"
+    ggmf.write(source, ggmf.convert_reference(synth.checkpoint("7"), "fp16"), "fp16")
+    assert run(program, "quantize", source, tmp_path / "ours.bin", "Q4_0") == "0\n"
+    rwkv_convert.convert(source, tmp_path / "expected.bin", dtype="q4_0", layout="rwkv.cpp")
+    assert (tmp_path / "ours.bin").read_bytes() == (tmp_path / "expected.bin").read_bytes()

@@ -77,6 +77,7 @@ def test_runtime_paths() -> None:
     assert (rwkv_runtime.include_dir() / "rwkv" / "rwkv.h").is_file()
     assert (rwkv_runtime.cmake_dir() / "rwkv-config.cmake").is_file()
     assert (rwkv_runtime.pkgconfig_dir() / "rwkv.pc").is_file()
+    assert (rwkv_runtime.pkgconfig_dir() / "rwkv_cpp.pc").is_file()
     assert rwkv_runtime.world_vocabulary_path().stat().st_size > 1_000_000
 
 

@@ -186,6 +186,9 @@ typedef struct rwkv_model_options {
                            v5 with 1e-5. Version 4 has no such norm: setting it there is an error. */
     rwkv_progress_callback progress; /* NULL: none */
     void* progress_data;             /* handed to it */
+    /* 1: where ln_x_eps is 0 it is rwkv.cpp's, 1e-5 for v5 and the official value for others.
+     * 0: the official value for all. */
+    int32_t like_rwkv_cpp;
 } rwkv_model_options;
 
 /* `struct_size` is sizeof(rwkv_model_options). */

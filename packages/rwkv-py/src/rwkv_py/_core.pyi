@@ -18,6 +18,7 @@ class Model:
         path: bytes,
         n_threads: int,
         ln_x_eps: float,
+        like_rwkv_cpp: bool,
         progress: Callable[[int, int], object] | None,
     ) -> None: ...
     def info(self) -> dict[str, Any]: ...  # the fields of `rwkv_py.ModelInfo`

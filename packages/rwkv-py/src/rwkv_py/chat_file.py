@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import tempfile
 import zipfile
@@ -11,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, BinaryIO, Literal, cast
 
 from ._arguments import StrPath, as_path
 from ._files import appearing, kind_of
@@ -23,8 +24,18 @@ __all__ = ["SavedChat", "read_chat", "write_chat"]
 
 _VERSION = 1
 
-# A reader of a file that somebody sent holds its text in memory: as much as is said in a year.
-_MAX_TEXT_BYTES = 32 << 20
+# A reader of a file that somebody sent holds its text in memory, up to nine times: the bytes, the
+# text and its strings, which take four bytes a character if one of them is beyond U+FFFF. So this
+# is a million tokens and no more.
+_MAX_TEXT_BYTES = 4 << 20
+
+# Of JSON, what is not within strings: each of its bytes may become an object of 30. A message has
+# about 80, spaces included.
+_MAX_SKELETON_BYTES = 1 << 19
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+
+# Of the archive's directory, in which a member takes less than a hundred.
+_MAX_DIRECTORY_BYTES = 1024
 
 _REQUIRED = {"chat.json", "start.state", "now.state"}
 _OPTIONAL = {"before.state"}
@@ -56,11 +67,11 @@ def write_chat(path: StrPath, chat: SavedChat, *, dtype: Literal["fp32", "fp16"]
     messages = [vars(message) for message in chat.messages]
     said = {"rwkv_chat": _VERSION, "format": chat.format, "messages": messages}
     text = json.dumps(said, indent=1, ensure_ascii=False).encode()
-    if len(text) > _MAX_TEXT_BYTES:
-        raise StateFileError(
-            f"{path}: not written: expected a chat of at most {_MAX_TEXT_BYTES} bytes of text, "
-            f"got {len(text)}"
-        )
+    try:
+        _at_most(_MAX_TEXT_BYTES, len(text), "of text")
+        _at_most(_MAX_SKELETON_BYTES, _skeleton_bytes(text), "beside its strings")
+    except ValueError as error:
+        raise StateFileError(f"{path}: not written: a chat of {error}") from None
     try:
         with (
             appearing(path) as folder,
@@ -82,7 +93,8 @@ def read_chat(path: StrPath, session: Session) -> SavedChat:
     """Read a file that `write_chat` wrote with a session of the same model.
 
     What the file holds is not trusted. Only a file that is no larger than a chat of this model can
-    be is opened, and only members that are stored as they are, so that nothing in it can grow.
+    be is opened, and only members that are stored as they are, so that nothing in it can grow:
+    it takes at most twice its size of memory and 64 MB.
 
     Raises:
         StateFileError: it cannot be read, is not a chat, or a damaged one.
@@ -91,9 +103,9 @@ def read_chat(path: StrPath, session: Session) -> SavedChat:
     path = _as_path(path)
     try:
         _check_size(path, session)
-        with zipfile.ZipFile(path) as archive:
+        with path.open("rb") as file, _archive_in(file) as archive:
             _check_members(archive)
-            said = json.loads(archive.read("chat.json"))
+            said = _parse(archive.read("chat.json"))
             chat_format, messages = _understand(said)
             states = {
                 name: _read_state(path, archive, f"{name}.state", session)
@@ -108,7 +120,8 @@ def read_chat(path: StrPath, session: Session) -> SavedChat:
     # and struct's errors, RuntimeError, NotImplementedError, RecursionError, ...
     except Exception as error:
         raise StateFileError(
-            f"{path}: expected a chat that was saved, got: {error}", remedy="Try saving it again"
+            f"{path}: expected a chat that was saved, got: {_shown(error)}",
+            remedy="Try saving it again",
         ) from None
     return SavedChat(format=chat_format, messages=messages, states=states)
 
@@ -141,6 +154,25 @@ def _check_size(path: Path, session: Session) -> None:
         )
 
 
+def _shown(error: Exception) -> str:
+    """What an error says, which may quote the file: a line of some length."""
+    text = str(error)[:200]
+    return text if text.isprintable() else ascii(text)
+
+
+def _archive_in(file: BinaryIO) -> zipfile.ZipFile:
+    """Open an archive of a few members: of all that its directory has, zipfile makes objects."""
+    file.seek(-min(42, file.seek(0, os.SEEK_END)), os.SEEK_END)
+    tail = file.read()
+    before, end = tail[:-22], tail[-22:]
+    # The record that ends a directory, without a comment. A longer one before it, for archives
+    # beyond 4 GB, would be believed in its place.
+    if not (end[:4] == b"PK\5\6" and end[20:] == b"\0\0") or before[:4] == b"PK\6\7":
+        raise ValueError("an end that is no archive's")
+    _at_most(_MAX_DIRECTORY_BYTES, int.from_bytes(end[12:16], "little"), "of a directory")
+    return zipfile.ZipFile(file)
+
+
 def _check_members(archive: zipfile.ZipFile) -> None:
     names = archive.namelist()
     if len(set(names)) != len(names) or not _REQUIRED <= set(names) <= _REQUIRED | _OPTIONAL:
@@ -148,6 +180,7 @@ def _check_members(archive: zipfile.ZipFile) -> None:
     for info in archive.infolist():
         if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
             raise ValueError(f"{info.filename} compressed, expected it stored")
+    _at_most(_MAX_TEXT_BYTES, archive.getinfo("chat.json").file_size, "of text")
 
 
 def _read_state(path: Path, archive: zipfile.ZipFile, name: str, session: Session) -> Session:
@@ -166,6 +199,21 @@ def _read_state(path: Path, archive: zipfile.ZipFile, name: str, session: Sessio
             remedy="Try a folder with more room in the environment variable TMPDIR",
         ) from None
     return found
+
+
+def _parse(text: bytes) -> Any:
+    """Return what `chat.json` holds, or raise ValueError, RecursionError and such."""
+    _at_most(_MAX_SKELETON_BYTES, _skeleton_bytes(text), "beside its strings")
+    return json.loads(text.decode())
+
+
+def _skeleton_bytes(text: bytes) -> int:
+    return len(_STRING.sub(b"", text))
+
+
+def _at_most(most: int, n_bytes: int, what: str) -> None:
+    if n_bytes > most:
+        raise ValueError(f"{n_bytes} bytes {what}, expected at most {most}")
 
 
 def _understand(said: Any) -> tuple[str, list[Message]]:

@@ -128,9 +128,9 @@ _FILE_STATUSES = range(20, 34)
 _TENSOR = re.compile(r"\btensor '([^']*)'")
 
 
-def error_of(status: int, message: str) -> RwkvError:
+def error_of(status: int, message: str, remedy: str = "") -> RwkvError:
     """Return the exception for a status of the native library; `_core` raises it."""
     if status in _FILE_STATUSES:
         tensor = _TENSOR.search(message)
-        return ModelFileError(message, tensor=tensor[1] if tensor else None)
-    return _BY_STATUS.get(status, InternalError)(message)
+        return ModelFileError(message, tensor=tensor[1] if tensor else None, remedy=remedy)
+    return _BY_STATUS.get(status, InternalError)(message, remedy=remedy)

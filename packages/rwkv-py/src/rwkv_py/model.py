@@ -92,8 +92,8 @@ class Model:
             rwkv-convert or llama.cpp; of one that is split into several files, any of them.
         threads: how many threads compute a step; None: the environment variable RWKV_THREADS, else
             the physical cores that this process may use.
-        ln_x_eps: eps of the group norm after WKV; None: 64e-5, as in the official models. rwkv.cpp
-            computes RWKV-5 with 1e-5.
+        ln_x_eps: eps of the group norm after WKV; None: 64e-5, as in the official models;
+            "rwkv.cpp": what rwkv.cpp computes with, 1e-5 for RWKV-5 and 64e-5 for others.
         progress: called now and then while the weights are packed, with the bytes done and those in
             all; what it raises ends the opening.
 
@@ -117,11 +117,14 @@ class Model:
         path: StrPath,
         *,
         threads: int | None = None,
-        ln_x_eps: float | None = None,
+        ln_x_eps: float | Literal["rwkv.cpp"] | None = None,
         progress: Callable[[int, int], object] | None = None,
     ):
         if threads is not None:
             threads = as_count("threads", threads, at_least=1, at_most=1024)
+        like_rwkv_cpp = isinstance(ln_x_eps, str) and ln_x_eps == "rwkv.cpp"
+        if like_rwkv_cpp:
+            ln_x_eps = None
         if ln_x_eps is not None:
             ln_x_eps = as_number("ln_x_eps", ln_x_eps)
             # As the library has it: a number that is 0 there would mean the default.
@@ -130,7 +133,9 @@ class Model:
         encoded = as_path(path)
         self._path = os.fsdecode(encoded)
         try:
-            self._core = _core.Model(encoded, threads or 0, ln_x_eps or 0.0, progress)
+            self._core = _core.Model(
+                encoded, threads or 0, ln_x_eps or 0.0, like_rwkv_cpp, progress
+            )
         except ModelFileError as error:
             error.path = self._path
             raise

@@ -73,7 +73,7 @@ def cmake_dir() -> Path:
 
 
 def pkgconfig_dir() -> Path:
-    """The folder of the pkg-config file, for `PKG_CONFIG_PATH`; the module is `rwkv`."""
+    """The folder of the pkg-config files, for `PKG_CONFIG_PATH`: `rwkv`, and `rwkv_cpp`."""
     return _installed("lib", "pkgconfig", "rwkv.pc").parent
 
 

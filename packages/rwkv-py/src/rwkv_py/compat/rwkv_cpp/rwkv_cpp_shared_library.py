@@ -32,9 +32,6 @@ QUANTIZED_FORMAT_NAMES = ("Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q5_1", "Q5_K", "Q8_0"
 P_FLOAT = ctypes.POINTER(ctypes.c_float)
 P_INT = ctypes.POINTER(ctypes.c_int32)
 
-# What rwkv.cpp computes the group norm of RWKV-5 with; the official models have 64e-5.
-_RWKV_CPP_V5_EPS = 1e-5
-
 
 class OpenedModel:
     """What a context stands for: a model, and a session that takes a state for each call.
@@ -44,11 +41,7 @@ class OpenedModel:
     """
 
     def __init__(self, path: StrPath, thread_count: int | None):
-        self.model = Model(path, threads=thread_count)
-        if self.model.info.version.startswith("5"):
-            # A file does not say its version before it is opened.
-            self.model.close()
-            self.model = Model(path, threads=thread_count, ln_x_eps=_RWKV_CPP_V5_EPS)
+        self.model = Model(path, threads=thread_count, ln_x_eps="rwkv.cpp")
         self._session = Session(self.model)
         self._lock = threading.Lock()  # one state at a time
 
