@@ -46,6 +46,7 @@ from .prefix_cache import PrefixCache
 from .request import Request, TokenProbability
 from .sampling import Sampler, SamplingOptions
 from .session import Session
+from .state_folder import SavedState, StateFolder
 from .text_stream import TextStream
 from .time_state import read_time_state
 from .tokenizer import StreamingDecoder, Tokenizer
@@ -74,8 +75,10 @@ __all__ = [
     "RwkvError",
     "Sampler",
     "SamplingOptions",
+    "SavedState",
     "Session",
     "StateFileError",
+    "StateFolder",
     "StateMismatchError",
     "StreamingDecoder",
     "TextStream",

@@ -14,7 +14,8 @@ from ._arguments import as_count
 from .errors import InvalidArgumentError, OutOfMemoryError
 from .model import Model
 from .prompt import Prompt, pieces
-from .sequence import Place, Sequence
+from .sequence import Place, ReadText, Sequence
+from .state_folder import StateFolder, TextName, digest_of
 from .tokenizer import Tokenizer
 
 __all__ = ["PrefixCache"]
@@ -50,7 +51,9 @@ class PrefixCache:
       the tokens in which it would be read anyway, and no word or character is torn.
 
     The states kept are those after each piece of a prompt of 32 tokens or more, and those where a
-    generated text has ended. A session whose state was set or loaded does not use the cache until
+    generated text has ended. With a folder, the states at the end of prompts and of texts are
+    written there as well, and so is what the cache has no room for: they are found again after a
+    restart. A session whose state was set or loaded does not use the cache until
     it is reset.
 
     May be shared by sessions, engines and threads. In a child process made by `fork` it is empty.
@@ -59,6 +62,7 @@ class PrefixCache:
         model: whose states.
         budget: bytes of states at most; the ones not used for the longest time go.
         exact: look prompts up as tokens only, so that nothing depends on what was read before.
+        folder: where states are kept beyond the budget, and from one run to the next.
 
     Attributes:
         tokens_read: tokens of prompts that were read: of those of 32 tokens or more.
@@ -78,13 +82,27 @@ class PrefixCache:
     True
     """
 
-    def __init__(self, model: Model, *, budget: int = 256 << 20, exact: bool = False):
+    def __init__(
+        self,
+        model: Model,
+        *,
+        budget: int = 256 << 20,
+        exact: bool = False,
+        folder: StateFolder | None = None,
+    ):
         if not isinstance(model, Model):
             raise InvalidArgumentError(
                 f"model: expected a Model, got {type(model).__name__}: {model!r}",
                 remedy="Try PrefixCache(session.model)",
             )
+        if not (folder is None or isinstance(folder, StateFolder)):
+            raise InvalidArgumentError(
+                f"folder: expected a StateFolder, got {type(folder).__name__}: {folder!r}",
+                remedy="Try folder=StateFolder(path)",
+            )
         self._model = model
+        self._folder = folder
+        self._model_name = StateFolder.model_name(model)
         self._budget = as_count("budget", budget)
         self._exact = exact
         self._lock = threading.Lock()  # also: a kept session is copied by one thread at a time
@@ -116,7 +134,7 @@ class PrefixCache:
         return len(self._kept)
 
     def clear(self) -> None:
-        """Forget all states."""
+        """Forget all states that are in memory."""
         with self._lock:
             self._kept.clear()
             self._by_text.clear()
@@ -129,26 +147,41 @@ class PrefixCache:
 
         Returns how many tokens of the prompt that beginning is.
         """
-        place = sequence.place
-        if place is None:
+        begin = sequence.place
+        if begin is None:
             return 0
-        n_found, key = self._same_pieces(place, prompt)
+        n_found, pieces_read = self._same_pieces(begin, prompt)
+        text_read = None
         if not self._exact:
-            for n_bytes, state in self._same_text(place, prompt):
-                n_tokens = prompt.n_tokens_of(n_bytes)
+            for text, state in self._same_text(begin, prompt):
+                n_tokens = prompt.n_tokens_of(text.n_bytes - _n_bytes(begin))
                 if n_tokens is None:
                     continue
                 if n_tokens <= n_found:  # what is the same to the bit is as good
                     break
-                n_found, key = n_tokens, state
+                n_found, pieces_read, text_read = n_tokens, state, text
                 break
+        if not n_found:
+            return 0
         with self._lock:
-            kept = self._kept.get(key)
-            if kept is None:  # there is none, or it went just now
-                return 0
-            sequence.core.copy_state(kept.core)
-            self._kept.move_to_end(key)
-        sequence.found(kept.place)
+            kept = self._kept.get(pieces_read)
+            if kept is not None:
+                sequence.core.copy_state(kept.core)
+                self._kept.move_to_end(pieces_read)
+                place = kept.place
+        if kept is None:
+            if self._folder is None or not self._folder._load(
+                self._model_name, pieces_read, sequence.core
+            ):
+                # It went just now, and is found no more.
+                return self._find(sequence, prompt) if self._folder is not None else 0
+            if text_read is None:
+                place = begin.after(prompt.tokens[:n_found])
+            else:
+                place = Place(begin.begin, pieces_read, text_read)
+        sequence.found(place)
+        if kept is None:
+            self._keep(sequence)
         return n_found
 
     def _same_pieces(self, place: Place, prompt: Prompt) -> tuple[int, bytes]:
@@ -157,50 +190,69 @@ class PrefixCache:
         for piece in pieces(prompt.tokens):
             place = Place(place.begin, place.pieces, None).after(piece)
             n_tokens += piece.size
-            if place.pieces in self._kept:
+            if place.pieces in self._kept or (
+                self._folder is not None and self._folder._has(self._model_name, place.pieces)
+            ):
                 longest = (n_tokens, place.pieces)
         return longest
 
-    def _same_text(self, place: Place, prompt: Prompt) -> list[tuple[int, bytes]]:
-        """Return the beginnings of its text that were read, longest first: bytes, state's key."""
+    def _same_text(self, place: Place, prompt: Prompt) -> list[tuple[ReadText, bytes]]:
+        """Return the beginnings of its text that were read, longest first: what, state's key."""
         before, text = place.text, prompt.text
         if before is None or text is None or before.tokenizer is not prompt.tokenizer:
             return []
         with self._lock:
-            lengths = sorted(
-                {
-                    n_bytes - before.n_bytes
-                    for begin, tokenizer, n_bytes, _ in self._by_text
-                    if begin == place.begin
-                    and tokenizer is before.tokenizer
-                    and 0 < n_bytes - before.n_bytes <= len(text)
-                }
-            )
-        running, n_hashed, states = before.hash.copy(), 0, []
-        for n_bytes in lengths:
+            lengths = {
+                n_bytes
+                for begin, tokenizer, n_bytes, _ in self._by_text
+                if begin == place.begin and tokenizer is before.tokenizer
+            }
+        vocabulary = b""
+        if self._folder is not None:
+            vocabulary = digest_of(before.tokenizer)
+            lengths |= self._folder._lengths(self._model_name, place.begin, vocabulary)
+        running, n_hashed, found = before.hash.copy(), 0, []
+        for total in sorted(lengths):
+            n_bytes = total - before.n_bytes
+            if not 0 < n_bytes <= len(text):
+                continue
             running.update(text[n_hashed:n_bytes])
             n_hashed = n_bytes
-            name = (place.begin, before.tokenizer, before.n_bytes + n_bytes, running.digest())
-            if (state := self._by_text.get(name)) is not None:
-                states.append((n_bytes, state))
-        return states[::-1]
+            digest = running.digest()
+            state = self._by_text.get((place.begin, before.tokenizer, total, digest))
+            if state is None and self._folder is not None:
+                name = TextName(place.begin, vocabulary, total, digest)
+                state = self._folder._named(self._model_name, name)
+            if state is not None:
+                found.append((ReadText(before.tokenizer, total, running.copy()), state))
+        return found[::-1]
 
-    def _keep(self, sequence: Sequence) -> None:
-        """Keep the state of `sequence`, if it is known where it is and there is room."""
+    def _keep(self, sequence: Sequence, *, is_end: bool = False) -> None:
+        """Keep the state of `sequence`, if it is known where it is and there is room.
+
+        Args:
+            sequence: where it is.
+            is_end: whether a prompt or a text ends here, from which the next may go on.
+        """
         place = sequence.place
         n_bytes = 4 * (self._model.state_size + self._model.info.n_embd)
-        if place is None or n_bytes > self._budget:
+        if place is None:
             return
-        with self._lock, contextlib.suppress(OutOfMemoryError):  # then it is read again, some day
-            if place.pieces in self._kept:
-                self._kept.move_to_end(place.pieces)
+        with contextlib.suppress(OutOfMemoryError):  # then it is read again, some day
+            if is_end and self._folder is not None:
+                self._folder._keep(self._model_name, sequence.core.fork(), place, n_bytes)
+            if n_bytes > self._budget:
                 return
-            while self._n_bytes + n_bytes > self._budget:
-                self._drop(next(iter(self._kept)))
-            self._kept[place.pieces] = _Kept(sequence.core.fork(), place, n_bytes)
-            self._n_bytes += n_bytes
-            if (name := _text_key(place)) is not None:
-                self._by_text[name] = place.pieces
+            with self._lock:
+                if place.pieces in self._kept:
+                    self._kept.move_to_end(place.pieces)
+                    return
+                while self._n_bytes + n_bytes > self._budget:
+                    self._let_go(next(iter(self._kept)))
+                self._kept[place.pieces] = _Kept(sequence.core.fork(), place, n_bytes)
+                self._n_bytes += n_bytes
+                if (name := _text_key(place)) is not None:
+                    self._by_text[name] = place.pieces
 
     def _keep_end(self, sequence: Sequence) -> None:
         """Keep the state where a text has ended, from which the next turn may go on."""
@@ -208,10 +260,12 @@ class PrefixCache:
         if place is None or place.text is None or self._exact:  # it could not be found as text
             return
         if place.text.n_bytes >= MIN_TOKENS:
-            self._keep(sequence)
+            self._keep(sequence, is_end=True)
 
-    def _drop(self, key: bytes) -> None:
+    def _let_go(self, key: bytes) -> None:
         gone = self._kept.pop(key)
+        if self._folder is not None:
+            self._folder._keep(self._model_name, gone.core, gone.place, gone.n_bytes)
         self._n_bytes -= gone.n_bytes
         name = _text_key(gone.place)
         if name is not None and self._by_text.get(name) == key:
@@ -226,6 +280,10 @@ class PrefixCache:
         """Begin anew: a thread that is not here may have been at work on it."""
         self._lock = threading.Lock()
         self.clear()
+
+
+def _n_bytes(place: Place) -> int:
+    return 0 if place.text is None else place.text.n_bytes
 
 
 def _text_key(place: Place) -> _TextKey | None:

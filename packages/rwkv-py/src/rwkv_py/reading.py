@@ -52,7 +52,7 @@ class Reading:
         """Note that the sequence has read `piece`."""
         self._n_read += 1
         if self._cache is not None:
-            self._cache._keep(self._sequence)
+            self._cache._keep(self._sequence, is_end=self.piece is None)
         if self._n_read == len(self._pieces):
             self._count()
 
