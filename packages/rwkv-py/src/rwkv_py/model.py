@@ -122,20 +122,18 @@ class Model:
     ):
         if threads is not None:
             threads = as_count("threads", threads, at_least=1, at_most=1024)
-        like_rwkv_cpp = isinstance(ln_x_eps, str) and ln_x_eps == "rwkv.cpp"
-        if like_rwkv_cpp:
-            ln_x_eps = None
-        if ln_x_eps is not None:
-            ln_x_eps = as_number("ln_x_eps", ln_x_eps)
+        eps, like_rwkv_cpp = None, False
+        if isinstance(ln_x_eps, str) and ln_x_eps == "rwkv.cpp":
+            like_rwkv_cpp = True
+        elif ln_x_eps is not None:
+            eps = as_number("ln_x_eps", ln_x_eps)
             # As the library has it: a number that is 0 there would mean the default.
-            if not (math.isfinite(ln_x_eps) and np.float32(ln_x_eps) > 0):
-                raise InvalidArgumentError(f"ln_x_eps: expected a number above 0, got {ln_x_eps}")
+            if not (math.isfinite(eps) and np.float32(eps) > 0):
+                raise InvalidArgumentError(f"ln_x_eps: expected a number above 0, got {eps}")
         encoded = as_path(path)
         self._path = os.fsdecode(encoded)
         try:
-            self._core = _core.Model(
-                encoded, threads or 0, ln_x_eps or 0.0, like_rwkv_cpp, progress
-            )
+            self._core = _core.Model(encoded, threads or 0, eps or 0.0, like_rwkv_cpp, progress)
         except ModelFileError as error:
             error.path = self._path
             raise
