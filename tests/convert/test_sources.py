@@ -9,7 +9,7 @@ import rwkv_convert
 from convert.checkpoint_writers import views, write_legacy_pth, write_pth, write_safetensors
 from convert.layout_writers import fla_7
 from rwkv_convert import CheckpointError, ModelError
-from twin import synth
+from twin import ggmf, synth
 
 SIZES = {"n_layer": 2, "n_embd": 64, "head_size": 32, "n_vocab": 40}
 CHECKPOINT = synth.checkpoint("7", **SIZES)
@@ -155,6 +155,7 @@ def test_folder_with_two_models_is_refused(tmp_path):
         ({"embedding_layer_norm_fused": True}, r"blocks\.0\.ln0 was fused, which cannot be undone"),
         ({"deep_embedding": True}, "was fused"),
         ({"norm_eps": 1e-6}, "'norm_eps', expected 1e-05, got 1e-06"),
+        ({"norm_eps": 10**400}, "'norm_eps', expected 1e-05, got 10000"),
         ({"layer_norm_epsilon": "x"}, "'layer_norm_epsilon', expected 1e-05, got 'x'"),
         ({"num_hidden_layers": 3}, "'num_hidden_layers', expected 2 as there are, got 3"),
     ],
@@ -200,3 +201,51 @@ def test_an_absent_ln0_is_missed(tmp_path):
     rest = {n: np.asarray(a) for n, a in CHECKPOINT.items() if ".ln0." not in n}
     with pytest.raises(ModelError, match=r"missing 'blocks\.0\.ln0\.weight', 'blocks"):
         rwkv_convert.info(write_safetensors(tmp_path / "a.st", rest, "fp32"))
+
+
+# --------------------------------------------------------------------------------------------------
+# ln0 as ones and zeros: fused into the embedding by somebody who says nothing of it
+
+IDENTITY = {"blocks.0.ln0.weight": 1.0, "blocks.0.ln0.bias": 0.0}
+
+
+def with_norms(*, everywhere=False, **changed):
+    """The model with an ln0 that changes nothing; or with every norm so, as before training."""
+    tensors = {
+        name: np.full_like(array, IDENTITY.get(name, array)) for name, array in CHECKPOINT.items()
+    }
+    for name, array in tensors.items():
+        if everywhere and (".ln1." in name or ".ln2." in name or "ln_out." in name):
+            array[:] = name.endswith("weight")
+    tensors["blocks.0.ln0.weight"][-1] += changed.get("weight", 0)
+    tensors["blocks.0.ln0.bias"][0] += changed.get("bias", 0)
+    return tensors
+
+
+@pytest.mark.parametrize("write", WRITERS.values())
+def test_ln0_of_ones_and_zeros_is_refused(tmp_path, write):
+    write(tmp_path / "model", with_norms())
+    message = r"blocks\.0\.ln0, expected a norm that was trained, got ones and zeros, as where"
+    for call in (rwkv_convert.info, lambda path: bytes_of(path, tmp_path / "out.bin")):
+        with pytest.raises(ModelError, match=message):
+            call(tmp_path / "model")
+    assert not (tmp_path / "out.bin").exists()
+    config = {"model_type": "rwkv", "embedding_layer_norm_fused": False}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert bytes_of(tmp_path / "model", tmp_path / "out.bin")
+
+
+@pytest.mark.parametrize("changed", [{"weight": 0.001}, {"bias": 1e-6}, {"everywhere": True}])
+def test_ln0_that_was_trained_or_nothing_was_is_converted(tmp_path, changed):
+    source = write_safetensors(tmp_path / "a.st", with_norms(**changed), "fp32")
+    assert bytes_of(source, tmp_path / "out.bin")
+    assert rwkv_convert.info(source).n_layer == 2
+
+
+def test_ln0_of_ones_and_zeros_in_another_layout_and_a_model_file(tmp_path):
+    shard(tmp_path / "m", count=3, tensors=fla_7(with_norms()))
+    with pytest.raises(ModelError, match=r"blocks\.0\.ln0, expected a norm that was trained"):
+        rwkv_convert.info(tmp_path / "m")
+    ggmf.write(tmp_path / "m.bin", ggmf.convert_reference(with_norms()))
+    with pytest.raises(ModelError, match=r"blocks\.0\.ln0, expected a norm that was trained"):
+        bytes_of(tmp_path / "m.bin", tmp_path / "out.bin")

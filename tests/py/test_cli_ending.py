@@ -210,11 +210,10 @@ def test_a_terminal_is_left_as_it_was(model: Path, tmp_path: Path) -> None:
     ("args", "complaint"),
     [
         (["generate", "{model}", "x", "--tokenizer", "20B"],
-         "20B: cannot be opened: No such file or directory, expected a vocabulary file or a "
-         "tokenizer.json. Try --tokenizer world or --tokenizer bytes"),
+         "or a folder with one of them. Try --tokenizer world or --tokenizer bytes"),
         (["generate", "{model}", "x", "--tokenizer", ""], "'': cannot be opened"),
-        (["tokenize", "x", "--tokenizer", "{folder}"], "expected a vocabulary file, got a folder"),
-        (["tokenize", "x", "--tokenizer", "{fifo}"], "vocabulary file, got a named pipe"),
+        (["tokenize", "x", "--tokenizer", "{folder}"], "expected a folder with a tokenizer.json"),
+        (["tokenize", "x", "--tokenizer", "{fifo}"], "got a named pipe. Try --tokenizer"),
         (["tokenize", "x", "--tokenizer", "{missing}.json"], "missing.json: cannot be opened"),
         (["chat", "{model}", "--load", "{fifo}"], "expected a file, got a named pipe"),
         (["chat", "{model}", "--load", ""], "expected a file, got a folder"),

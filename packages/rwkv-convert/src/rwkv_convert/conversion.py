@@ -27,6 +27,7 @@ from .encoder import Encoder, is_copied
 from .errors import ModelError, OptionError, OutputError, listing, quote
 from .factor_loader import FactorLoader
 from .file_plan import FilePlan, PlacedTensor, write_headers
+from .fused_embedding import check_embedding
 from .identify import FileTensor, identify
 from .importance import read_importance, with_importance
 from .input_file import FileStamp, InputFile
@@ -210,6 +211,7 @@ def convert(
                 f"{Path(dst)}: is the input, expected another file", remedy="Try another name"
             )
     model = identify(found, state)
+    check_embedding(found)
 
     warnings = [
         f"{checkpoint.path}: tensor {quote(name)} is not used by RWKV-{model.version} and left out"

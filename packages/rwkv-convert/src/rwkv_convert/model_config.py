@@ -46,7 +46,10 @@ def heed_config(model: ModelTensors) -> None:
 def _check_number(where: Path, key: str, value: object) -> None:
     if value is None:
         return
-    if not isinstance(value, int | float) or not math.isclose(
-        value, LAYER_NORM_EPSILON, rel_tol=1e-3
+    # Compared with 1 first: an integer may be too large for a float.
+    if (
+        not isinstance(value, int | float)
+        or not 0 < value < 1
+        or not math.isclose(value, LAYER_NORM_EPSILON, rel_tol=1e-3)
     ):
         raise ModelError(f"{where}: {key!r}, expected {LAYER_NORM_EPSILON}, got {quote(value)}")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from .checkpoint import Checkpoint
 from .element_types import ElementType
 from .errors import listing, quote
+from .fused_embedding import check_embedding
 from .gguf_table import FILE_TYPES
 from .identify import Model, identify
 from .model_config import heed_config
@@ -87,7 +88,7 @@ class ModelInfo:
 def info(
     path: str | os.PathLike[str], *, key: str | None = None, ignore: Sequence[str] = ()
 ) -> ModelInfo:
-    """Describes a checkpoint or model file without reading its weights.
+    """Describes a checkpoint or model file without reading its weights, but for a norm's.
 
     Args:
         path: a checkpoint or model file, a folder, or a hub's model, as for `convert`.
@@ -100,7 +101,9 @@ def info(
     """
     found = find_model(open_source(path), key, tuple(ignore))
     heed_config(found)
-    return describe(found, identify(found))
+    model = identify(found)
+    check_embedding(found)
+    return describe(found, model)
 
 
 def describe(found: ModelTensors, model: Model) -> ModelInfo:

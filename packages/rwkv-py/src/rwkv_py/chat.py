@@ -13,7 +13,7 @@ from .chat_format import ChatFormat, Message, as_text
 from .chat_reply import Reply, ReplyPart
 from .chat_template import format_of_template
 from .errors import InvalidArgumentError, StateFileError, TokenOutOfRangeError
-from .generation import GenerationOptions
+from .generation import GenerationOptions, ending
 from .model import Model
 from .sampling import Sampler, SamplingOptions
 from .session import Session
@@ -382,7 +382,7 @@ def _end_tokens(session: Session, chat_format: ChatFormat) -> list[int]:
     In World files the latter is an empty line. Where only what follows it ends an answer, as in the
     G1 formats, an answer may hold it.
     """
-    tokens = list(session.model.end_tokens)
+    tokens = ending(session.model.end_tokens, session.tokenizer)
     token = session.model.info.end_of_turn
     if token is None:
         return tokens

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypedDict, Unpack
 
 from ._options import takes_options_of
+from .prompt import END_OF_DOCUMENT
 from .sampling import Sampler, SamplingOptions, sampler_of_text, settled
 from .text_stream import TextBuilder
 from .tokenizer import Tokenizer
 
-__all__ = ["GenerationOptions", "Plan", "takes_generation_options"]
+__all__ = ["GenerationOptions", "Plan", "ending", "takes_generation_options"]
 
 
 class EndOptions(TypedDict, total=False):
@@ -30,6 +31,12 @@ class GenerationOptions(EndOptions, SamplingOptions, total=False):
 
 takes_generation_options = takes_options_of(TextBuilder, Sampler)
 """Lets `**options` of a function be shown by name, and refused; see `takes_options_of`."""
+
+
+def ending(end_tokens: Iterable[int], tokenizer: Tokenizer) -> list[int]:
+    """Return a model's end tokens, without 0 where that stands for text."""
+    is_text = tokenizer.end_of_document is None
+    return [token for token in end_tokens if not (is_text and token == END_OF_DOCUMENT)]
 
 
 class Plan(NamedTuple):
@@ -52,12 +59,12 @@ class Plan(NamedTuple):
     ) -> Plan:
         """Check options, and copy what a caller could change.
 
-        `end_tokens` are the stop tokens if there is no such option.
+        `end_tokens` are the stop tokens if there is no such option, without 0 where it is text.
 
         Raises:
             InvalidArgumentError, TokenOutOfRangeError: as `TextBuilder` and `Sampler`.
         """
-        end: dict[str, Any] = {"stop_tokens": end_tokens}
+        end: dict[str, Any] = {"stop_tokens": ending(end_tokens, tokenizer)}
         sampling: dict[str, Any] = {}
         for name, value in options.items():
             (end if name in EndOptions.__annotations__ else sampling)[name] = value

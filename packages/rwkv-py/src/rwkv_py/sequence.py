@@ -81,7 +81,9 @@ def place_of_state(state: NDArray[np.float32] | None, tokenizer: Tokenizer | Non
     if state is not None:
         data = state.tobytes()
         begin = hashlib.blake2b(data, digest_size=32, person=b"fresh state").digest()
-    text = None if tokenizer is None else ReadText(tokenizer, 0, hashlib.blake2b(digest_size=32))
+    text = None
+    if tokenizer is not None and tokenizer.is_context_free:  # else parts of it do not make it up
+        text = ReadText(tokenizer, 0, hashlib.blake2b(digest_size=32))
     return Place(begin, begin, text)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Literal, Protocol, Self, TypeAlias
 
 from . import _core
-from ._arguments import as_count, as_integers, as_stops
+from ._arguments import as_count, as_integers, as_stops, as_tokens
 from .prompt import END_OF_DOCUMENT
 from .tokenizer import Tokenizer
 
@@ -45,7 +45,7 @@ class TextBuilder:
     ):
         self.tokens: list[int] = []
         self.finish_reason: FinishReason | None = None
-        self._tokenizer = tokenizer
+        self._pieces = tokenizer._pieces(continuing=True)
         self._max_tokens = as_count("max_tokens", max_tokens)
         self._stop_tokens = frozenset(as_integers("stop_tokens", stop_tokens))
         self._stream = _core.TextStream(as_stops(stop))
@@ -62,7 +62,7 @@ class TextBuilder:
         """
         if token in self._stop_tokens:
             return self.end("end")
-        certain = self._stream.push(self._tokenizer.decode_bytes([token]))
+        certain = self._stream.push(self._pieces.push(as_tokens([token])))
         if self._stream.stopped:
             self.finish_reason = "stop"
         else:
@@ -76,7 +76,11 @@ class TextBuilder:
     def end(self, reason: FinishReason) -> str:
         """End the text here; return what was held back."""
         self.finish_reason = reason
-        return self._stream.finish()
+        rest = self._stream.push(self._pieces.finish())
+        if self._stream.stopped:
+            self.finish_reason = "stop"
+            return rest
+        return rest + self._stream.finish()
 
 
 class Writer(Protocol):

@@ -5,22 +5,14 @@ from __future__ import annotations
 import codecs
 import functools
 import os
-import stat
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-
-import numpy as np
+from collections.abc import Sequence
 
 from . import _core
-from ._arguments import StrPath, TokenSequence, as_bytes, as_path, as_tokens
-from ._files import kind_of
-from .errors import (
-    InvalidArgumentError,
-    ModelFileError,
-    TokenOutOfRangeError,
-    VocabularyError,
-)
+from ._arguments import StrPath, Tokens, TokenSequence, as_bytes, as_path, as_tokens
+from .errors import InvalidArgumentError
+from .vocabulary import Pieces, Vocabulary, native_vocabulary
+from .vocabulary_file import ACCEPTED, open_vocabulary
 
 __all__ = ["StreamingDecoder", "Tokenizer"]
 
@@ -28,9 +20,9 @@ __all__ = ["StreamingDecoder", "Tokenizer"]
 class Tokenizer(ABC):
     """A vocabulary: what a model's tokens stand for.
 
-    `Tokenizer.world()` and `Tokenizer.bytewise()` are built in, `Tokenizer.open()` reads a file.
-    For another kind derive from this class: `n_vocab`, `encode` and `decode_bytes` are all it
-    takes. Tokenizers are immutable and may be shared by threads.
+    `Tokenizer.world()` and `Tokenizer.bytewise()` are built in, `Tokenizer.open()` reads a file or
+    a folder. For another kind derive from this class: `n_vocab`, `encode` and `decode_bytes` are
+    all it takes. Tokenizers are immutable and may be shared by threads.
 
     >>> world = Tokenizer.world()
     >>> world.encode("Hello, world!")
@@ -76,6 +68,20 @@ class Tokenizer(ABC):
         """Return the tokens below `n_vocab` that are not of this vocabulary."""
         return range(self.n_vocab, n_vocab)
 
+    @property
+    def end_of_document(self) -> int | None:
+        """The token that ends a document; None where 0 is a token like the others."""
+        return 0
+
+    @property
+    def is_context_free(self) -> bool:
+        """Whether a token stands for the same bytes whatever comes before and after it."""
+        return True
+
+    def _pieces(self, *, continuing: bool) -> Pieces:
+        """Return what gives the bytes of tokens that come one by one; see `Vocabulary.pieces`."""
+        return _DecodedAlone(self)
+
     @staticmethod
     def world() -> Tokenizer:
         """Return the tokenizer of the World models, whose vocabulary size is 65536."""
@@ -88,35 +94,22 @@ class Tokenizer(ABC):
 
     @staticmethod
     def open(path: StrPath) -> Tokenizer:
-        """Read a vocabulary file.
+        """Read a vocabulary file. Its content decides what it is, and not its name.
 
         Args:
-            path: a `.json` file is one of the package `tokenizers` (`tokenizer.json`, as the 20B
-                models have it; needs the extra `rwkv-py[tokenizers]`), any other a vocabulary in
-                the World format: a line `ID LITERAL LENGTH` for each token.
+            path: a vocabulary in the World format, a line `ID LITERAL LENGTH` for each token; a
+                `tokenizer.json` of the package `tokenizers`, as the 20B models have it (needs the
+                extra `rwkv-py[tokenizers]`); a `vocab.json` of RWKV-LM's character mode,
+                characters by number in UTF-8 or UTF-16; or a folder with one of them. To a World
+                vocabulary in a folder the tokens are added that an `added_tokens.json` or
+                `tokenizer_config.json` beside it names.
 
         Raises:
-            VocabularyError: the file cannot be read or understood; where, its text says.
+            VocabularyError: it cannot be read or understood; where, its text says.
             ImportError: the package `tokenizers` is not installed.
         """
-        encoded = as_path(path)
-        name = os.fsdecode(encoded)
-        try:
-            mode = os.stat(encoded).st_mode
-        except OSError as error:
-            raise VocabularyError(
-                f"{name or repr(name)}: cannot be opened: {error.strerror}, expected a vocabulary "
-                "file or a tokenizer.json",
-                remedy="Try 'world' or 'bytes' for the tokenizers that are built in",
-            ) from None
-        if not stat.S_ISREG(mode):  # opening a named pipe would wait for its writer
-            raise VocabularyError(f"{name}: expected a vocabulary file, got {kind_of(mode)}")
-        if Path(name).suffix.lower() == ".json":
-            return _JsonTokenizer(name)
-        try:
-            return _NativeTokenizer(_core.Tokenizer.open(encoded), repr(name))
-        except ModelFileError as error:
-            raise VocabularyError(error.message, remedy=error.remedy) from None
+        vocabulary = open_vocabulary(path)
+        return _OfVocabulary(vocabulary, repr(os.fsdecode(as_path(path))))
 
     @staticmethod
     def named(choice: StrPath) -> Tokenizer:
@@ -127,8 +120,7 @@ class Tokenizer(ABC):
         """
         if not isinstance(choice, str | os.PathLike):
             raise InvalidArgumentError(
-                "tokenizer: expected 'world', 'bytes' or the path of a vocabulary file or a "
-                f"tokenizer.json, got {choice!r}"
+                f"tokenizer: expected 'world', 'bytes' or the path of {ACCEPTED}, got {choice!r}"
             )
         built_in = {"world": Tokenizer.world, "bytes": Tokenizer.bytewise}.get(os.fspath(choice))
         return built_in() if built_in else Tokenizer.open(choice)
@@ -136,7 +128,8 @@ class Tokenizer(ABC):
     @staticmethod
     def in_file_of(model: _core.Model, path: str) -> Tokenizer:
         """Return the tokenizer of the vocabulary that a model file holds; see `Model.tokenizer`."""
-        return _NativeTokenizer(_core.Tokenizer.create_for(model), repr(path))
+        vocabulary = native_vocabulary(_core.Tokenizer.create_for(model))
+        return _OfVocabulary(vocabulary, repr(path))
 
     @staticmethod
     def of_model(n_vocab: int) -> Tokenizer | None:
@@ -158,23 +151,25 @@ class StreamingDecoder:
     """
 
     def __init__(self, tokenizer: Tokenizer):
-        self._tokenizer = tokenizer
+        self._pieces = tokenizer._pieces(continuing=False)
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, *tokens: int) -> str:
         """Return the text that `tokens` complete; bytes that are not UTF-8 become U+FFFD."""
-        return self._utf8.decode(self._tokenizer.decode_bytes(tokens))
+        return self._utf8.decode(self._pieces.push(as_tokens(tokens)))
 
     def finish(self) -> str:
         """Return what is left, an unfinished character as U+FFFD, and begin anew."""
-        text = self._utf8.decode(b"", final=True)
+        text = self._utf8.decode(self._pieces.finish(), final=True)
         self._utf8.reset()
         return text
 
 
-class _NativeTokenizer(Tokenizer):
-    def __init__(self, core: _core.Tokenizer, name: str):
-        self._core = core
+class _OfVocabulary(Tokenizer):
+    """The tokenizer of a vocabulary that this package knows to read."""
+
+    def __init__(self, vocabulary: Vocabulary, name: str):
+        self._vocabulary = vocabulary
         self._name = name
 
     def __repr__(self) -> str:
@@ -182,95 +177,47 @@ class _NativeTokenizer(Tokenizer):
 
     @property
     def n_vocab(self) -> int:
-        return self._core.n_vocab
-
-    def encode(self, text: str | bytes) -> list[int]:
-        encoded = as_bytes("text", text)
-        tokens = np.empty(len(encoded), np.int32)
-        n_tokens = self._core.encode(encoded, tokens)
-        found: list[int] = tokens[:n_tokens].tolist()
-        return found
-
-    def decode_bytes(self, tokens: TokenSequence) -> bytes:
-        return self._core.decode(as_tokens(tokens))
-
-    def missing(self, n_vocab: int) -> Sequence[int]:
-        return [token for token in range(n_vocab) if not self._core.has(token)]
-
-
-class _JsonTokenizer(Tokenizer):
-    """A byte-level BPE of the package `tokenizers`, such as 20B."""
-
-    def __init__(self, path: str):
-        self._path = path
-        try:
-            import tokenizers
-        except ImportError as error:
-            raise ImportError(
-                f"{path}: expected the package tokenizers to read it, found none. Try "
-                "`pip install rwkv-py[tokenizers]`"
-            ) from error
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-            self._tokenizer = tokenizers.Tokenizer.from_str(text)
-        # The package raises a plain Exception for a file that it cannot understand.
-        except Exception as error:
-            raise VocabularyError(f"{path}: expected a tokenizer.json, got: {error}") from error
-        self._bytes_of = _bytes_of_tokens(self._tokenizer.get_vocab(), self._added())
-        if not self._bytes_of:
-            raise VocabularyError(f"{path}: expected a tokenizer.json with tokens, got none")
-
-    def __repr__(self) -> str:
-        return f"<Tokenizer {self._path!r}: tokens 0 to {self.n_vocab - 1}>"
-
-    def _added(self) -> set[int]:
-        return set(self._tokenizer.get_added_tokens_decoder())
+        return self._vocabulary.n_vocab
 
     @property
-    def n_vocab(self) -> int:
-        return max(self._bytes_of) + 1
+    def end_of_document(self) -> int | None:
+        return self._vocabulary.end_of_document
+
+    @property
+    def is_context_free(self) -> bool:
+        return self._vocabulary.is_context_free
 
     def encode(self, text: str | bytes) -> list[int]:
-        string = as_bytes("text", text).decode("utf-8", "replace")
-        return list(self._tokenizer.encode(string, add_special_tokens=False).ids)
+        return self._vocabulary.encode(as_bytes("text", text))
 
     def decode_bytes(self, tokens: TokenSequence) -> bytes:
-        try:
-            return b"".join(self._bytes_of[token] for token in as_tokens(tokens).tolist())
-        except KeyError as error:
-            raise TokenOutOfRangeError(
-                f"token: expected one of the vocabulary, 0 to {self.n_vocab - 1} with gaps, got "
-                f"{error.args[0]}"
-            ) from None
+        return self._vocabulary.decode(as_tokens(tokens))
 
     def missing(self, n_vocab: int) -> Sequence[int]:
-        return [token for token in range(n_vocab) if token not in self._bytes_of]
+        return self._vocabulary.missing(n_vocab)
+
+    def _pieces(self, *, continuing: bool) -> Pieces:
+        return self._vocabulary.pieces(continuing=continuing)
 
 
-def _bytes_of_tokens(vocabulary: dict[str, int], added: Iterable[int]) -> dict[int, bytes]:
-    """Map each token to its bytes: byte-level BPE writes a byte as one printable character.
+class _DecodedAlone(Pieces):
+    """The pieces of a tokenizer of which nothing more is known than what it decodes."""
 
-    Printable Latin-1 bytes stand for themselves; the others, in order, for U+0100 and what follows.
-    Added tokens are plain text.
-    """
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    byte_of = {chr(byte): byte for byte in printable}
-    byte_of |= {chr(0x100 + i): byte for i, byte in enumerate(others)}
-    plain = set(added)
-    return {
-        token: text.encode()
-        if token in plain or not all(c in byte_of for c in text)
-        else bytes(byte_of[c] for c in text)
-        for text, token in vocabulary.items()
-    }
+    def __init__(self, tokenizer: Tokenizer):
+        self._tokenizer = tokenizer
+
+    def push(self, tokens: Tokens) -> bytes:
+        return self._tokenizer.decode_bytes(tokens)
+
+    def finish(self) -> bytes:
+        return b""
 
 
 @functools.cache
 def _world() -> Tokenizer:
-    return _NativeTokenizer(_core.Tokenizer.create_world(), "world")
+    return _OfVocabulary(native_vocabulary(_core.Tokenizer.create_world()), "world")
 
 
 @functools.cache
 def _bytewise() -> Tokenizer:
-    return _NativeTokenizer(_core.Tokenizer.create_bytes(), "bytes")
+    return _OfVocabulary(native_vocabulary(_core.Tokenizer.create_bytes()), "bytes")

@@ -36,7 +36,8 @@ TokenizerOption = Annotated[
     typer.Option(
         "--tokenizer",
         metavar="world|bytes|PATH",
-        help="What tokens stand for, where the model's size does not tell: PATH is a vocabulary.",
+        help="What tokens stand for, where the model's size does not tell: PATH is a vocabulary's "
+        "file or folder.",
     ),
 ]
 
