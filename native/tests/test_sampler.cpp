@@ -288,6 +288,7 @@ void test_same_everywhere() {
             for (int i = 0; i < 4; ++i) sum += static_cast<int32_t>(random() >> 21) - 1024;
             x = static_cast<float>(sum * widths[shape]) * 0x1p-12F;
         }
+        if (kBrief && shape % 2 == 0) continue;
         for (const char* name : levels_that_differ()) {
             const uint64_t hash = hash_of(logits, name);
             if (hash != expected[shape]) {
