@@ -9,8 +9,8 @@ import pytest
 
 import rwkv_convert
 from convert.checkpoint_writers import views, write_pth, write_safetensors
-from convert.hub_server import serve
 from convert.layout_writers import fla_7
+from hub_server import serve
 from rwkv_convert import CheckpointError
 from rwkv_convert.hub import HubSource, parse_hub_source
 from twin import synth

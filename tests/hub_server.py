@@ -15,12 +15,20 @@ class Hub:
     """What it has, and what happened.
 
     repositories: "owner/name" -> file name -> content. breaks: how often to break off in the middle
-    of a file. refused: names of files that are not given. requests: method and path of each.
+    of a file. cuts: after how many bytes to break off, an answer each. stall: after how many bytes
+    to fall silent, until `go_on` is set. refused: names of files that are not given. ranges:
+    whether parts of files are given. requests: method and path of each. sent: bytes of files.
     """
 
     repositories: dict[str, dict[str, bytes]]
     url: str = ""
     breaks: int = 0
+    cuts: list[int] = field(default_factory=list)
+    stall: int | None = None
+    go_on: threading.Event = field(default_factory=threading.Event)
+    stalled: threading.Event = field(default_factory=threading.Event)
+    ranges: bool = True
+    sent: int = 0
     refused: set[str] = field(default_factory=set)
     requests: list[str] = field(default_factory=list)
     tokens: list[str | None] = field(default_factory=list)
@@ -73,7 +81,7 @@ def handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 {"type": "file", "path": n, "size": len(d), "oid": hashlib.sha1(d).hexdigest()}
                 for n, d in files.items()
             ]
-            names = [{"rfilename": name} for name in files]
+            names = [{"rfilename": n, "size": len(d)} for n, d in files.items()]
             about = {"id": repository, "sha": commit, "siblings": names, "private": False}
             found: object = listed if rest[:1] == ["tree"] else about
             self.answer(200, json.dumps(found).encode(), {"Content-Type": "application/json"})
@@ -92,7 +100,7 @@ def handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             if name in hub.refused:
                 return self.answer(403, b"{}", {"X-Error-Message": "enough"})
             start, status = 0, 200
-            if wanted := self.headers.get("Range"):
+            if (wanted := self.headers.get("Range")) and hub.ranges:
                 first, _, last = wanted.removeprefix("bytes=").partition("-")
                 start, status = int(first), 206
                 end = int(last) + 1 if last else len(data)
@@ -103,13 +111,21 @@ def handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             if hub.breaks:
                 hub.breaks -= 1
                 left //= 2
+            elif hub.cuts:
+                left = min(hub.cuts.pop(0), left)
+            elif hub.stall is not None:
+                left = min(hub.stall, left)
             self.send_response(status)
             for key, value in {"Content-Length": str(len(body)), **headers}.items():
                 self.send_header(key, value)
             self.end_headers()
             self.wfile.write(body[:left])
+            hub.sent += left
             if left < len(body):
                 self.wfile.flush()
+                if hub.stall is not None:
+                    hub.stalled.set()
+                    hub.go_on.wait(60)
                 self.close_connection = True
                 self.connection.shutdown(2)
 
@@ -128,6 +144,7 @@ def serve(repositories: dict[str, dict[str, bytes]]) -> Iterator[Hub]:
     try:
         yield hub
     finally:
+        hub.go_on.set()
         server.shutdown()
         server.server_close()
         thread.join()
