@@ -14,10 +14,12 @@ from urllib.parse import unquote, urlsplit
 class Hub:
     """What it has, and what happened.
 
-    repositories: "owner/name" -> file name -> content. breaks: how often to break off in the middle
-    of a file. cuts: after how many bytes to break off, an answer each. stall: after how many bytes
-    to fall silent, until `go_on` is set. refused: names of files that are not given. ranges:
-    whether parts of files are given. requests: method and path of each. sent: bytes of files.
+    repositories: "owner/name" -> file name -> content. listed: what it says that it has, if not
+    that. breaks: how often to break off in the middle of a file. cuts: after how many bytes to
+    break off, an answer each. stall: after how many bytes to fall silent, until `go_on` is set.
+    ranges: whether parts of files are given. store: address of another server that has the files.
+    refused: names of files that are not given. requests: method and path of each. sent: bytes of
+    files.
     """
 
     repositories: dict[str, dict[str, bytes]]
@@ -28,7 +30,9 @@ class Hub:
     go_on: threading.Event = field(default_factory=threading.Event)
     stalled: threading.Event = field(default_factory=threading.Event)
     ranges: bool = True
+    store: str = ""
     sent: int = 0
+    listed: dict[str, dict[str, bytes]] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
     requests: list[str] = field(default_factory=list)
     tokens: list[str | None] = field(default_factory=list)
@@ -71,7 +75,7 @@ def handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 self.missing("EntryNotFound")
 
         def describe(self, repository: str, rest: list[str]) -> None:
-            files = hub.repositories.get(repository)
+            files = hub.listed.get(repository, hub.repositories.get(repository))
             if files is None:
                 return self.missing("RepoNotFound")
             commit = hub.commit(repository)
@@ -95,6 +99,9 @@ def handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 "X-Repo-Commit": hub.commit(repository),
                 "Accept-Ranges": "bytes",
             }
+            if hub.store:
+                headers |= {"Location": hub.store + self.path, "X-Linked-Size": str(len(data))}
+                return self.answer(302, b"", headers)
             if self.command == "HEAD":
                 return self.answer(200, data, headers)
             if name in hub.refused:
