@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,8 +24,9 @@ def get_model(name: str, *, dtype: str | None, offline: bool, update: bool) -> P
         raise typer.BadParameter(complaint, param_hint="'--dtype'") from None
     if isinstance(found, Path):
         return found
-    for line in _described(found):
-        stderr.print(line)
+    with contextlib.suppress(OSError):  # of stderr: what is said there is not what was asked for
+        for line in _described(found):
+            stderr.print(line)
     with _progress() as report:
         return found.carry_out(report)
 

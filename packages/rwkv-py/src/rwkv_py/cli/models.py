@@ -6,7 +6,6 @@ import dataclasses
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from .. import models
 from ..models import CachedModel, UnfinishedModel
@@ -63,15 +62,18 @@ def _show_kept(*, as_json: bool) -> None:
     if not kept and not begun:
         stdout.print(f"No models in {folder}. rwkv run NAME fetches one of rwkv models --known.")
         return
-    table = _table("name", "size", "type", "file")
+    rows = [("name", "size", "type", "file")]
     for model in kept:
         recognised = models.recognise(model.path)
         name = recognised.name if recognised is not None else ""
-        table.add_row(name, in_words(model.file_bytes), model.dtype or "", model.name)
+        rows.append((name, in_words(model.file_bytes), model.dtype or "", model.name))
     for each in begun:
         of = f" of {in_words(each.total_bytes)}" if each.total_bytes else ""
-        table.add_row("", f"{in_words(each.done_bytes)}{of}", "unfinished", each.name)
-    stdout.print(table)
+        rows.append(("", f"{in_words(each.done_bytes)}{of}", "unfinished", each.name))
+    # Not a table of rich's: it would shorten names, which are to be copied.
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for name, size, dtype, file in rows:
+        stdout.print(f"{name:<{widths[0]}}  {size:>{widths[1]}}  {dtype:<{widths[2]}}  {file}")
     total = sum(m.file_bytes for m in kept) + sum(u.done_bytes for u in begun)
     stdout.print(f"{in_words(total)} in {folder}")
 
@@ -98,10 +100,3 @@ def _show_known(*, as_json: bool) -> None:
         stdout.print(f"    {model.about}".rstrip(), style="dim")
         stdout.print(f"    format {model.format}, from {model.page}", style="dim")
     stdout.print("A ? stands for a letter: g1d-0.4b is one of g1?-0.4b.")
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column, justify="right" if column == "size" else "left", overflow="fold")
-    return table

@@ -90,7 +90,8 @@ class Preparation:
         try:
             with self._alone(report):
                 if not self.target.is_file():  # else another process was quicker
-                    self._finish(self._fetch(report), report)
+                    self._convert(self._fetch(report), report)
+                shutil.rmtree(self.work, ignore_errors=True)
         except OSError as error:
             where = error.filename or self.target.parent
             raise FetchError(f"{where}: cannot be written: {error.strerror or error}") from None
@@ -136,8 +137,8 @@ class Preparation:
                 progress=lambda done, total: report("fetching", done, total),
             )
 
-    def _finish(self, checkpoint: Path, report: Progress) -> None:
-        """Make the model file of the checkpoint, and take away what is not needed any more."""
+    def _convert(self, checkpoint: Path, report: Progress) -> None:
+        """Make the model file of the checkpoint."""
         import rwkv_convert
 
         complete = self.work / f"complete{self.target.suffix}"
@@ -159,7 +160,6 @@ class Preparation:
                 _log.info("%s", told)
         self.target.parent.mkdir(parents=True, exist_ok=True)
         complete.replace(self.target)
-        shutil.rmtree(self.work, ignore_errors=True)
 
     def _write_plan(self, plan: dict[str, Any]) -> None:
         written = self.work / f"{PLAN}.part"
