@@ -377,13 +377,14 @@ def test_without_the_converter(home: Home, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_models_are_listed_and_removed(home: Home) -> None:
     assert f"No models in {home.cache}" in (home.rwkv("models").stdout or "")
-    home.rwkv("info", "g1-0.4b")
-    home.rwkv("info", "g1-0.4b", "--dtype", "q8_0")
-    home.rwkv("info", "hf://owner/one")
+    for name in (KEPT, KEPT.replace("q4_0", "q8_0"), "owner/one/one-q4_0.bin"):
+        path = home.cache / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(4_000_000))
     (home.cache / "notes.txt").write_text("mine")
     listed = (home.rwkv("models", COLUMNS="40").stdout or "").splitlines()
-    assert re.fullmatch(rf"g1d-0\.4b +3 MB +q4_0 +{re.escape(KEPT)}", listed[1])
-    assert listed[-1] == f"13 MB in {home.cache}"
+    assert re.fullmatch(rf"g1d-0\.4b +4 MB +q4_0 +{re.escape(KEPT)}", listed[1])
+    assert listed[-1] == f"12 MB in {home.cache}"
     facts = json.loads(home.rwkv("models", "--json").stdout or "")
     assert [(m["known"], m["dtype"]) for m in facts["models"]] == [
         ("g1d-0.4b", "q4_0"), ("g1d-0.4b", "q8_0"), (None, "q4_0"),

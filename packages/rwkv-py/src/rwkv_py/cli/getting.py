@@ -68,13 +68,13 @@ def _progress() -> Iterator[models.Progress]:
         disable=not stderr.is_terminal,
     )
     with bar:
-        task = bar.add_task("", total=None)
+        task = bar.add_task("", total=None, visible=False)
         shown = ""
 
         def report(stage: str, done: int, total: int) -> None:
             nonlocal shown
             if stage != shown:  # the time that is left is that of this stage
-                bar.reset(task, description=_STAGES[stage])
+                bar.reset(task, description=_STAGES[stage], visible=True)
                 shown = stage
             bar.update(task, completed=done, total=total or None)
 
