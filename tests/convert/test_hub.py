@@ -149,7 +149,10 @@ def test_sources_are_taken_apart(source, parts):
     assert parse_hub_source(source) == HubSource(*parts)
 
 
-@pytest.mark.parametrize("source", ["hf://", "hf://a", "hf://a/b/../c", "hf:///b", "hf://a/b@c@d"])
+@pytest.mark.parametrize(
+    "source",
+    ["hf://", "hf://a", "hf://a/b/../c", "hf:///b", "hf://a/b@c@d", "hf://a/b//etc/x", "hf://./b"],
+)
 def test_sources_of_another_form_are_refused(source):
     with pytest.raises(CheckpointError, match="expected hf://OWNER/NAME"):
         parse_hub_source(source)

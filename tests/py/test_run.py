@@ -191,7 +191,11 @@ def test_newer_one_is_fetched_if_asked_for(home: Home, pth: bytes) -> None:
 
 
 def test_offline(home: Home) -> None:
-    for options, env in (["--offline"], {}), ([], {"HF_ENDPOINT": "http://127.0.0.1:9"}):
+    for options, env in (
+        (["--offline"], {}),
+        ([], {"HF_HUB_OFFLINE": "1"}),
+        ([], {"HF_ENDPOINT": "http://127.0.0.1:9"}),
+    ):
         ended = home.rwkv("run", "g1-0.4b", *options, **env)
         assert (ended.code, ended.stdout) == (1, "")
         assert ended.stderr is not None and ended.stderr.count("\n") == 1
@@ -343,6 +347,7 @@ def test_too_large_for_the_memory(home: Home) -> None:
         ("hf://owner", r"hf://owner: expected hf://OWNER/NAME\[/FILE\]\[@REVISION\], got .*"),
         ("hf://owner/none", r"hf://owner/none: cannot be fetched: .*"),
         ("hf://owner/one/../x.pth", r"hf://owner/one/\.\./x\.pth: expected hf://.*"),
+        ("hf://owner/one//etc/x.pth", r"hf://owner/one//etc/x\.pth: expected hf://.*"),
         ("hf://owner/one/x.pth", r"hf://owner/one/x\.pth: expected a file 'x\.pth', got none"),
         (f"hf://{G1}", rf"hf://{G1}: expected a folder with one model, got .*"),
         ("none.bin", r"none\.bin: cannot be opened: No such file or directory.*"),
@@ -401,6 +406,28 @@ def test_models_are_listed_and_removed(home: Home) -> None:
     assert home.files() == {"notes.txt"}
     ended = home.rwkv("models", "remove", "g1-0.4b")
     assert ended.stderr == f"rwkv: g1-0.4b: expected a model in {home.cache}, got none\n"
+
+
+def test_unfinished_models_are_removed(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in home.env.items():
+        monkeypatch.setenv(name, value)
+    files = home.cache / ".unfinished" / "0123" / "files"
+    files.mkdir(parents=True)
+    plan = {"repository": G1, "commit": "c", "file": FILE, "sizes": {FILE: 200}}
+    (files.parent / "plan.json").write_text(json.dumps(plan))
+    (files / f"{FILE}.part").write_bytes(bytes(50))
+    (home.cache / ".unfinished" / "4567").mkdir()  # of a process that has just begun
+    (unfinished,) = models.unfinished()
+    assert (unfinished.name, unfinished.repository) == (f"{G1}/{FILE}", G1)
+    assert (unfinished.done_bytes, unfinished.total_bytes) == (50, 200)
+    for name in (unfinished.name, "g1-0.4b", "g1d-0.4b", f"hf://{G1}/{FILE}"):
+        assert models.find_kept(name) == [unfinished]
+    with pytest.raises(FetchError, match=r"g1-0\.1b: expected a model in .*, got none"):
+        models.find_kept("g1-0.1b")
+    models.remove(unfinished)
+    assert models.unfinished() == []
+    with pytest.raises(FetchError, match="cannot be removed: No such file or directory"):
+        models.remove(unfinished)
 
 
 def test_known_models_are_listed(home: Home) -> None:

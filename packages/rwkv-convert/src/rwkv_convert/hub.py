@@ -49,7 +49,8 @@ def parse_hub_source(source: str) -> HubSource:
         CheckpointError: it has another form.
     """
     match = _SOURCE.fullmatch(source)
-    if match is None or ".." in source.split("/"):
+    # No part may lead out of the repository's folder, nor out of one that files are fetched into.
+    if match is None or {"", ".", ".."} & set(source.removeprefix(SCHEME).rstrip("/").split("/")):
         raise CheckpointError(
             f"{quote(source)}: expected hf://OWNER/NAME[/FILE][@REVISION], got something else"
         )

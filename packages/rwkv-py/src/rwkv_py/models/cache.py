@@ -205,7 +205,7 @@ def local_target(checkpoint: Path, dtype: str, end: str) -> Path:
     stamps = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
     digest = hashlib.sha256(repr((str(checkpoint), stamps)).encode()).hexdigest()[:8]
     stem = checkpoint.name if whole else checkpoint.name.rpartition(".")[0] or checkpoint.name
-    return cache_folder() / _LOCAL / f"{stem[:200]}-{digest}-{dtype}{end}"
+    return cache_folder() / _LOCAL / f"{stem[:60]}-{digest}-{dtype}{end}"
 
 
 def work_folder(name: str) -> Path:

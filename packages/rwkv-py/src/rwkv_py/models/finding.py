@@ -206,7 +206,8 @@ class _HubName:
     def of(text: str) -> _HubName:
         """Take `hf://OWNER/NAME[/FILE][@REVISION]` apart."""
         match = _HUB_NAME.fullmatch(text)
-        if match is None or ".." in text.split("/"):
+        parts = text.removeprefix("hf://").rstrip("/").split("/")
+        if match is None or {"", ".", ".."} & {*parts}:
             raise FetchError(
                 f"{text}: expected hf://OWNER/NAME[/FILE][@REVISION], got something else"
             )
