@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from . import bits_per_byte, figures, machine, pool, tables
+from . import bits_per_byte, figures, machine, model_tables, pool, tables
 from .figures import Measurements
 from .paths import DATA, REPO
 from .report import Table, between
@@ -145,6 +145,12 @@ SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
         "quality": _quality,
     },
     "docs/guides/quantisation.md": {"quality": _quality_digest},
+    "docs/models.md": {
+        "families": model_tables.families,
+        "choice": lambda: model_tables.choice().markdown(),
+        "memory": lambda: model_tables.memory().markdown(),
+        "model-speed": lambda: _markdown([*model_tables.speed(speed_file())]),
+    },
 }
 """The pages, and what stands between markers in each."""
 

@@ -9,8 +9,8 @@ import pytest
 
 import rwkv_convert
 from convert.checkpoint_writers import views, write_pth, write_safetensors
-from convert.hub_server import serve
 from convert.layout_writers import fla_7
+from hub_server import serve
 from rwkv_convert import CheckpointError
 from rwkv_convert.hub import HubSource, parse_hub_source
 from twin import synth
@@ -149,7 +149,10 @@ def test_sources_are_taken_apart(source, parts):
     assert parse_hub_source(source) == HubSource(*parts)
 
 
-@pytest.mark.parametrize("source", ["hf://", "hf://a", "hf://a/b/../c", "hf:///b", "hf://a/b@c@d"])
+@pytest.mark.parametrize(
+    "source",
+    ["hf://", "hf://a", "hf://a/b/../c", "hf:///b", "hf://a/b@c@d", "hf://a/b//etc/x", "hf://./b"],
+)
 def test_sources_of_another_form_are_refused(source):
     with pytest.raises(CheckpointError, match="expected hf://OWNER/NAME"):
         parse_hub_source(source)

@@ -1,7 +1,8 @@
 """Every code block of the home page and the guides, run as a reader would, a folder for each page.
 
 The folder holds `examples/`, the shipped checkpoint as `model.pth`, an initial state for it, and
-`model.bin`, unless the page makes it. A block with a title is a file to write.
+`model.bin`, unless the page makes it. The hub is one on the loopback address, which has the shipped
+checkpoint under the name of a released model. A block with a title is a file to write.
 `text` is what a program prints. `console` is a terminal: `$` starts a program, which is told what
 stands after its prompts `>`; a line that ends with a backslash goes on in the next.
 """
@@ -21,11 +22,15 @@ from typing import Any, NamedTuple
 import pytest
 
 from convert.checkpoint_writers import views, write_pth
+from hub_server import Hub, serve
 from terminal import Terminal
 from twin import synth
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-PAGES = [DOCS / "README.md", DOCS / "converting.md", *sorted((DOCS / "guides").glob("*.md"))]
+PAGES = [
+    *(DOCS / name for name in ("README.md", "converting.md", "models.md")),
+    *sorted((DOCS / "guides").glob("*.md")),
+]
 
 MAKE_A_MODEL = {"README.md", "converting.md", "coming-from-rwkv-cpp.md", "quick-start.md"}
 
@@ -46,10 +51,18 @@ def blocks_of(page: Path) -> Iterator[Block]:
         yield Block(text[: fence.start()].count("\n") + 2, fence[1], fence[2], fence[3])
 
 
+@pytest.fixture(scope="module")
+def hub(examples: Path) -> Iterator[Hub]:
+    checkpoint = next(examples.glob("*.pth")).read_bytes()
+    with serve({"BlinkDL/rwkv7-g1": {"rwkv7-g1d-0.4b-20260210-ctx8192.pth": checkpoint}}) as hub:
+        yield hub
+
+
 @pytest.fixture
 def folder(
     tmp_path: Path,
     examples: Path,
+    hub: Hub,
     converted: Callable[[str], Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Path:
@@ -61,6 +74,14 @@ def folder(
     scripts = str(Path(sys.executable).parent)
     monkeypatch.setenv("PATH", os.pathsep.join([scripts, os.environ["PATH"]]))
     monkeypatch.setenv("CMAKE_GENERATOR", "Ninja")
+    for name, value in {
+        "HF_ENDPOINT": hub.url,
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HOME": str(tmp_path / "hf"),
+        "RWKV_CACHE": str(tmp_path / "models"),
+        "XDG_CONFIG_HOME": str(tmp_path / "config"),
+    }.items():
+        monkeypatch.setenv(name, value)
     return tmp_path
 
 

@@ -62,4 +62,4 @@ def test_changed_data_makes_the_pages_stale(
     changed = figures.best(everything.figures, pages.DIGEST_MODEL)[0]
     everything.figures[everything.figures.index(changed)] = replace(changed, tokens_per_s=1.25)
     (tmp_path / "speed.json").write_text(figures.as_text(everything))
-    assert pages.stale() == ["README.md", "docs/README.md", "docs/benchmarks.md"]
+    assert pages.stale() == ["README.md", "docs/README.md", "docs/benchmarks.md", "docs/models.md"]

@@ -63,6 +63,7 @@ def public(module: ModuleType) -> list[str]:
         "rwkv_py",
         "rwkv_py.errors",
         "rwkv_py.evaluate",
+        "rwkv_py.models",
         "rwkv_py.speed",
         "rwkv_convert",
         "rwkv_runtime",

@@ -22,7 +22,10 @@ from terminal import Terminal
 RunCli = Callable[..., CompletedProcess[str]]
 PROMPT = ".. function:: "
 RWKV = str(Path(sys.executable).parent / "rwkv")
-COMMANDS = ["bench", "chat", "compare", "generate", "info", "lambada", "perplexity", "tokenize"]
+COMMANDS = [
+    "bench", "chat", "compare", "generate", "info", "lambada", "models", "perplexity", "run",
+    "tokenize",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

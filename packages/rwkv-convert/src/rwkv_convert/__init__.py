@@ -23,8 +23,11 @@ if TYPE_CHECKING:
         OutputError,
         UnsafePickleError,
     )
+    from .hub_fetch import HubFiles, fetch_hub_files, find_hub_files
     from .initial_state import read_time_state
     from .model_info import ModelInfo, TypeUse, info
+    from .model_size import model_file_bytes
+    from .weight_types import container_for, parse_dtype
 
     __version__: str
 
@@ -32,6 +35,7 @@ __all__ = [
     "CheckpointError",
     "Container",
     "ConvertError",
+    "HubFiles",
     "Layout",
     "ModelError",
     "ModelInfo",
@@ -41,16 +45,24 @@ __all__ = [
     "Summary",
     "TypeUse",
     "UnsafePickleError",
+    "container_for",
     "convert",
+    "fetch_hub_files",
+    "find_hub_files",
     "info",
+    "model_file_bytes",
+    "parse_dtype",
     "read_time_state",
 ]
 
 _MODULES = {
     "conversion": ("Container", "Layout", "Progress", "Summary", "convert"),
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
+    "hub_fetch": ("HubFiles", "fetch_hub_files", "find_hub_files"),
     "initial_state": ("read_time_state",),
     "model_info": ("ModelInfo", "TypeUse", "info"),
+    "model_size": ("model_file_bytes",),
+    "weight_types": ("container_for", "parse_dtype"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -49,7 +49,8 @@ def parse_hub_source(source: str) -> HubSource:
         CheckpointError: it has another form.
     """
     match = _SOURCE.fullmatch(source)
-    if match is None or ".." in source.split("/"):
+    # No part may lead out of the repository's folder, nor out of one that files are fetched into.
+    if match is None or {"", ".", ".."} & set(source.removeprefix(SCHEME).rstrip("/").split("/")):
         raise CheckpointError(
             f"{quote(source)}: expected hf://OWNER/NAME[/FILE][@REVISION], got something else"
         )
@@ -74,50 +75,62 @@ def download(source: str, choose_file: ChooseFile, *, quiet: bool = True) -> Pat
         CheckpointError: huggingface_hub is missing, or the hub does not give the file.
     """
     wanted = parse_hub_source(source)
+    hub = huggingface(source)
+
+    def names() -> list[str]:
+        try:
+            about = hub.HfApi().model_info(wanted.repository, revision=wanted.revision)
+        except hub.errors.HfHubHTTPError:  # the hub answers: there is no such model, or not for all
+            raise
+        except Exception:  # it cannot be reached, or is not to be asked
+            return [path.name for path in cached_folder(hub, wanted).iterdir()]
+        found = [file.rfilename for file in about.siblings or []]
+        return [name for name in found if "/" not in name]
+
     try:
-        import huggingface_hub
-        from huggingface_hub import errors
+        with silence() if quiet else contextlib.nullcontext():
+            file = wanted.file or choose_file(f"{SCHEME}{wanted.repository}", names())
+            folder = hub.snapshot_download(
+                wanted.repository, revision=wanted.revision, allow_patterns=beside(file)
+            )
+            path = Path(folder, file)
+    except CheckpointError:
+        raise
+    except Exception as error:  # of any class: huggingface_hub's, its HTTP library's, OSError
+        raise CheckpointError(f"{source}: cannot be fetched: {line_of(error)}") from error
+    if not path.is_file():
+        raise CheckpointError(f"{source}: expected a file {quote(file)}, got none")
+    return path
+
+
+def huggingface(source: str) -> Any:
+    """The package huggingface_hub, imported where it is needed: it takes half a second.
+
+    Raises:
+        CheckpointError: it is not installed.
+    """
+    try:
+        for part in ("constants", "errors", "utils"):
+            import_module(f"huggingface_hub.{part}")
+        return import_module("huggingface_hub")
     except ImportError as error:
         raise CheckpointError(
             f"{source}: expected the package huggingface_hub to be installed, got {error}",
             remedy="Try `pip install rwkv-convert[hub]`",
         ) from error
 
-    def fetch(patterns: list[str], *, offline: bool = False) -> Path:
-        return Path(
-            huggingface_hub.snapshot_download(
-                wanted.repository,
-                revision=wanted.revision,
-                allow_patterns=patterns,
-                local_files_only=offline,
-            )
+
+def cached_folder(hub: Any, wanted: HubSource) -> Path:
+    """The folder of huggingface_hub's cache with what is there of a model, named by its commit."""
+    return Path(
+        hub.snapshot_download(
+            wanted.repository, revision=wanted.revision, allow_patterns=[], local_files_only=True
         )
-
-    def names() -> list[str]:
-        try:
-            about = huggingface_hub.HfApi().model_info(wanted.repository, revision=wanted.revision)
-        except errors.HfHubHTTPError:  # the hub answers: there is no such model, or not for all
-            raise
-        except Exception:  # it cannot be reached, or is not to be asked
-            return [path.name for path in fetch([], offline=True).iterdir()]
-        found = [file.rfilename for file in about.siblings or []]
-        return [name for name in found if "/" not in name]
-
-    try:
-        with _silence() if quiet else contextlib.nullcontext():
-            file = wanted.file or choose_file(f"{SCHEME}{wanted.repository}", names())
-            path = fetch(_patterns(file)) / file
-    except CheckpointError:
-        raise
-    except Exception as error:  # of any class: huggingface_hub's, its HTTP library's, OSError
-        raise CheckpointError(f"{source}: cannot be fetched: {_line(error)}") from error
-    if not path.is_file():
-        raise CheckpointError(f"{source}: expected a file {quote(file)}, got none")
-    return path
+    )
 
 
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """Without progress bars and warnings of huggingface_hub."""
     utils: Any = import_module("huggingface_hub.utils")  # which does not export what it documents
     verbosity, bars = utils.logging.get_verbosity(), not utils.are_progress_bars_disabled()
@@ -132,19 +145,19 @@ def _silence() -> Iterator[None]:
             utils.enable_progress_bars()
 
 
-def _patterns(file: str) -> list[str]:
-    """What to fetch for a file: its shards and its config.json come with it."""
+def beside(file: str) -> list[str]:
+    """What to fetch for a file, as patterns of names: with it, its shards and its config.json."""
     folder, slash, name = file.rpartition("/")
-    beside = [f"{folder}{slash}config.json", file]
+    patterns = [f"{folder}{slash}config.json", file]
     if name.endswith(".index.json"):
         stem, end = name.removesuffix(".index.json").rsplit(".", 1)
-        beside.append(f"{folder}{slash}{stem}-*.{end}")
+        patterns.append(f"{folder}{slash}{stem}-*.{end}")
     elif (match := _SHARD.fullmatch(name)) is not None:
-        beside.append(f"{folder}{slash}{match[1]}-*-of-{match[2]}")
-    return beside
+        patterns.append(f"{folder}{slash}{match[1]}-*-of-{match[2]}")
+    return patterns
 
 
-def _line(error: BaseException) -> str:
+def line_of(error: BaseException) -> str:
     """The first line of what an error says, and its kind if it says nothing."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:300].rstrip(".") if lines else type(error).__name__

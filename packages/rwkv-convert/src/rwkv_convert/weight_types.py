@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from .blocks_32 import Q4_0, Q4_1, Q5_0, Q5_1, Q8_0
 from .blocks_256 import IQ4_NL, Q4_K, Q5_K, Q6_K
 from .element_types import BF16, FP16, FP32, ElementType
@@ -52,6 +54,15 @@ def parse_dtype(text: str, option: str = "dtype") -> str:
     if found is None:
         raise OptionError(option, f"expected one of {', '.join(DTYPES)}, got {quote(text)}")
     return found
+
+
+def container_for(dtype: str) -> Literal["ggmf", "gguf"]:
+    """The container for a file of a type: ggmf where it can hold that, else GGUF.
+
+    Args:
+        dtype: a name as `parse_dtype` gives it.
+    """
+    return "gguf" if DTYPES[dtype].ggmf is None else "ggmf"
 
 
 def check_ggmf(name: str, option: str) -> None:

@@ -7,6 +7,7 @@ import re
 __all__ = [
     "EngineClosedError",
     "EngineFullError",
+    "FetchError",
     "InternalError",
     "InvalidArgumentError",
     "KernelsError",
@@ -97,6 +98,10 @@ class EngineClosedError(RwkvError, RuntimeError):
 
 class EngineFullError(RwkvError, RuntimeError):
     """As many requests wait in line as the engine's `max_waiting` allows."""
+
+
+class FetchError(RwkvError):
+    """A model is not known by its name, or cannot be fetched, converted or kept."""
 
 
 class OutOfMemoryError(RwkvError, MemoryError):

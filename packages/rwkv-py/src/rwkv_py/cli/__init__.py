@@ -1,8 +1,8 @@
 """The `rwkv` command: a module for each subcommand, and a few for what they share.
 
 `streams` and `ending` know stdin, stdout, stderr and the exit codes; `options` and `sampling` what
-can be given; `output` what is shown; `remedies` what to do about an error; `talk` and `chat_lines`
-are what `rwkv chat` does.
+can be given; `getting` how a model comes to be there; `output` what is shown; `remedies` what to do
+about an error; `talk` and `chat_lines` are what `rwkv chat` does, and `rwkv run` too.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from .chat import chat
 from .evaluate import compare, lambada, perplexity
 from .generate import generate
 from .info import info
+from .models import app as models_app
 from .tokenize import tokenize
 
 __all__ = ["app", "main"]
@@ -50,6 +51,8 @@ def _rwkv(
     pass
 
 
+app.command("run", help="Talk with a model; the first time it is fetched and converted.")(chat)
+app.add_typer(models_app, name="models")
 for command in (generate, chat, info, tokenize, perplexity, compare, lambada, bench):
     app.command()(command)
 

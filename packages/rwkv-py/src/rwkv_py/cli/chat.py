@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from .. import models
 from ..chat import Chat
 from ..chat_format import CHAT_FORMATS, ChatFormat
 from ..errors import InvalidArgumentError
@@ -34,8 +35,8 @@ def chat(
         typer.Option(
             "--format",
             "-f",
-            help=f"How turns are written: {', '.join(CHAT_FORMATS)}; by default as a GGUF file "
-            "says, else world.",
+            help=f"How turns are written: {', '.join(CHAT_FORMATS)}; by default that of a known "
+            "model, or as a GGUF file says, else world.",
             autocompletion=lambda: list(CHAT_FORMATS),
         ),
     ] = None,
@@ -57,6 +58,9 @@ def chat(
         raise typer.BadParameter(complaint, param_hint="'--format'") from None
     in_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     session = writing.session(model)
+    known = models.recognise(session.model.path)
+    if chat_format is None and known is not None:
+        chat_format = known.chat_format
     with at_work("Beginning the chat"):
         talk = Talk(
             Chat(session, format=chat_format, system=_system(system)),

@@ -78,11 +78,9 @@ def perplexity(
 @with_groups
 def compare(
     *,
-    model_a: Annotated[
-        Path, typer.Argument(metavar="A", help="A model file: the one to compare with.")
-    ],
+    model_a: Annotated[str, typer.Argument(metavar="A", help="A model: the one to compare with.")],
     model_b: Annotated[
-        Path, typer.Argument(metavar="B", help="Another: often A's weights in fewer bits.")
+        str, typer.Argument(metavar="B", help="Another: often A's weights in fewer bits.")
     ],
     text: TextArgument,
     reading: Reading,

@@ -6,16 +6,14 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from .options import AsJson, ModelArgument, Opening
+from .options import AsJson, ModelArgument, Opening, with_groups
 from .output import show
 
 
-def info(
-    model: ModelArgument,
-    as_json: AsJson = False,
-) -> None:
+@with_groups
+def info(*, model: ModelArgument, opening: Opening, as_json: AsJson = False) -> None:
     """Say what a model file is, and how it would run here."""
-    opened = Opening().model(model)
+    opened = opening.model(model)
     facts = dataclasses.asdict(opened.info)
     facts["fingerprint"] = f"{opened.info.fingerprint:016x}"  # JSON readers round large integers
     show({"path": opened.path, **facts}, _readable(facts), as_json=as_json, title=opened.path)

@@ -15,9 +15,10 @@ import typer
 from ..model import Model
 from ..session import Session
 from ..tokenizer import Tokenizer
+from .getting import get_model
 from .output import at_work
 
-__all__ = ["AsJson", "ModelArgument", "Opening", "Reading", "Writing", "with_groups"]
+__all__ = ["AsJson", "Getting", "ModelArgument", "Opening", "Reading", "Writing", "with_groups"]
 
 
 def above_zero(value: float | None) -> float | None:
@@ -27,9 +28,11 @@ def above_zero(value: float | None) -> float | None:
     raise typer.BadParameter(f"expected a number above 0, got {value:g}")
 
 
-ModelArgument = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="A model file made by rwkv-convert or rwkv.cpp.")
-]
+MODEL_HELP = (
+    "A model file; or a checkpoint, hf://OWNER/NAME or a name of `rwkv models --known`, which "
+    "becomes one the first time."
+)
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.", metavar="")]
 TokenizerOption = Annotated[
     str | None,
@@ -42,8 +45,43 @@ TokenizerOption = Annotated[
 ]
 
 
+_GETTING = "Where the model is not there yet"
+
+
 @dataclass(frozen=True, kw_only=True)
-class Opening:
+class Getting:
+    """How a model comes to be there, where it is not a file yet."""
+
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TYPE",
+            help="Type of the weights, such as q8_0.",
+            show_default="q4_0, or what there is",
+            rich_help_panel=_GETTING,
+        ),
+    ] = None
+    offline: Annotated[
+        bool,
+        typer.Option("--offline", help="Fetch nothing.", metavar="", rich_help_panel=_GETTING),
+    ] = False
+    update: Annotated[
+        bool,
+        typer.Option(
+            "--update",
+            help="Ask the hub whether there is a newer one.",
+            metavar="",
+            rich_help_panel=_GETTING,
+        ),
+    ] = False
+
+    def model_file(self, name: str) -> Path:
+        """Return the file of a model, which is fetched or converted first if need be."""
+        return get_model(name, dtype=self.dtype, offline=self.offline, update=self.update)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opening(Getting):
     """How a model is opened."""
 
     threads: Annotated[
@@ -61,8 +99,9 @@ class Opening:
         ),
     ] = None
 
-    def model(self, path: Path) -> Model:
-        """Open a model file."""
+    def model(self, name: str) -> Model:
+        """Open a model."""
+        path = self.model_file(name)
         with at_work("Opening the model"):
             return Model(path, threads=self.threads, ln_x_eps=self.ln_x_eps)
 
@@ -93,10 +132,10 @@ class Writing(Opening):
         ),
     ] = None
 
-    def session(self, path: Path) -> Session:
-        """Open a model file, and begin a session."""
+    def session(self, name: str) -> Session:
+        """Open a model, and begin a session."""
         tokenizer = open_tokenizer(self.tokenizer)  # first: it is quicker to complain about
-        return Session(self.model(path), tokenizer=tokenizer, time_state=self.time_state)
+        return Session(self.model(name), tokenizer=tokenizer, time_state=self.time_state)
 
 
 def open_tokenizer(choice: str | None) -> Tokenizer | None:

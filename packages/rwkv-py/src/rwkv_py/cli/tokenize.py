@@ -11,27 +11,30 @@ import typer
 
 from ..session import Session
 from ..tokenizer import Tokenizer
-from .options import AsJson, Opening, TokenizerOption, open_tokenizer
-from .output import to_json
+from .options import AsJson, Getting, TokenizerOption, open_tokenizer, with_groups
+from .output import at_work, to_json
 from .streams import read_stdin
 
 
+@with_groups
 def tokenize(
+    *,
     words: Annotated[
         list[str],
         typer.Argument(
             metavar="[MODEL] TEXT",
-            help="A model file, unless --tokenizer is given, and a text; - reads it from stdin.",
+            help="A model, unless --tokenizer is given, and a text; - reads it from stdin.",
         ),
     ],
     tokenizer: TokenizerOption = None,
+    getting: Getting,
     as_json: AsJson = False,
 ) -> None:
     """Show the tokens of a text, one a line: its number, and what it stands for."""
     *model, text = words
     if len(model) != (1 if tokenizer is None else 0):
         raise typer.BadParameter("expected MODEL and TEXT, or --tokenizer and TEXT")
-    chosen = open_tokenizer(tokenizer) or _tokenizer_of(Path(model[0]))
+    chosen = open_tokenizer(tokenizer) or _tokenizer_of(getting.model_file(model[0]))
     content = read_stdin() if text == "-" else text.encode("utf-8", "surrogateescape")
     tokens = chosen.encode(content)
     pieces = [chosen.decode([token], errors="backslashreplace") for token in tokens]
@@ -46,4 +49,5 @@ def tokenize(
 
 def _tokenizer_of(path: Path) -> Tokenizer:
     """Return the tokenizer that goes with a model."""
-    return Session(Opening().model(path)).tokenizer
+    with at_work("Opening the model"):
+        return Session(path).tokenizer

@@ -14,13 +14,25 @@ from urllib.parse import unquote, urlsplit
 class Hub:
     """What it has, and what happened.
 
-    repositories: "owner/name" -> file name -> content. breaks: how often to break off in the middle
-    of a file. refused: names of files that are not given. requests: method and path of each.
+    repositories: "owner/name" -> file name -> content. listed: what it says that it has, if not
+    that. breaks: how often to break off in the middle of a file. cuts: after how many bytes to
+    break off, an answer each. stall: after how many bytes to fall silent, until `go_on` is set.
+    ranges: whether parts of files are given. store: address of another server that has the files.
+    refused: names of files that are not given. requests: method and path of each. sent: bytes of
+    files.
     """
 
     repositories: dict[str, dict[str, bytes]]
     url: str = ""
     breaks: int = 0
+    cuts: list[int] = field(default_factory=list)
+    stall: int | None = None
+    go_on: threading.Event = field(default_factory=threading.Event)
+    stalled: threading.Event = field(default_factory=threading.Event)
+    ranges: bool = True
+    store: str = ""
+    sent: int = 0
+    listed: dict[str, dict[str, bytes]] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
     requests: list[str] = field(default_factory=list)
     tokens: list[str | None] = field(default_factory=list)
@@ -63,7 +75,7 @@ def handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 self.missing("EntryNotFound")
 
         def describe(self, repository: str, rest: list[str]) -> None:
-            files = hub.repositories.get(repository)
+            files = hub.listed.get(repository, hub.repositories.get(repository))
             if files is None:
                 return self.missing("RepoNotFound")
             commit = hub.commit(repository)
@@ -73,7 +85,7 @@ def handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 {"type": "file", "path": n, "size": len(d), "oid": hashlib.sha1(d).hexdigest()}
                 for n, d in files.items()
             ]
-            names = [{"rfilename": name} for name in files]
+            names = [{"rfilename": n, "size": len(d)} for n, d in files.items()]
             about = {"id": repository, "sha": commit, "siblings": names, "private": False}
             found: object = listed if rest[:1] == ["tree"] else about
             self.answer(200, json.dumps(found).encode(), {"Content-Type": "application/json"})
@@ -87,12 +99,15 @@ def handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 "X-Repo-Commit": hub.commit(repository),
                 "Accept-Ranges": "bytes",
             }
+            if hub.store:
+                headers |= {"Location": hub.store + self.path, "X-Linked-Size": str(len(data))}
+                return self.answer(302, b"", headers)
             if self.command == "HEAD":
                 return self.answer(200, data, headers)
             if name in hub.refused:
                 return self.answer(403, b"{}", {"X-Error-Message": "enough"})
             start, status = 0, 200
-            if wanted := self.headers.get("Range"):
+            if (wanted := self.headers.get("Range")) and hub.ranges:
                 first, _, last = wanted.removeprefix("bytes=").partition("-")
                 start, status = int(first), 206
                 end = int(last) + 1 if last else len(data)
@@ -103,13 +118,21 @@ def handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             if hub.breaks:
                 hub.breaks -= 1
                 left //= 2
+            elif hub.cuts:
+                left = min(hub.cuts.pop(0), left)
+            elif hub.stall is not None:
+                left = min(hub.stall, left)
             self.send_response(status)
             for key, value in {"Content-Length": str(len(body)), **headers}.items():
                 self.send_header(key, value)
             self.end_headers()
             self.wfile.write(body[:left])
+            hub.sent += left
             if left < len(body):
                 self.wfile.flush()
+                if hub.stall is not None:
+                    hub.stalled.set()
+                    hub.go_on.wait(60)
                 self.close_connection = True
                 self.connection.shutdown(2)
 
@@ -128,6 +151,7 @@ def serve(repositories: dict[str, dict[str, bytes]]) -> Iterator[Hub]:
     try:
         yield hub
     finally:
+        hub.go_on.set()
         server.shutdown()
         server.server_close()
         thread.join()
