@@ -63,12 +63,6 @@ class Home:
 
 
 @pytest.fixture(scope="module")
-def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
-    with Forks(tmp_path_factory.mktemp("forks")) as forks:
-        yield forks
-
-
-@pytest.fixture(scope="module")
 def pth(examples: Path) -> bytes:
     return next(examples.glob("*.pth")).read_bytes()
 
@@ -117,21 +111,28 @@ def test_first_run_fetches_converts_and_chats(home: Home, converted: Callable[[s
     assert other.stdout != first.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "args",
     [
         ["info", "{}"],
         ["generate", "{}", "Hi", "-n", "3"],
         ["tokenize", "{}", "Hi"],
-        ["perplexity", "{}", "/dev/null"],
+        ["bench", "{}", "--seconds", "0.05"],
+        ["compare", "{0}", "{0}", "{text}"],
+        ["perplexity", "{}", "{text}"],
+        ["lambada", "{}", "{lines}"],
     ],
     ids=lambda args: args[0],
 )
-def test_every_command_takes_a_name(args: list[str], home: Home) -> None:
-    args = [arg.format("g1d-0.4b") for arg in args]
-    ended = home.rwkv(*args)
+def test_every_command_takes_a_name(args: list[str], home: Home, tmp_path: Path) -> None:
+    text, lines = tmp_path / "text", tmp_path / "lines"
+    text.write_text("The documentation of the library.")
+    lines.write_text(json.dumps({"text": "Return the value"}) + "\n")
+    ended = home.rwkv(*(a.format("g1d-0.4b", text=text, lines=lines) for a in args))
+    assert ended.code == 0, ended
+    assert ended.stdout
     assert home.files() == {KEPT}
-    assert ended.code == (1 if args[0] == "perplexity" else 0)
 
 
 @pytest.mark.slow
@@ -224,6 +225,7 @@ def test_what_is_in_the_cache_of_huggingface_hub_is_not_fetched_again(home: Home
 # ---- what is stopped
 
 
+@pytest.mark.slow
 def test_killed_while_fetching(home: Home, pth: bytes) -> None:
     home.hub.stall = 3_000_000
     process = home.start("run", "g1-0.4b")
