@@ -17,6 +17,7 @@ import rwkv_runtime
 from conftest import RunCli
 from rwkv_py import InvalidArgumentError, Tokenizer, TokenOutOfRangeError, VocabularyError
 from rwkv_py.generation import Plan
+from rwkv_py.sequence import place_of_state
 from twin import ggmf, synth
 
 tokenizers = pytest.importorskip("tokenizers", reason="the extra [tokenizers] is not installed")
@@ -134,7 +135,7 @@ def trained(model: Any, before: Any, decoder: Any, normalizer: Any = None) -> An
     return tokenizer
 
 
-def llama() -> Any:
+def llama(left: int = 1) -> Any:
     """As LLaMA's: bytes where there is no token, and a space before the text."""
     vocabulary = {f"<0x{byte:02X}>": byte for byte in range(256)}
     for text in ["▁", "▁the", "the", "▁▁", "a", "é", "▁a", ".", "▁value", "ing"]:
@@ -151,7 +152,7 @@ def llama() -> Any:
             decoders.Replace("▁", " "),
             decoders.ByteFallback(),
             decoders.Fuse(),
-            decoders.Strip(content=" ", left=1, right=0),
+            decoders.Strip(content=" ", left=left, right=0),
         ]
     )
     return tokenizer
@@ -189,6 +190,7 @@ def kinds() -> dict[str, Callable[[], Any]]:
             models.BPE(end_of_word_suffix="</w>"), before.WhitespaceSplit(), decoders.BPEDecoder()
         ),
         "byte fallback": llama,
+        "two spaces before the text": lambda: llama(left=2),
     }
 
 
@@ -245,6 +247,33 @@ def test_what_is_generated_goes_on(pair: Any, data: st.DataObject) -> None:
     written = "".join(builder.push(token) for token in drawn) + builder.end("length")
     if "\ufffd" not in whole:  # an unfinished character at the end is left out
         assert before + written == whole
+
+
+def test_text_read_is_known_where_parts_of_it_make_it_up(pair: Any) -> None:
+    """A prefix cache that looks for text would else find what was never read."""
+    _, ours = pair
+    tokens = ours.encode("the value of the value")
+    alone = "".join(ours.decode([token]) for token in tokens)
+    place = place_of_state(None, ours).after(np.array(tokens, np.int32))
+    if alone != ours.decode(tokens):
+        assert place.text is None
+    elif ours.is_context_free:
+        assert place.text is not None and place.text.n_bytes == len(alone)
+
+
+def test_bytes_at_the_end_of_a_text(tmp_path: Path) -> None:
+    """Held back as long as others may follow, they come when the text ends."""
+    llama().save(str(tmp_path / "tokenizer.json"))
+    tokenizer = Tokenizer.open(tmp_path / "tokenizer.json")
+    a = tokenizer.encode("a")[-1]
+    tokens = [a, *"né!".encode()]  # whose numbers are the bytes
+    for stop, text, reason in (("?", "né!", "length"), ("é", "n", "stop")):
+        builder = Plan.of(tokenizer, tokenizer.n_vocab, (), stop=stop, max_tokens=5).builder
+        pieces = [builder.push(token) for token in tokens]
+        assert "".join(pieces[1:]) == "" and builder.finish_reason is None
+        assert builder.full
+        assert builder.end("length") == text
+        assert builder.finish_reason == reason
 
 
 def test_pieces_of_an_unknown_token(pair: Any) -> None:
