@@ -6,14 +6,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Unpack, cast
 
-from ._arguments import StrPath, as_count, as_stops
+from ._arguments import StrPath, as_count, as_stops, as_text
 from ._options import takes_options_of
 from .chat_file import SavedChat, read_chat, write_chat
-from .chat_format import ChatFormat, Message, as_text
+from .chat_format import ChatFormat, Message
 from .chat_reply import Reply, ReplyPart
 from .chat_template import format_of_template
 from .errors import InvalidArgumentError, StateFileError, TokenOutOfRangeError
 from .generation import GenerationOptions, ending
+from .grammar import fit_of
 from .model import Model
 from .sampling import Sampler, SamplingOptions
 from .session import Session
@@ -22,7 +23,7 @@ from .time_state import TimeState
 
 __all__ = ["Chat", "Message", "Reply", "ReplyPart"]
 
-_takes_reply_options = takes_options_of(TextBuilder, Sampler, default="the chat's")
+_takes_reply_options = takes_options_of(TextBuilder, fit_of, Sampler, default="the chat's")
 
 
 class Chat:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
+from ._arguments import as_text
 from .errors import InvalidArgumentError
 from .sampling import SamplingOptions
 
@@ -145,20 +146,6 @@ class ChatFormat:
     def write_answer(self, text: str) -> str:
         """Return the text of an answer in the history, with what ends the turn."""
         return (self.lead + text if text else "") + self.end
-
-
-def as_text(name: str, value: str) -> str:
-    """Check that the argument `name` is a text that a tokenizer can take."""
-    if not isinstance(value, str):
-        raise InvalidArgumentError(f"{name}: expected str, got {type(value).__name__}")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidArgumentError(
-            f"{name}: expected Unicode characters, got the lone surrogate {value[error.start]!r} "
-            f"at {error.start}"
-        ) from None
-    return value
 
 
 def _check_template(name: str, template: str, n_places: int) -> None:
