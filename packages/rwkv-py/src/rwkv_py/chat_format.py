@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,10 +12,13 @@ from typing import Literal, TypeAlias
 from ._arguments import as_text
 from .errors import InvalidArgumentError
 from .sampling import SamplingOptions
+from .tools import ToolCall, ToolStyle
 
-__all__ = ["CHAT_FORMATS", "ChatFormat", "Message", "Role"]
+__all__ = ["CHAT_FORMATS", "ChatFormat", "Effort", "Message", "Role"]
 
-Role: TypeAlias = Literal["system", "user", "assistant"]
+Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
+
+Effort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 
 _CHATTY: SamplingOptions = {
     "temperature": 1.0,
@@ -35,12 +39,14 @@ class Message:
         content: what.
         thinking: what the assistant reasoned before; the model does not remember it.
         input: what an instruction is about, if the format has that.
+        tool_calls: the tools that the assistant called.
     """
 
     role: Role
     content: str
     thinking: str = ""
     input: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +68,7 @@ class ChatFormat:
         end: what ends a turn.
         stop: strings that end an answer: the beginning of what would follow it.
         sampling: the options of `Sampler` that suit it.
+        tools: how tools, and calls of them, are written.
 
     Raises:
         InvalidArgumentError: a text is of the wrong type, or has not the `{}` that it needs.
@@ -80,6 +87,7 @@ class ChatFormat:
     end: str = "\n\n"
     stop: tuple[str, ...] = ("\n\n",)
     sampling: SamplingOptions = field(default_factory=lambda: _CHATTY)
+    tools: ToolStyle = "list"
 
     def __post_init__(self) -> None:
         for name in ("name", "system", "begin", "user", "user_with_input"):
@@ -109,6 +117,48 @@ class ChatFormat:
                 f"format: expected one of {', '.join(CHAT_FORMATS)}, got {name!r}"
             )
         return CHAT_FORMATS[name]
+
+    def with_effort(self, effort: Effort | None) -> ChatFormat:
+        r"""Return the format that lets a model reason more or less before it answers.
+
+        Args:
+            effort: "none" and "minimal" skip it. None leaves the format as it is; so does anything
+                for a format that knows no reasoning.
+
+        Raises:
+            InvalidArgumentError: there is no such effort.
+
+        >>> format = CHAT_FORMATS["g1"].with_effort("low")
+        >>> format.write_user("Why?") + format.opening
+        'User: Why? (think a bit)\n\nAssistant: <think'
+        """
+        if effort is None:
+            return self
+        if not isinstance(effort, str) or effort not in _EFFORTS:
+            raise InvalidArgumentError(
+                f"effort: expected one of {', '.join(_EFFORTS)}, got {effort!r}"
+            )
+        if not (self.name.startswith("g1") or "<think" in self.opening):
+            return self
+        before = self.opening.partition("<think")[0] or self.lead
+        hint = _EFFORTS[effort]
+        if not hint:
+            return dataclasses.replace(self, opening=f"{before}<think>\n</think")
+        user = self.user.replace("{}", "{} " + hint) if self.tools == "list" else self.user
+        return dataclasses.replace(self, user=user, opening=f"{before}<think")
+
+    @property
+    def name_of_assistant(self) -> str:
+        """What stands between what the user says and the answer."""
+        return self.user.partition("{}")[2].format()
+
+    @property
+    def next_turn(self) -> str:
+        """What follows an answer before the next user's text, but for space at its end.
+
+        No answer should hold it, whatever else it holds.
+        """
+        return (self.end + self.user.partition("{}")[0].format()).rstrip() or self.end
 
     def write_system(self, text: str) -> str:
         """Return what a conversation begins with: the system prompt, if there is one.
@@ -171,6 +221,16 @@ def clean(text: str) -> str:
     return re.sub(r"\n\s*\n", "\n", text.replace("\r\n", "\n")).strip()
 
 
+# What is added to what the user says, as G1 models were taught.
+_EFFORTS = {
+    "none": "",
+    "minimal": "",
+    "low": "(think a bit)",
+    "medium": "(think)",
+    "high": "(think a lot)",
+    "xhigh": "(think a lot)",
+}
+
 _G1_STOP = ("\n\nUser:", "\n\nSystem:", "\nUser:")
 _INSTRUCT_STOP = ("\n\nInstruction:", "\n\nInput:", "\n\nResponse:")
 _RAVEN = (
@@ -191,6 +251,17 @@ CHAT_FORMATS: Mapping[str, ChatFormat] = MappingProxyType(
                 opening=" <think>\n</think",
                 stop=_G1_STOP,
                 sampling=_REASONING,
+            ),
+            ChatFormat(
+                name="g1-tools",
+                system="### System\n{}\n",
+                user="### User\n{}\n### Assistant\n",
+                opening="<think></think",
+                lead="",
+                end="\n",
+                stop=("\n### User", "\n### System", "\n### Assistant", "\n### Tool Output"),
+                sampling=_REASONING,
+                tools="sections",
             ),
             ChatFormat(
                 name="instruct",
@@ -214,6 +285,7 @@ CHAT_FORMATS: Mapping[str, ChatFormat] = MappingProxyType(
 """The formats by name.
 
 `world` is for the World models; `g1` (the answer at once), `g1-think` (it reasons first) and
-`g1-fast-think` (it skips the reasoning) for the G1 models; `instruct` for instructions with or
+`g1-fast-think` (it skips the reasoning) for the G1 models, and `g1-tools`, with headings, for those
+that are to call tools; `instruct` for instructions with or
 without an input; `raven` and `raven-chat` for RWKV-4 Raven.
 """

@@ -38,8 +38,6 @@ _JSON_STYLE = {
     "whitespace_flexible": False,
     "item_separator": ",\\x20?",
     "key_separator": ":\\x20?",
-    "coerce_one_of": False,
-    "lenient": False,
 }
 
 
@@ -51,11 +49,13 @@ class Grammar:
         option: the argument that says it, for messages.
         lark: a grammar in Lark.
         before: rules in Lark, of which `before` says what stands before the text; "" for nothing.
+        begun: the beginning of the text, where it is there already.
     """
 
     option: str
     lark: str
     before: str = ""
+    begun: str = ""
 
 
 class GrammarOptions(TypedDict, total=False):
@@ -199,12 +199,18 @@ def grammar_of(
     return None if grammar is None else Grammar("grammar", _lark(grammar))
 
 
-def json_rule(schema: JsonSchema, option: str = "json_schema") -> str:
+def json_rule(schema: JsonSchema, option: str = "json_schema", *, lenient: bool = False) -> str:
     """Return what stands in a rule of Lark for JSON that fits a schema, in our style.
+
+    Args:
+        schema: the schema.
+        option: the argument that it comes from, for messages.
+        lenient: pass over what cannot be kept.
 
     Raises:
         InvalidArgumentError: it is no schema, or too long.
     """
+    style = {**_JSON_STYLE, "lenient": lenient, "coerce_one_of": lenient}
     try:
         if isinstance(schema, str):
             schema = json.loads(schema)
@@ -216,7 +222,7 @@ def json_rule(schema: JsonSchema, option: str = "json_schema") -> str:
             raise InvalidArgumentError(
                 f"{option}: expected an object or true, got {_short(schema)}"
             )
-        text = json.dumps({**schema, "x-guidance": _JSON_STYLE}, allow_nan=False)
+        text = json.dumps({**schema, "x-guidance": style}, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         if isinstance(error, InvalidArgumentError):
             raise
@@ -308,6 +314,10 @@ def _compiled(
 
     def compile() -> tuple[llguidance.LLMatcher, str, bool]:
         matcher = library.LLMatcher(vocabulary, source, log_level=0)
+        if grammar.begun and not matcher.is_error():
+            begun = tokenizer.encode(grammar.begun)
+            if matcher.try_consume_tokens(begun) < len(begun):
+                return matcher, "NoExtension", False
         # Whether anything fits is seen at the first token.
         first = matcher.deep_copy()
         some = any(first.compute_bitmask())
