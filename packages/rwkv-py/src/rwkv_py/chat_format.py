@@ -69,6 +69,7 @@ class ChatFormat:
         stop: strings that end an answer: the beginning of what would follow it.
         sampling: the options of `Sampler` that suit it.
         tools: how tools, and calls of them, are written.
+        hint: what is added to what the user says.
 
     Raises:
         InvalidArgumentError: a text is of the wrong type, or has not the `{}` that it needs.
@@ -88,11 +89,12 @@ class ChatFormat:
     stop: tuple[str, ...] = ("\n\n",)
     sampling: SamplingOptions = field(default_factory=lambda: _CHATTY)
     tools: ToolStyle = "list"
+    hint: str = ""
 
     def __post_init__(self) -> None:
         for name in ("name", "system", "begin", "user", "user_with_input"):
             as_text(name, getattr(self, name))
-        for name in ("opening", "lead", "end"):
+        for name in ("opening", "lead", "end", "hint"):
             as_text(name, getattr(self, name))
         for name, n_places in (("system", 1), ("user", 1), ("user_with_input", 2)):
             if template := getattr(self, name):
@@ -143,9 +145,9 @@ class ChatFormat:
         before = self.opening.partition("<think")[0] or self.lead
         hint = _EFFORTS[effort]
         if not hint:
-            return dataclasses.replace(self, opening=f"{before}<think>\n</think")
-        user = self.user.replace("{}", "{} " + hint) if self.tools == "list" else self.user
-        return dataclasses.replace(self, user=user, opening=f"{before}<think")
+            return dataclasses.replace(self, opening=f"{before}<think>\n</think", hint="")
+        hint = hint if self.tools == "list" else ""  # it was taught with these
+        return dataclasses.replace(self, opening=f"{before}<think", hint=hint)
 
     @property
     def name_of_assistant(self) -> str:
@@ -154,11 +156,10 @@ class ChatFormat:
 
     @property
     def next_turn(self) -> str:
-        """What follows an answer before the next user's text, but for space at its end.
-
-        No answer should hold it, whatever else it holds.
-        """
-        return (self.end + self.user.partition("{}")[0].format()).rstrip() or self.end
+        """What follows an answer: the beginning of the next turn, which no answer should hold."""
+        following = self.end + self.user.partition("{}")[0].format()
+        beginning = re.match(r"\s*\S.{0,20}", following)  # enough to tell it by
+        return beginning[0].rstrip() if beginning else following
 
     def write_system(self, text: str) -> str:
         """Return what a conversation begins with: the system prompt, if there is one.
@@ -184,14 +185,15 @@ class ChatFormat:
         """
         if not clean(as_text("text", text)):
             raise InvalidArgumentError("text: expected something to say, got nothing")
+        said = f"{clean(text)}{self.hint}"
         if input is None:
-            return self.user.format(clean(text))
+            return self.user.format(said)
         if not self.user_with_input:
             raise InvalidArgumentError(
                 f"input: expected none in the format {self.name}, got one",
                 remedy="Try the format instruct",
             )
-        return self.user_with_input.format(clean(text), clean(as_text("input", input)))
+        return self.user_with_input.format(said, clean(as_text("input", input)))
 
     def write_answer(self, text: str) -> str:
         """Return the text of an answer in the history, with what ends the turn."""
@@ -225,10 +227,10 @@ def clean(text: str) -> str:
 _EFFORTS = {
     "none": "",
     "minimal": "",
-    "low": "(think a bit)",
-    "medium": "(think)",
-    "high": "(think a lot)",
-    "xhigh": "(think a lot)",
+    "low": " (think a bit)",
+    "medium": " (think)",
+    "high": " (think a lot)",
+    "xhigh": " (think a lot)",
 }
 
 _G1_STOP = ("\n\nUser:", "\n\nSystem:", "\nUser:")

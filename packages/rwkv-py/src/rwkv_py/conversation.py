@@ -289,7 +289,10 @@ class _Writer:
         for each in waiting:
             texts += [each.input] if each.input else []
             texts.append(f"Function output:\n{each.content}" if each.role == "tool" else each.content)
-        return self._format.write_user("\n".join(texts))
+        # What a tool says is no question that could ask for reasoning.
+        unhinted = dataclasses.replace(self._format, hint="")
+        chat_format = unhinted if waiting[-1].role == "tool" else self._format
+        return chat_format.write_user("\n".join(texts))
 
     def _block(self, message: Message) -> str:
         if message.role == "tool":
