@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rwkv_py import Engine, InvalidArgumentError, Model, Session, Tokenizer
-from rwkv_py.generation import Plan
+from whim import write
 
 PERSON = {
     "type": "object",
@@ -29,25 +28,6 @@ PERSON = {
     "required": ["name", "age"],
     "additionalProperties": False,
 }
-
-
-def write(tokenizer: Tokenizer, n_vocab: int, seed: int, **options: Any) -> tuple[str, str]:
-    """Let a model write whose logits are random; return the text, and why it ended."""
-    options = {"max_tokens": 400, "temperature": 1.5, "top_p": 1, "seed": seed, **options}
-    builder, make_sampler = Plan.of(tokenizer, n_vocab, [0], **options)
-    sampler = make_sampler()
-    random = np.random.default_rng(seed)
-    text = ""
-    while builder.finish_reason is None:
-        if builder.full:
-            text += builder.end("length")
-            break
-        token = sampler.sample(random.normal(0, 2, n_vocab).astype(np.float32))
-        text += builder.push(token)
-        if builder.finish_reason is None:
-            sampler.accept(token)
-    assert builder.finish_reason is not None
-    return text, builder.finish_reason
 
 
 @pytest.fixture(scope="module")
