@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable
 
@@ -38,7 +39,9 @@ def told(pieces: Iterable[str], opening: str = "", **options: object) -> Told:
             assert part.index == len(calls) - 1
             calls[-1] = (calls[-1][0], calls[-1][1] + part.text)
     assert reader.calls == [ToolCall(name=name, arguments=text) for name, text in calls]
-    joined = {kind: "".join(p.text for p in parts if p.kind == kind) for kind in ("thinking", "answer")}
+    joined = {
+        kind: "".join(p.text for p in parts if p.kind == kind) for kind in ("thinking", "answer")
+    }
     return joined["thinking"], joined["answer"], calls
 
 
@@ -57,14 +60,24 @@ ANSWERS = {
     "sections, no language": ("", f"**Tool Call:** ```\n{CALL}\n```", "", [WEATHER]),
     "sections, no fence": ("", f"**Tool Call:**\n{CALL}\n", "", [WEATHER]),
     "opened": ("```json\n", f"{CALL}\n```", "", [WEATHER]),
-    "indented": ("", f"```json\n{PRETTY}\n```", "", [("get_weather", '{\n    "city": "Rome \\"}{\\" ```"\n  }')]),
+    "indented": (
+        "",
+        f"```json\n{PRETTY}\n```",
+        "",
+        [("get_weather", '{\n    "city": "Rome \\"}{\\" ```"\n  }')],
+    ),
     "the other way round": (
         "",
         '```json\n{"type": "function", "parameters": {"a": [1]}, "x": null, "name": "now"}\n```',
         "",
         [("now", '{"a": [1]}')],
     ),
-    "arguments as text": ("", '```json\n{"name": "now", "arguments": "{\\"a\\": 1}"}\n```', "", [("now", '{"a": 1}')]),
+    "arguments as text": (
+        "",
+        '```json\n{"name": "now", "arguments": "{\\"a\\": 1}"}\n```',
+        "",
+        [("now", '{"a": 1}')],
+    ),
     "no arguments": ("", '```json\n{"name": "now", "arguments": null}\n```', "", [("now", "{}")]),
     "no such tool": ("", '```json\n{"name": "never", "arguments": {}}\n```', None, []),
     "no tool at all": ("", '```json\n{"a": 1}\n```\nThat is it.', None, []),
@@ -76,12 +89,27 @@ ANSWERS = {
         "```json\n[1]\n```",
         [WEATHER],
     ),
-    "a mark in a mark": ("", f"**Tool Call:** **Tool Call:**\n{FENCED}", "**Tool Call:**", [WEATHER]),
+    "a mark in a mark": (
+        "",
+        f"**Tool Call:** **Tool Call:**\n{FENCED}",
+        "**Tool Call:**",
+        [WEATHER],
+    ),
     "no more than a mark": ("", "What ```json", None, []),
     "no more than half of one": ("", "What **Tool", None, []),
     "half a call": ("", '```json\n{"name": "get_w', None, []),
-    "a call whose arguments are cut": ("", '```json\n{"name": "now", "arguments": {"a": "b', "", [("now", '{"a": "b')]),
-    "a call and then nonsense": ("", '```json\n{"name": "now", "arguments": {}} x', "x", [("now", "{}")]),
+    "a call whose arguments are cut": (
+        "",
+        '```json\n{"name": "now", "arguments": {"a": "b',
+        "",
+        [("now", '{"a": "b')],
+    ),
+    "a call and then nonsense": (
+        "",
+        '```json\n{"name": "now", "arguments": {}} x',
+        "x",
+        [("now", "{}")],
+    ),
 }
 
 
@@ -99,9 +127,32 @@ def test_wherever_it_is_cut(name: str) -> None:
 @given(
     st.lists(
         st.sampled_from(
-            ["```json", "```", "**Tool", " Call:**", "\n", " ", "{", "}", "[", "]", ",", ":", '"', "\\"]
-            + ['"name"', '"now"', '"arguments"', '{"name": "now", "arguments": ', "a", "1", "<think>"]
-            + ["</think>", "</thi", "ö"]
+            [
+                "```json",
+                "```",
+                "**Tool",
+                " Call:**",
+                "\n",
+                " ",
+                "{",
+                "}",
+                "[",
+                "]",
+                ",",
+                ":",
+                '"',
+                "\\",
+                '"name"',
+                '"now"',
+                '"arguments"',
+                '{"name": "now", "arguments": ',
+                "a",
+                "1",
+                "<think>",
+                "</think>",
+                "</thi",
+                "ö",
+            ]
         ),
         max_size=25,
     ),
@@ -114,7 +165,7 @@ def test_any_text_wherever_it_is_cut(
 ) -> None:
     text = "".join(pieces)
     places = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
-    cut = [text[a:b] for a, b in zip(places, places[1:], strict=False)]
+    cut = [text[a:b] for a, b in itertools.pairwise(places)]
     expected = told([text], opening, only_calls=only_calls)
     assert told(cut, opening, only_calls=only_calls) == expected
     assert told(text, opening, only_calls=only_calls) == expected

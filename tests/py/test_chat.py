@@ -18,7 +18,6 @@ from rwkv_py import (
     ChatFormat,
     InvalidArgumentError,
     Model,
-    ReplyPart,
     SamplingOptions,
     Session,
     Tokenizer,

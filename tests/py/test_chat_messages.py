@@ -43,9 +43,7 @@ def test_messages_are_read_as_if_they_had_been_said(trained: Model) -> None:
         "User: And os?\n\nAssistant: Another.\n\n"
     )
     np.testing.assert_allclose(chat.session.state, read_by(trained, text), atol=2e-3)
-    assert [(m.role, m.content) for m in chat.messages] == [
-        (m["role"], m["content"]) for m in SAID
-    ]
+    assert [(m.role, m.content) for m in chat.messages] == [(m["role"], m["content"]) for m in SAID]
     again = Chat(trained, messages=chat.messages, **GREEDY)
     assert again.ask("And sys?", max_tokens=9) == chat.ask("And sys?", max_tokens=9)
     chat.undo(3)
@@ -213,7 +211,10 @@ def test_going_on_with_an_answer_that_must_fit(chat: Chat) -> None:
 
 
 def test_messages_with_an_input(trained: Model) -> None:
-    said = [Message(role="user", content="Sum up.", input="A text."), Message(role="assistant", content="T")]
+    said = [
+        Message(role="user", content="Sum up.", input="A text."),
+        Message(role="assistant", content="T"),
+    ]
     chat = Chat(trained, messages=said, format="instruct", max_tokens=3, **GREEDY)
     assert chat.messages == said
     assert chat.session.fork().feed("x").shape == (256,)

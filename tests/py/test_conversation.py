@@ -22,7 +22,11 @@ WEATHER = Tool(
         "properties": {
             "city": {"type": "string", "maxLength": 8},
             "unit": {"enum": ["c", "f"]},
-            "days": {"type": "array", "items": {"type": "integer", "format": "int32"}, "maxItems": 2},
+            "days": {
+                "type": "array",
+                "items": {"type": "integer", "format": "int32"},
+                "maxItems": 2,
+            },
         },
         "required": ["city"],
         "additionalProperties": False,
@@ -130,9 +134,7 @@ def test_a_chat_reads_the_same(trained: Model, name: str) -> None:
 def test_messages_in_any_order(name: str, pairs: list[tuple[str, str]], prompt: str | None) -> None:
     written = write_conversation(CHAT_FORMATS[name], said(*pairs))
     if prompt is None:
-        prompt = (
-            "### Tool Output\n```json\n5\n```\n### User\na\n### Assistant\n<think></think"
-        )
+        prompt = "### Tool Output\n```json\n5\n```\n### User\na\n### Assistant\n<think></think"
     assert written.prompt == prompt
     assert len(written.parts) == len(pairs)
 
@@ -226,9 +228,7 @@ def test_the_tool_that_is_named_is_called() -> None:
 
 def test_an_answer_that_must_fit_may_be_a_call_instead() -> None:
     schema = {"enum": ["yes", "no"]}
-    written = write_conversation(
-        CHAT_FORMATS["world"], CALLED, tools=[NOW], json_schema=schema
-    )
+    written = write_conversation(CHAT_FORMATS["world"], CALLED, tools=[NOW], json_schema=schema)
     seen = set()
     for seed in range(30):
         reader, parts, reason = answer_of(written, seed, max_tokens=300)
@@ -276,7 +276,10 @@ def test_an_engine_writes_an_answer(trained: Model, engine: Engine) -> None:
         ({"tools": [NOW, NOW]}, "tools: expected each name once, got now again"),
         ({"tool_choice": "now"}, "tool_choice: expected one of auto, none, got 'now'"),
         ({"tool_choice": "required"}, "tool_choice: expected one of auto, none, got 'required'"),
-        ({"tools": [NOW], "tool_choice": "x"}, "expected one of auto, none, required, now, got 'x'"),
+        (
+            {"tools": [NOW], "tool_choice": "x"},
+            "expected one of auto, none, required, now, got 'x'",
+        ),
         ({"tool_choice": 5}, "tool_choice: expected str, got int"),
         (
             {"tools": [NOW], "tool_choice": "now", "regex": "a"},
@@ -322,6 +325,6 @@ def test_types_of_arguments() -> None:
     }
     tool = Tool(name="f", parameters={"properties": properties, "required": ["b"]})
     written = write_conversation(CHAT_FORMATS["world"], said(("user", "a")), tools=[tool])
-    line = "- f(a?: string|null, b: integer|\"x\", c?: any, d?: any, e?: array of any)"
+    line = '- f(a?: string|null, b: integer|"x", c?: any, d?: any, e?: array of any)'
     assert line in written.parts[0].splitlines()
     assert len(written.parts) == 1

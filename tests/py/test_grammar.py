@@ -98,11 +98,15 @@ def schemas() -> st.SearchStrategy[Any]:
         st.sampled_from([{"type": "boolean"}, {"type": "null"}, {"type": "number"}]),
         st.builds(lambda n, k: {"type": "integer", "minimum": n, "maximum": n + k}, _small, _count),
         st.builds(lambda n: {"type": "string", "maxLength": n}, _count),
-        st.sampled_from([{"type": "string", "pattern": "^[a-c]{2,4}$"}, {"const": {"a": [1, "ü"]}}]),
+        st.sampled_from(
+            [{"type": "string", "pattern": "^[a-c]{2,4}$"}, {"const": {"a": [1, "ü"]}}]
+        ),
         st.lists(st.one_of(st.integers(-9, 9), st.text(max_size=4)), min_size=1, max_size=3).map(
             lambda values: {"enum": values}
         ),
-        st.sampled_from([{"type": "string", "format": "date"}, {"type": "string", "format": "uuid"}]),
+        st.sampled_from(
+            [{"type": "string", "format": "date"}, {"type": "string", "format": "uuid"}]
+        ),
     )
     return st.recursive(leaves, _larger, max_leaves=6)
 
@@ -210,17 +214,35 @@ def test_banned_tokens_do_not_come_and_a_complete_text_ends_all_the_same() -> No
         ({"json_schema": {"const": float("nan")}}, "json_schema: expected JSON, got: Out of range"),
         ({"json_schema": {"const": {1}}}, "json_schema: expected JSON, got: Object of type set"),
         ({"json_schema": '{"not":' * 9999}, "json_schema: expected JSON, got: maximum recursion"),
-        ({"json_schema": {"type": "integr"}}, "json_schema: expected a JSON schema that can be fol"),
+        (
+            {"json_schema": {"type": "integr"}},
+            "json_schema: expected a JSON schema that can be fol",
+        ),
         ({"json_schema": {"uniqueItems": True}}, "json_schema: .*uniqueItems"),
         ({"json_schema": {"minimum": 5, "maximum": 3, "type": "number"}}, "Unsatisfiable schema"),
-        ({"json_schema": {"$ref": "#"}}, "json_schema: expected what a text can fit, got what none"),
-        ({"regex": "("}, "regex: expected an expression that can be followed, got: unclosed group$"),
-        ({"regex": "(?=a)b"}, "regex: expected an expression that can be followed, got: look-around"),
+        (
+            {"json_schema": {"$ref": "#"}},
+            "json_schema: expected what a text can fit, got what none",
+        ),
+        (
+            {"regex": "("},
+            "regex: expected an expression that can be followed, got: unclosed group$",
+        ),
+        (
+            {"regex": "(?=a)b"},
+            "regex: expected an expression that can be followed, got: look-around",
+        ),
         ({"regex": 5}, "regex: expected str, got int"),
         ({"regex": "\ud800"}, "regex: expected Unicode characters"),
         ({"regex": "a" * 600_000}, "regex: expected at most 524288 bytes, got 600000"),
-        ({"grammar": "start: foo"}, r'grammar: expected a grammar that can be.*unknown name: "foo"$'),
-        ({"grammar": "root ::= foo"}, "grammar: expected a grammar that can be.*Rule 'foo' not found"),
+        (
+            {"grammar": "start: foo"},
+            r'grammar: expected a grammar that can be.*unknown name: "foo"$',
+        ),
+        (
+            {"grammar": "root ::= foo"},
+            "grammar: expected a grammar that can be.*Rule 'foo' not found",
+        ),
         ({"grammar": "root ::= [a"}, "grammar: expected a grammar that can be followed, got: "),
         ({"grammar": "start: A\nA: /a/ & /b/"}, "grammar: expected what a text can fit"),
         ({"regex": "a", "json_schema": True}, "regex: expected one of json_schema, regex and gra"),
@@ -246,9 +268,8 @@ def test_what_cannot_be_followed_is_refused_at_the_door(
 def test_a_text_that_cannot_go_on_is_an_error(
     trained: Model, options: dict[str, Any], complaint: str
 ) -> None:
-    with Session(trained).stream("a", **options) as stream:
-        with pytest.raises(InvalidArgumentError, match=complaint):
-            list(stream)
+    with pytest.raises(InvalidArgumentError, match=complaint):
+        list(Session(trained).stream("a", **options))
     with Engine(trained) as engine:
         request = engine.submit("a", **options)
         neighbour = engine.submit("import ", max_tokens=20, temperature=0)

@@ -1,9 +1,10 @@
-"""An answer that comes in pieces: reasoning, what is said, tool calls; white space around left out."""
+"""An answer that comes in pieces: reasoning, what is said, tool calls; without space around."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal
 
 from .call_parser import CallParser
 from .think_text import Place, ThinkSplitter
@@ -12,7 +13,8 @@ from .tools import ToolCall
 __all__ = ["AnswerPart", "AnswerReader"]
 
 
-class AnswerPart(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class AnswerPart:
     """A piece of an answer.
 
     Attributes:
@@ -40,8 +42,10 @@ class AnswerReader:
         calls: the calls so far.
 
     >>> reader = AnswerReader(" <think")
-    >>> reader.push(">Hm.</think"), reader.push(">Yes."), reader.finish()
-    ([AnswerPart(kind='thinking', text='Hm.', index=0)], [AnswerPart(kind='answer', text='Yes.', index=0)], [])
+    >>> reader.push(">Hm.</think")
+    [AnswerPart(kind='thinking', text='Hm.', index=0)]
+    >>> reader.push(">Yes.") + reader.finish()
+    [AnswerPart(kind='answer', text='Yes.', index=0)]
     """
 
     def __init__(
@@ -79,7 +83,8 @@ class AnswerReader:
         found = self._calls.push(answer)
         if is_last:
             found += self._calls.finish()
-        for kind, text, index in found:
+        for part in found:
+            kind, text, index = part.kind, part.text, part.index
             if kind == "call":
                 self.calls.append(ToolCall(name=text, arguments=""))
             elif kind == "arguments":

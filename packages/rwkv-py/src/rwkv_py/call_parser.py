@@ -1,4 +1,4 @@
-"""Tool calls in an answer that comes in pieces: told from what is said, as soon as they are certain.
+"""Tool calls in an answer that comes in pieces, told from what is said as soon as is certain.
 
 Two forms are understood, each any number of times: JSON in a fence, and the same under the words
 "Tool Call". So is an answer that is nothing but JSON.
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from .think_text import held_back
 from .tools import CALL_MARK, FENCE
@@ -20,7 +21,8 @@ _SPACE = " \t\r\n"
 _ARGUMENTS = ("arguments", "parameters")
 
 
-class CallPart(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class CallPart:
     """A piece of an answer with calls.
 
     Attributes:
@@ -86,9 +88,9 @@ class CallParser:
         self._text = ""
         found = [(place, mark) for mark in _MARKS if (place := text.find(mark)) >= 0]
         place, mark = min(found, default=(len(text), ""))
-        if not self._is_begun and (begin := text[:place].lstrip(_SPACE)):
-            if begin[0] in "{[":
-                place, mark = text.index(begin[0]), begin[0]
+        begin = text[:place].lstrip(_SPACE)[:1]
+        if begin in ("{", "[") and not self._is_begun:
+            place, mark = text.index(begin), begin
         said, rest = text[:place], text[place + len(mark) :]
         if not mark:
             said, self._text = held_back(said, _MARKS)
@@ -343,7 +345,7 @@ def _joined(parts: list[CallPart]) -> list[CallPart]:
     for part in parts:
         last = joined[-1] if joined else None
         if last and part.kind == last.kind != "call" and part.index == last.index:
-            joined[-1] = last._replace(text=last.text + part.text)
+            joined[-1] = replace(last, text=last.text + part.text)
         elif part.text:
             joined.append(part)
     return joined

@@ -48,8 +48,8 @@ class SavedChat:
 
     Attributes:
         format: the name of the chat's format.
-        messages: what was said: perhaps a system prompt, then user and assistant in turn; a question
-            may be the last.
+        messages: what was said: perhaps a system prompt, then user and assistant in turn; the last
+            may be a question.
         states: sessions by name: "start", after the system prompt; "now"; and "before", before what
             the user said last, unless it is not known.
     """

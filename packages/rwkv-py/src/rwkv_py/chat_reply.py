@@ -212,6 +212,6 @@ def new_reply(
 
 
 def _as_reply_parts(parts: Iterable[AnswerPart]) -> Iterator[ReplyPart]:
-    for kind, text, _ in parts:
-        assert kind == "thinking" or kind == "answer"  # a chat has no tools
-        yield ReplyPart(kind, text)
+    for part in parts:
+        assert part.kind == "thinking" or part.kind == "answer"  # a chat has no tools
+        yield ReplyPart(part.kind, part.text)

@@ -288,7 +288,9 @@ class _Writer:
         texts = []
         for each in waiting:
             texts += [each.input] if each.input else []
-            texts.append(f"Function output:\n{each.content}" if each.role == "tool" else each.content)
+            texts.append(
+                f"Function output:\n{each.content}" if each.role == "tool" else each.content
+            )
         # What a tool says is no question that could ask for reasoning.
         unhinted = dataclasses.replace(self._format, hint="")
         chat_format = unhinted if waiting[-1].role == "tool" else self._format

@@ -25,7 +25,15 @@ from .tokenizer import Tokenizer
 if TYPE_CHECKING:
     import llguidance
 
-__all__ = ["Fit", "Grammar", "GrammarOptions", "GuidedSampler", "JsonSchema", "fit_of", "grammar_of"]
+__all__ = [
+    "Fit",
+    "Grammar",
+    "GrammarOptions",
+    "GuidedSampler",
+    "JsonSchema",
+    "fit_of",
+    "grammar_of",
+]
 
 JsonSchema: TypeAlias = Mapping[str, Any] | bool | str
 
@@ -353,8 +361,10 @@ class _Vocabulary:
 
 @functools.lru_cache(maxsize=8)
 def _vocabulary(tokenizer: Tokenizer, n_vocab: int) -> llguidance.LLTokenizer:
-    library = _llguidance("grammar")
-    return library.LLTokenizer(_Vocabulary(tokenizer, n_vocab))
+    made: llguidance.LLTokenizer = _llguidance("grammar").LLTokenizer(
+        _Vocabulary(tokenizer, n_vocab)
+    )
+    return made
 
 
 _T = TypeVar("_T")

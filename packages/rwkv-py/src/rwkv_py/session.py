@@ -172,8 +172,8 @@ class Session:
             A `TextStream`, which also tells `finish_reason` and `tokens`.
 
         Raises:
-            InvalidArgumentError, TokenOutOfRangeError, NoTokenizerError: as `feed` and `Sampler`; or
-                nothing can fit what the text must fit, which may turn out while it is written.
+            InvalidArgumentError, TokenOutOfRangeError, NoTokenizerError: as `feed` and `Sampler`;
+                or nothing can fit what the text must fit, as may turn out while it is written.
 
         >>> session.reset()
         >>> stream = session.stream("The ", max_tokens=50, stop=["\n\n", " "], temperature=0)

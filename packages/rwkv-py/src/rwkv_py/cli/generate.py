@@ -15,7 +15,6 @@ from .output import at_work, to_json
 from .sampling import sampling_options
 from .streams import read_stdin
 
-
 _FIT = "What the text must fit"
 
 
