@@ -221,6 +221,7 @@ class Chat:
             InvalidArgumentError: nothing was said yet, or an option is outside its range. After
                 any exception the chat is as it was before.
 
+        >>> chat = Chat("model.bin", seed=1)
         >>> first = chat.ask("What is a list?", max_tokens=4)
         >>> whole = chat.continue_(max_tokens=8).read()
         >>> whole.startswith(first)
