@@ -9,8 +9,10 @@ import jsonschema
 import pytest
 
 from rwkv_py import Chat, Engine, InvalidArgumentError, Model, Session, Tokenizer
+from rwkv_py.answer_reader import AnswerReader
 from rwkv_py.chat_format import CHAT_FORMATS, Message
-from rwkv_py.conversation import Written, write_conversation
+from rwkv_py.conversation import Written, answer_options, write_conversation
+from rwkv_py.grammar import grammar_of
 from rwkv_py.tools import Tool, ToolCall
 from whim import write
 
@@ -328,3 +330,23 @@ def test_types_of_arguments() -> None:
     line = '- f(a?: string|null, b: integer|"x", c?: any, d?: any, e?: array of any)'
     assert line in written.parts[0].splitlines()
     assert len(written.parts) == 1
+
+
+@pytest.mark.parametrize("half", ["<", "</", "</th", "</think"])
+def test_reasoning_that_was_cut_within_its_end(half: str) -> None:
+    """What is to come is the rest of the mark, or more reasoning and a whole one."""
+    grammar = grammar_of(regex="yes")
+    options = answer_options(
+        CHAT_FORMATS["g1"], grammar, opening=f" <think>Hm.{half}", place="thinking"
+    )
+    rest = "</think>"[len(half) :]
+    for seed in range(6):
+        want = {ord(char): 9.0 for char in rest}
+        text, reason = write(
+            Tokenizer.bytewise(), 256, seed, logit_bias=want, max_tokens=300, **options
+        )
+        reader = AnswerReader(f" <think>Hm.{half}")
+        parts = reader.push(text) + reader.finish()
+        answer = "".join(part.text for part in parts if part.kind == "answer")
+        assert reason == "length" or answer == "yes"
+        assert "think>" not in answer

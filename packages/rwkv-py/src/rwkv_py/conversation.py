@@ -16,7 +16,7 @@ from .errors import InvalidArgumentError, TokenOutOfRangeError
 from .generation import GenerationOptions, ending
 from .grammar import Grammar, GrammarOptions, grammar_of, json_rule
 from .model import Model
-from .think_text import Place, without_thinking
+from .think_text import Place, held_back, without_thinking
 from .tokenizer import Tokenizer
 from .tools import CALL_AFTER, Tool, call_before, opening_of, write_calls, write_tools
 
@@ -149,17 +149,30 @@ def answer_options(
     before = ""
     tail = opening.rpartition("<think")[2]
     if place == "thinking" or ("<think" in opening and "</think>" not in opening):
-        if tail.endswith("</think"):
-            before = "before: />[\\n ]{0,2}/\n"
-        else:
-            closed = ">" * ("<think" in opening and not tail)
-            before = f"before: think /[\\n ]{{0,2}}/\nthink[lazy]: /{closed}(?s:.)*<\\/think>/\n"
+        before = _rest_of_thinking(tail, at_mark="<think" in opening and not tail)
     elif place == "begin" and not opening and chat_format.lead:
         before = f"before: {json.dumps(chat_format.lead)}?\n"
     begun = begun if place == "answer" else ""
     grammar = dataclasses.replace(grammar, before=before, begun=begun)
     # What fits may hold what usually ends an answer, and then it may not end there.
     return {"stop": [chat_format.next_turn], "grammar": grammar}
+
+
+def _rest_of_thinking(tail: str, *, at_mark: bool) -> str:
+    """Return rules in Lark for what is to come of reasoning.
+
+    Args:
+        tail: what is there of it, after the beginning of its mark.
+        at_mark: the end of that mark is still to come.
+    """
+    _, half = held_back(tail, ["</think>"])
+    if half == "</think":  # a format that skips the reasoning
+        return "before: />[\\n ]{0,2}/\n"
+    thought = ">" * at_mark + "(?s:.)*<\\/think>"
+    if half:
+        rest = "<\\/think>"[len(half) + ("/" in half) :]
+        thought = f"({rest}|{thought})"
+    return f"before: think /[\\n ]{{0,2}}/\nthink[lazy]: /{thought}/\n"
 
 
 def end_tokens(model: Model, tokenizer: Tokenizer, chat_format: ChatFormat) -> list[int]:

@@ -40,6 +40,9 @@ JsonSchema: TypeAlias = Mapping[str, Any] | bool | str
 MAX_BYTES = 1 << 19
 """How long a schema, an expression or a grammar is at most."""
 
+# What a stranger's expression may make of memory, 1 to 2 KB each; schemas need hundreds.
+_MAX_LEXER_STATES = 50_000
+
 # Between the parts of an object or a list at most a space: a model that hesitates would go on and
 # on with white space, which any amount of would fit.
 _JSON_STYLE = {
@@ -321,7 +324,8 @@ def _compiled(
     vocabulary = _vocabulary(tokenizer, n_vocab)
 
     def compile() -> tuple[llguidance.LLMatcher, str, bool]:
-        matcher = library.LLMatcher(vocabulary, source, log_level=0)
+        limits = library.LLParserLimits(max_lexer_states=_MAX_LEXER_STATES, verbose_errors=False)
+        matcher = library.LLMatcher(vocabulary, source, log_level=0, limits=limits)
         if grammar.begun and not matcher.is_error():
             begun = tokenizer.encode(grammar.begun)
             if matcher.try_consume_tokens(begun) < len(begun):
