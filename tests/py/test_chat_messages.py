@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -198,7 +199,9 @@ def test_answers_fit_after_the_reasoning(trained: Model, format: str) -> None:
         reply.read()
     else:
         assert "" not in answers
-    assert chat.ask("And so?", regex="[0-9]{2}\n\n[a-z]", max_tokens=400)[2:4] in ("\n\n", "")
+    if format != "g1-think":  # what ends an answer elsewhere may stand in one that fits
+        told = chat.ask("And so?", regex="[0-9]{2}\n\n[a-z]")
+        assert re.fullmatch("[0-9]{2}\n\n[a-z]", told)
 
 
 def test_going_on_with_an_answer_that_must_fit(chat: Chat) -> None:

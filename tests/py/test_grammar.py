@@ -93,6 +93,25 @@ def test_a_grammar_is_fitted(grammar: str) -> None:
     assert ended
 
 
+@pytest.mark.parametrize(
+    ("gbnf", "expression"),
+    [
+        (
+            r'root ::= "\"" char{3} "\""' + "\n" + r'char ::= [^"\\\x7F\x00-\x1F]',
+            r'"[^"\\\x7f\0-\x1f]{3}"',
+        ),
+        ('root ::= "é\\u00e9" [\\u00e0-\\U000000ff]{2}', "éé[à-ÿ]{2}"),
+        ('root ::= a-b\na-b ::= "x" | (\n "y"\n | "z" )  # said by\n', "[xyz]"),
+        ('root ::= [一-龥]{2} "\\\\u"', "[一-龥]{2}\\\\u"),
+        ('root ::= "" | "a" root', "a*"),
+    ],
+)
+def test_gbnf_of_many_kinds(gbnf: str, expression: str) -> None:
+    for seed in range(5):
+        text, reason = write(Tokenizer.bytewise(), 256, seed, grammar=gbnf)
+        assert reason == "length" or re.fullmatch(expression, text)
+
+
 def schemas() -> st.SearchStrategy[Any]:
     leaves = st.one_of(
         st.sampled_from([{"type": "boolean"}, {"type": "null"}, {"type": "number"}]),
@@ -242,6 +261,10 @@ def test_banned_tokens_do_not_come_and_a_complete_text_ends_all_the_same() -> No
         (
             {"grammar": "root ::= foo"},
             "grammar: expected a grammar that can be.*Rule 'foo' not found",
+        ),
+        (
+            {"grammar": 'root ::= "\\Uffffffff"'},
+            "grammar: expected a grammar that can be followed, got",
         ),
         ({"grammar": "root ::= [a"}, "grammar: expected a grammar that can be followed, got: "),
         ({"grammar": "start: A\nA: /a/ & /b/"}, "grammar: expected what a text can fit"),

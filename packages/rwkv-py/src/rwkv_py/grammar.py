@@ -264,10 +264,16 @@ def _lark(grammar: str) -> str:
     from llguidance.gbnf_to_lark import gbnf_to_lark
 
     try:
-        return gbnf_to_lark(text)
+        # A letter that is written by its number is not always understood: here it is the letter.
+        return gbnf_to_lark(re.sub(r"\\\\|\\u(\w{4})|\\U(\w{8})", _letter, text))
     # It raises Exception itself, and IndexError or RecursionError where it is taken by surprise.
     except Exception as error:
         raise _refused("grammar", str(error)) from None
+
+
+def _letter(escape: re.Match[str]) -> str:
+    number = int(escape[1] or escape[2] or "0", 16)
+    return chr(number) if number > 0x7F else escape[0]
 
 
 def _limited(option: str, text: str) -> str:
@@ -354,10 +360,9 @@ class _Vocabulary:
     def __init__(self, tokenizer: Tokenizer, n_vocab: int):
         self._tokenizer = tokenizer
         missing = set(tokenizer.missing(n_vocab))
-        texts = [b"" if t in missing else tokenizer.decode_bytes([t]) for t in range(n_vocab)]
-        # A byte 0xFF, which no text in UTF-8 has, would make llguidance take it for the name of a
-        # special token. What stands for nothing never comes.
-        self.tokens = [b"" if text[:1] == b"\xff" else text for text in texts]
+        # What stands for nothing never comes. Nor does the byte 0xFF, which no text in UTF-8 has:
+        # for llguidance it begins the name of a special token.
+        self.tokens = [b"" if t in missing else tokenizer.decode_bytes([t]) for t in range(n_vocab)]
 
     def __call__(self, text: str) -> list[int]:
         return self._tokenizer.encode(text)
