@@ -98,8 +98,8 @@ def test_save_and_load(chat: Chat, trained: Model, tmp_path: Path, dtype: str) -
         assert other.retry().read() == answer
         assert other.ask("And sys?") == chat.ask("And sys?")
         other.undo(2)
-        with pytest.raises(InvalidArgumentError, match="the last of a chat that was loaded"):
-            other.undo()
+        other.undo()  # its state was not saved: what is left is read again
+        assert other.messages == chat.messages[:1]
     other.reset()
     assert [message.content for message in other.messages] == [SYSTEM]
 
@@ -190,7 +190,6 @@ GOOD = {"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}
         ({"messages": [{**GOOD[0], "content": "a\ud800"}, GOOD[1]]}, "surrogates not allowed"),
         ({"messages": [{**GOOD[0], "content": " "}, GOOD[1]]}, "expected something to say"),
         ({"messages": [{**GOOD[0], "input": "z"}, GOOD[1]]}, "input: expected none in the format"),
-        ({"messages": [GOOD[0]]}, "not of user and assistant in turn"),
         ({"messages": [GOOD[1], GOOD[0]]}, "not of user and assistant in turn"),
         ({"messages": [GOOD[0], GOOD[0]]}, "not of user and assistant in turn"),
         ({"messages": [GOOD[1], GOOD[1]]}, "not of user and assistant in turn"),

@@ -20,8 +20,10 @@ if _core.abi_version() != _core.ABI_VERSION:
     )
 
 # This is the public API of rwkv_py.
+from .answer_reader import AnswerPart, AnswerReader
 from .chat import Chat, Message, Reply, ReplyPart
 from .chat_format import ChatFormat
+from .conversation import Written, write_conversation
 from .engine import Engine
 from .errors import (
     EngineClosedError,
@@ -50,8 +52,11 @@ from .state_folder import SavedState, StateFolder
 from .text_stream import TextStream
 from .time_state import read_time_state
 from .tokenizer import StreamingDecoder, Tokenizer
+from .tools import Tool, ToolCall
 
 __all__ = [
+    "AnswerPart",
+    "AnswerReader",
     "Chat",
     "ChatFormat",
     "Engine",
@@ -85,10 +90,14 @@ __all__ = [
     "TokenOutOfRangeError",
     "TokenProbability",
     "Tokenizer",
+    "Tool",
+    "ToolCall",
     "UnknownOptionError",
     "VocabularyError",
+    "Written",
     "__version__",
     "read_time_state",
+    "write_conversation",
 ]
 
 __version__: str = version("rwkv-py")

@@ -81,6 +81,20 @@ def as_bytes(name: str, text: str | bytes) -> bytes:
     )
 
 
+def as_text(name: str, value: str) -> str:
+    """Check that the argument `name` is a text that a tokenizer can take."""
+    if not isinstance(value, str):
+        raise InvalidArgumentError(f"{name}: expected str, got {type(value).__name__}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidArgumentError(
+            f"{name}: expected Unicode characters, got the lone surrogate {value[error.start]!r} "
+            f"at {error.start}"
+        ) from None
+    return value
+
+
 def as_stops(stop: str | bytes | Iterable[str | bytes]) -> list[bytes]:
     """Make the stop strings of `stop`, one or several, bytes: none of them empty."""
     if isinstance(stop, str | bytes):

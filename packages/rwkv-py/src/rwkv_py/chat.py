@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal, Unpack, cast
+import contextlib
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, Unpack, cast
 
-from ._arguments import StrPath, as_count, as_stops
+from ._arguments import StrPath, as_count, as_integer, as_stops, as_text
 from ._options import takes_options_of
 from .chat_file import SavedChat, read_chat, write_chat
-from .chat_format import ChatFormat, Message, as_text
-from .chat_reply import Reply, ReplyPart
-from .chat_template import format_of_template
-from .errors import InvalidArgumentError, StateFileError, TokenOutOfRangeError
-from .generation import GenerationOptions, ending
+from .chat_format import ChatFormat, Message
+from .chat_reply import Begun, Reply, ReplyPart, new_reply
+from .chat_template import format_for
+from .chat_turns import Cut, Turn, text_of, turns_of
+from .errors import InvalidArgumentError, StateFileError
+from .generation import GenerationOptions
+from .grammar import fit_of
 from .model import Model
 from .sampling import Sampler, SamplingOptions
 from .session import Session
@@ -22,15 +24,15 @@ from .time_state import TimeState
 
 __all__ = ["Chat", "Message", "Reply", "ReplyPart"]
 
-_takes_reply_options = takes_options_of(TextBuilder, Sampler, default="the chat's")
+_takes_reply_options = takes_options_of(TextBuilder, fit_of, Sampler, default="the chat's")
 
 
 class Chat:
     r"""A conversation over a session, in the format that the model was trained on.
 
     The state of the session is all that the model remembers, so a turn costs what it is long,
-    however long the conversation. Reasoning is not remembered. The last `undo_turns` turns can be
-    taken back, changed or answered again without reading anything twice: the chat keeps the states
+    however long the conversation. Reasoning is not remembered. Any turn can be taken back or
+    changed; of the last `undo_turns` without reading anything twice: the chat keeps the states
     before each and after its user's text, `2 * undo_turns + 1` states in all. Text is kept of all.
 
     Used by one thread at a time; the session is the chat's until it is done.
@@ -44,15 +46,18 @@ class Chat:
             `pip install rwkv-py[templates]`).
         system: a system prompt. Empty lines in it, and in what the user says, are left out: they
             end a turn.
+        messages: what was said so far: perhaps a system prompt, then user and assistant in turn, as
+            `Message` or as dicts with role and content. If a question is the last, `continue_`
+            answers it. Not with `system`.
         max_tokens: how long a reply is at most, reasoning included.
         stop: strings that end a reply and are left out of it, besides those of the format.
-        undo_turns: how many turns can be taken back, 1 or more.
+        undo_turns: of how many turns states are kept, 1 or more.
         time_state: as for `Session`; only where `session` is not one.
         **sampling: options of `Sampler` for all replies, over those of the format.
 
     Raises:
         InvalidArgumentError: there is no such format, the file's chat template is none that we can
-            use, or an option is outside its range.
+            use, messages do not take turns, or an option is outside its range.
         NoTokenizerError: the session has no tokenizer.
 
     >>> chat = Chat("model.bin", system="You explain Python.", max_tokens=30, seed=1)
@@ -75,6 +80,7 @@ class Chat:
         *,
         format: ChatFormat | str | None = None,
         system: str | None = None,
+        messages: Iterable[Message | Mapping[str, Any]] | None = None,
         max_tokens: int = 1024,
         stop: str | bytes | Iterable[str | bytes] = (),
         undo_turns: int = 8,
@@ -90,18 +96,26 @@ class Chat:
                 remedy="Try giving it to Session()",
             )
         self._session = session
-        self._format = _as_format(format, session.model)
+        self._format = format_for(format, session.model)
         self._options: GenerationOptions = {"max_tokens": max_tokens, "stop": as_stops(stop)}
         self._options.update(cast(GenerationOptions, sampling))
         self._undo_turns = undo_turns
         self._system = "" if system is None else as_text("system", system)
-        self._turns: list[_Turn] = []
+        self._turns: list[Turn] = []
+        if messages is not None:
+            if system is not None:
+                raise InvalidArgumentError(
+                    "system: expected none with messages, got one",
+                    remedy="Try it as the first of the messages",
+                )
+            self._system, self._turns = turns_of(messages, self._format)
         self._reply: Reply | None = None  # until it is settled
         self._reply_is_read = False  # what was drawn of it is the last that the session read
         self.check()
         if beginning := self._format.write_system(self._system):
             self._session.feed(beginning)
         self._start = self._session.fork()
+        self._read_turns()
 
     def __repr__(self) -> str:
         turns = f"{len(self._turns)} turn{'' if len(self._turns) == 1 else 's'}"
@@ -123,7 +137,8 @@ class Chat:
         said = [Message(role="system", content=self._system)] if self._system else []
         for turn in self._turns:
             said.append(Message(role="user", content=turn.user, input=turn.input))
-            said.append(Message(role="assistant", content=turn.answer, thinking=turn.thinking))
+            if turn.is_answered:
+                said.append(Message(role="assistant", content=turn.answer, thinking=turn.thinking))
         return said
 
     @_takes_reply_options
@@ -143,7 +158,8 @@ class Chat:
             text: what the user says.
             input: what an instruction is about, if the format has that.
             **options: max_tokens, stop, stop_tokens, and the keyword arguments of `Sampler`: for
-                this reply, in place of those of the chat.
+                this reply, in place of those of the chat; and json_schema, regex or grammar, which
+                the answer must fit, without the reasoning before it.
 
         Raises:
             InvalidArgumentError: there is nothing to say, or an option is outside its range.
@@ -153,13 +169,18 @@ class Chat:
         written = self._format.write_user(text, input)
         reply = self._write(options)
         before = self._session.fork()
+        last = self._turns[-1] if self._turns else None
+        if last is not None and not last.is_answered:
+            written = self._format.write_answer("") + written
         self._session.feed(written)
         try:
             asked = self._session.fork()
         except BaseException:
             self._session.copy_from(before)
             raise
-        self._turns.append(_Turn(text, input, before, asked))
+        if last is not None:
+            last.is_answered, last.cut = True, None
+        self._turns.append(Turn(text, input, before, asked))
         for turn in self._turns[-self._undo_turns - 1 : -self._undo_turns]:
             turn.before = turn.asked = None
         self._await(reply)
@@ -179,35 +200,88 @@ class Chat:
         self._settle()
         turn = self._last(1)
         reply = self._write(options)
-        if turn.asked is None:  # of a chat that was loaded
-            asked = self._state_before(turn).fork()
-            asked.feed(self._format.write_user(turn.user, turn.input))
-            turn.asked = asked
-        self._session.copy_from(turn.asked)
-        turn.answer = turn.thinking = ""
+        self._session.copy_from(self._state_asked(turn))
+        turn.answer, turn.thinking, turn.is_answered, turn.cut = "", "", True, None
+        self._await(reply)
+        return reply
+
+    @_takes_reply_options
+    def continue_(self, text: str | None = None, **options: Unpack[GenerationOptions]) -> Reply:
+        """Go on with the last answer, one that was cut or any other, and return it.
+
+        The reply gives what is new; its `text` is the whole answer. A question that has no answer
+        yet is answered.
+
+        Args:
+            text: what the answer begins with, in place of what it was.
+            **options: those of `stream`. Penalties begin anew. With json_schema, regex or grammar
+                what is there must be the beginning of what fits.
+
+        Raises:
+            InvalidArgumentError: nothing was said yet, or an option is outside its range. After
+                any exception the chat is as it was before.
+
+        >>> chat = Chat("model.bin", seed=1)
+        >>> first = chat.ask("What is a list?", max_tokens=4)
+        >>> whole = chat.continue_(max_tokens=8).read()
+        >>> whole.startswith(first)
+        True
+        """
+        self._settle()
+        turn = self._last(1)
+        begun = turn.answer if text is None else as_text("text", text).strip()
+        if text is None and turn.cut is not None:
+            reply = self._write(options, Begun(turn.cut.text, is_cut=True))
+            self._session.copy_from(turn.cut.session)
+        elif not begun:
+            return self.retry(**options)
+        else:
+            read = self._format.lead + begun
+            reply = self._write(options, Begun(read, is_cut=False))
+            there = self._state_asked(turn).fork()
+            there.feed(read)
+            self._session.copy_from(there)
         self._await(reply)
         return reply
 
     @_takes_reply_options
     def edit(
-        self, text: str, *, input: str | None = None, **options: Unpack[GenerationOptions]
+        self,
+        text: str,
+        *,
+        turn: int = -1,
+        input: str | None = None,
+        **options: Unpack[GenerationOptions],
     ) -> Reply:
-        """Say something else in place of what was said last. The arguments are those of `stream`.
+        """Say something else in place of what was said; what came after it is forgotten.
+
+        Args:
+            text: what the user says.
+            turn: in which turn: 0 is the first, -1 the last.
+            input: as for `stream`.
+            **options: those of `stream`.
 
         Raises:
-            InvalidArgumentError: nothing was said yet; and as `stream`. After any exception the
+            InvalidArgumentError: there is no such turn; and as `stream`. After any exception the
                 chat is as it was before.
         """
         self._settle()
-        turn = self._last(1)
-        now = self._session.fork()
-        self._session.copy_from(self._state_before(turn))
-        self._turns.pop()
+        place = as_integer("turn", turn)
+        n_turns = len(self._turns)
+        self._last(1)
+        if not -n_turns <= place < n_turns:
+            raise InvalidArgumentError(f"turn: expected {-n_turns} to {n_turns - 1}, got {place}")
+        place %= n_turns
+        self._format.write_user(text, input)  # raises before anything is read
+        before = self._state_before(place)
+        now, turns = self._session.fork(), self._turns
+        self._session.copy_from(before)
+        self._turns = turns[:place]
         try:
             return self.stream(text, input=input, **options)
         except BaseException:
             self._session.copy_from(now)
-            self._turns.append(turn)
+            self._turns = turns
             raise
 
     @_takes_reply_options
@@ -223,11 +297,12 @@ class Chat:
         """Take back the last turns: what the user said, and the answer.
 
         Raises:
-            InvalidArgumentError: there are not so many, or they are more than `undo_turns` back.
+            InvalidArgumentError: there are not so many.
         """
         turns = as_count("turns", turns, at_least=1)
         self._settle()
-        self._session.copy_from(self._state_before(self._last(turns)))
+        self._last(turns)
+        self._session.copy_from(self._state_before(len(self._turns) - turns))
         del self._turns[-turns:]
 
     def reset(self) -> None:
@@ -275,7 +350,7 @@ class Chat:
         try:
             same = saved.format == self._format.name
             chat_format = self._format if same else ChatFormat.named(saved.format)
-            system, turns = _turns_of(saved, chat_format)
+            system, turns = turns_of(saved.messages, chat_format)
         except InvalidArgumentError as error:
             raise StateFileError(
                 f"{path}: expected a chat that was saved, got: {error.message}",
@@ -287,24 +362,16 @@ class Chat:
         except BaseException:
             self._session.copy_from(now)
             raise
+        if turns:
+            turns[-1].before = saved.states.get("before")
         self._format, self._system, self._turns = chat_format, system, turns
         self._start = saved.states["start"]
 
-    def _write(self, options: GenerationOptions) -> Reply:
+    def _write(self, options: GenerationOptions, begun: Begun | None = None) -> Reply:
         """Make a reply that begins, when it is first asked, where the session then is."""
-        wanted: GenerationOptions = {
-            "stop_tokens": _end_tokens(self._session, self._format),
-            **self._format.sampling,
-            **self._options,
-        }
-        if options.get("max_tokens") is None:
-            options.pop("max_tokens", None)
-        if options.get("stop") is None:
-            options.pop("stop", None)
-        wanted.update(options)
-        wanted["stop"] = [*self._format.stop, *as_stops(wanted["stop"])]
-        stream = self._session.stream(self._format.opening, **wanted)
-        return Reply(stream, self._format.opening, self._settle)
+        return new_reply(
+            self._session, self._format, self._options, options, self._settle, begun=begun
+        )
 
     def _await(self, reply: Reply) -> None:
         self._reply = reply
@@ -323,22 +390,26 @@ class Chat:
             reply.close()  # comes back here
             return
         turn = self._turns[-1]
-        turn.answer, turn.thinking = reply.text, reply.thinking
+        turn.answer, turn.thinking, turn.is_answered = reply.text, reply.thinking, True
         written = self._format.write_answer(turn.answer).encode()
         drawn = self._session.tokenizer.decode_bytes(reply.tokens)
+        read = reply.read_before.encode() + drawn
         whole = self._reply_is_read and reply.finish_reason is not None
-        if whole and not self._format.opening and written.startswith(drawn):
+        turn.cut = None
+        if whole and reply.is_cut:
+            with contextlib.suppress(UnicodeDecodeError):  # it ends within a character
+                turn.cut = Cut(self._session.fork(), read.decode())
+        if whole and written.startswith(read):
             self._reply_is_read = False  # if reading on is interrupted, begin at the question
-            rest = written[len(drawn) :]
+            rest = written[len(read) :]
         else:
-            assert turn.asked is not None
-            self._session.copy_from(turn.asked)
+            self._session.copy_from(self._state_asked(turn))
             rest = written
         if rest:
             self._session.feed(rest)
         self._reply = None
 
-    def _last(self, turns: int) -> _Turn:
+    def _last(self, turns: int) -> Turn:
         if not self._turns:
             raise InvalidArgumentError("turns: expected one to go back to, got none so far")
         if len(self._turns) < turns:
@@ -347,66 +418,32 @@ class Chat:
             )
         return self._turns[-turns]
 
-    def _state_before(self, turn: _Turn) -> Session:
-        if turn.before is None:
-            raise InvalidArgumentError(
-                f"turns: expected one of the last {self._undo_turns}, or the last of a chat that "
-                "was loaded, got an older one, whose state is not kept",
-                remedy="Try Chat(..., undo_turns=) with more",
-            )
-        return turn.before
+    def _state_before(self, place: int) -> Session:
+        """Return the session before a turn; one that is not kept reads it all again."""
+        if (kept := self._turns[place].before) is not None:
+            return kept
+        before = self._start.fork()
+        if text := text_of(self._turns[:place], self._format):
+            before.feed(text)
+        return before
 
+    def _state_asked(self, turn: Turn) -> Session:
+        """Return the session after the question of the last turn."""
+        if turn.asked is None:  # of a chat that was loaded
+            asked = self._state_before(len(self._turns) - 1).fork()
+            asked.feed(self._format.write_user(turn.user, turn.input))
+            turn.asked = asked
+        return turn.asked
 
-@dataclass
-class _Turn:
-    user: str
-    input: str | None
-    before: Session | None  # the session before the user's text
-    asked: Session | None  # and after it
-    answer: str = ""
-    thinking: str = ""
-
-
-def _as_format(format: ChatFormat | str | None, model: Model) -> ChatFormat:
-    """Return the format that is meant; None means the model file's."""
-    if isinstance(format, ChatFormat):
-        return format
-    if format is None and model.info.chat_template:
-        return format_of_template(model.info.chat_template, model.path)
-    return ChatFormat.named("world" if format is None else format)
-
-
-def _end_tokens(session: Session, chat_format: ChatFormat) -> list[int]:
-    """Return the tokens that end an answer: those that end a text, and the file's end of a turn.
-
-    In World files the latter is an empty line. Where only what follows it ends an answer, as in the
-    G1 formats, an answer may hold it.
-    """
-    tokens = ending(session.model.end_tokens, session.tokenizer)
-    token = session.model.info.end_of_turn
-    if token is None:
-        return tokens
-    try:
-        text = session.tokenizer.decode([token])
-    except TokenOutOfRangeError:  # of another tokenizer than the file's
-        text = ""
-    if not (text and any(stop != text and stop.startswith(text) for stop in chat_format.stop)):
-        tokens.append(token)
-    return tokens
-
-
-def _turns_of(saved: SavedChat, chat_format: ChatFormat) -> tuple[str, list[_Turn]]:
-    """Return the system prompt and the turns of a chat that was saved in a format.
-
-    Raises:
-        InvalidArgumentError: the format cannot write what the user said.
-    """
-    said = list(saved.messages)
-    system = said.pop(0).content if said and said[0].role == "system" else ""
-    turns = []
-    for user, answer in zip(said[::2], said[1::2], strict=True):
-        chat_format.write_user(user.content, user.input)
-        turns.append(_Turn(user.content, user.input, None, None, answer.content, answer.thinking))
-    if turns:
-        turns[-1].before = saved.states.get("before")
-    return system, turns
+    def _read_turns(self) -> None:
+        """Read the turns that the chat begins with."""
+        if not self._turns:
+            return
+        if text := text_of(self._turns[:-1], self._format):
+            self._session.feed(text)
+        last = self._turns[-1]
+        last.before = self._session.fork()
+        self._session.feed(self._format.write_user(last.user, last.input))
+        last.asked = self._session.fork()
+        if last.is_answered:
+            self._session.feed(self._format.write_answer(last.answer))

@@ -37,6 +37,7 @@ _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 # Of the archive's directory, in which a member takes less than a hundred.
 _MAX_DIRECTORY_BYTES = 1024
 
+_OF_A_MESSAGE = {"role", "content", "thinking", "input"}
 _REQUIRED = {"chat.json", "start.state", "now.state"}
 _OPTIONAL = {"before.state"}
 
@@ -47,7 +48,8 @@ class SavedChat:
 
     Attributes:
         format: the name of the chat's format.
-        messages: what was said: perhaps a system prompt, then user and assistant in turn.
+        messages: what was said: perhaps a system prompt, then user and assistant in turn; the last
+            may be a question.
         states: sessions by name: "start", after the system prompt; "now"; and "before", before what
             the user said last, unless it is not known.
     """
@@ -64,7 +66,10 @@ def write_chat(path: StrPath, chat: SavedChat, *, dtype: Literal["fp32", "fp16"]
         StateFileError: it cannot be written, or a state cannot be written in this type.
     """
     path = _as_path(path)
-    messages = [vars(message) for message in chat.messages]
+    messages = [
+        {name: value for name, value in vars(message).items() if name in _OF_A_MESSAGE}
+        for message in chat.messages
+    ]
     said = {"rwkv_chat": _VERSION, "format": chat.format, "messages": messages}
     text = json.dumps(said, indent=1, ensure_ascii=False).encode()
     try:
@@ -227,14 +232,14 @@ def _understand(said: Any) -> tuple[str, list[Message]]:
     messages = [_message(i, entry) for i, entry in enumerate(said["messages"])]
     roles = [message.role for message in messages]
     turns = roles[1:] if roles[:1] == ["system"] else roles
-    if turns != ["user", "assistant"] * (len(turns) // 2):
+    if turns != (["user", "assistant"] * len(turns))[: len(turns)]:
         raise ValueError("messages that are not of user and assistant in turn")
     return said["format"], messages
 
 
 def _message(number: int, entry: Any) -> Message:
     where = f"messages[{number}]"
-    if not isinstance(entry, dict) or not entry.keys() <= {"role", "content", "thinking", "input"}:
+    if not isinstance(entry, dict) or not entry.keys() <= _OF_A_MESSAGE:
         raise ValueError(f"{where} that is no message")
     role, content = entry.get("role"), entry.get("content")
     thinking, input = entry.get("thinking", ""), entry.get("input")

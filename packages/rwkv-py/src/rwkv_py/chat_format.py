@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
+from ._arguments import as_text
 from .errors import InvalidArgumentError
 from .sampling import SamplingOptions
+from .tools import ToolCall, ToolStyle
 
-__all__ = ["CHAT_FORMATS", "ChatFormat", "Message", "Role"]
+__all__ = ["CHAT_FORMATS", "ChatFormat", "Effort", "Message", "Role"]
 
-Role: TypeAlias = Literal["system", "user", "assistant"]
+Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
+
+Effort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 
 _CHATTY: SamplingOptions = {
     "temperature": 1.0,
@@ -34,12 +39,14 @@ class Message:
         content: what.
         thinking: what the assistant reasoned before; the model does not remember it.
         input: what an instruction is about, if the format has that.
+        tool_calls: the tools that the assistant called.
     """
 
     role: Role
     content: str
     thinking: str = ""
     input: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +68,8 @@ class ChatFormat:
         end: what ends a turn.
         stop: strings that end an answer: the beginning of what would follow it.
         sampling: the options of `Sampler` that suit it.
+        tools: how tools, and calls of them, are written.
+        hint: what is added to what the user says.
 
     Raises:
         InvalidArgumentError: a text is of the wrong type, or has not the `{}` that it needs.
@@ -79,11 +88,13 @@ class ChatFormat:
     end: str = "\n\n"
     stop: tuple[str, ...] = ("\n\n",)
     sampling: SamplingOptions = field(default_factory=lambda: _CHATTY)
+    tools: ToolStyle = "list"
+    hint: str = ""
 
     def __post_init__(self) -> None:
         for name in ("name", "system", "begin", "user", "user_with_input"):
             as_text(name, getattr(self, name))
-        for name in ("opening", "lead", "end"):
+        for name in ("opening", "lead", "end", "hint"):
             as_text(name, getattr(self, name))
         for name, n_places in (("system", 1), ("user", 1), ("user_with_input", 2)):
             if template := getattr(self, name):
@@ -109,6 +120,47 @@ class ChatFormat:
             )
         return CHAT_FORMATS[name]
 
+    def with_effort(self, effort: Effort | None) -> ChatFormat:
+        r"""Return the format that lets a model reason more or less before it answers.
+
+        Args:
+            effort: "none" and "minimal" skip it. None leaves the format as it is; so does anything
+                for a format that knows no reasoning.
+
+        Raises:
+            InvalidArgumentError: there is no such effort.
+
+        >>> format = CHAT_FORMATS["g1"].with_effort("low")
+        >>> format.write_user("Why?") + format.opening
+        'User: Why? (think a bit)\n\nAssistant: <think'
+        """
+        if effort is None:
+            return self
+        if not isinstance(effort, str) or effort not in _EFFORTS:
+            raise InvalidArgumentError(
+                f"effort: expected one of {', '.join(_EFFORTS)}, got {effort!r}"
+            )
+        if not (self.name.startswith("g1") or "<think" in self.opening):
+            return self
+        before = self.opening.partition("<think")[0] or self.lead
+        hint = _EFFORTS[effort]
+        if not hint:
+            return dataclasses.replace(self, opening=f"{before}<think>\n</think", hint="")
+        hint = hint if self.tools == "list" else ""  # it was taught with these
+        return dataclasses.replace(self, opening=f"{before}<think", hint=hint)
+
+    @property
+    def name_of_assistant(self) -> str:
+        """What stands between what the user says and the answer."""
+        return self.user.partition("{}")[2].format()
+
+    @property
+    def next_turn(self) -> str:
+        """What follows an answer: the beginning of the next turn, which no answer should hold."""
+        following = self.end + self.user.partition("{}")[0].format()
+        beginning = re.match(r"\s*\S.{0,20}", following)  # enough to tell it by
+        return beginning[0].rstrip() if beginning else following
+
     def write_system(self, text: str) -> str:
         """Return what a conversation begins with: the system prompt, if there is one.
 
@@ -133,32 +185,19 @@ class ChatFormat:
         """
         if not clean(as_text("text", text)):
             raise InvalidArgumentError("text: expected something to say, got nothing")
+        said = f"{clean(text)}{self.hint}"
         if input is None:
-            return self.user.format(clean(text))
+            return self.user.format(said)
         if not self.user_with_input:
             raise InvalidArgumentError(
                 f"input: expected none in the format {self.name}, got one",
                 remedy="Try the format instruct",
             )
-        return self.user_with_input.format(clean(text), clean(as_text("input", input)))
+        return self.user_with_input.format(said, clean(as_text("input", input)))
 
     def write_answer(self, text: str) -> str:
         """Return the text of an answer in the history, with what ends the turn."""
         return (self.lead + text if text else "") + self.end
-
-
-def as_text(name: str, value: str) -> str:
-    """Check that the argument `name` is a text that a tokenizer can take."""
-    if not isinstance(value, str):
-        raise InvalidArgumentError(f"{name}: expected str, got {type(value).__name__}")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidArgumentError(
-            f"{name}: expected Unicode characters, got the lone surrogate {value[error.start]!r} "
-            f"at {error.start}"
-        ) from None
-    return value
 
 
 def _check_template(name: str, template: str, n_places: int) -> None:
@@ -184,6 +223,16 @@ def clean(text: str) -> str:
     return re.sub(r"\n\s*\n", "\n", text.replace("\r\n", "\n")).strip()
 
 
+# What is added to what the user says, as G1 models were taught.
+_EFFORTS = {
+    "none": "",
+    "minimal": "",
+    "low": " (think a bit)",
+    "medium": " (think)",
+    "high": " (think a lot)",
+    "xhigh": " (think a lot)",
+}
+
 _G1_STOP = ("\n\nUser:", "\n\nSystem:", "\nUser:")
 _INSTRUCT_STOP = ("\n\nInstruction:", "\n\nInput:", "\n\nResponse:")
 _RAVEN = (
@@ -204,6 +253,17 @@ CHAT_FORMATS: Mapping[str, ChatFormat] = MappingProxyType(
                 opening=" <think>\n</think",
                 stop=_G1_STOP,
                 sampling=_REASONING,
+            ),
+            ChatFormat(
+                name="g1-tools",
+                system="### System\n{}\n",
+                user="### User\n{}\n### Assistant\n",
+                opening="<think></think",
+                lead="",
+                end="\n",
+                stop=("\n### User", "\n### System", "\n### Assistant", "\n### Tool Output"),
+                sampling=_REASONING,
+                tools="sections",
             ),
             ChatFormat(
                 name="instruct",
@@ -227,6 +287,7 @@ CHAT_FORMATS: Mapping[str, ChatFormat] = MappingProxyType(
 """The formats by name.
 
 `world` is for the World models; `g1` (the answer at once), `g1-think` (it reasons first) and
-`g1-fast-think` (it skips the reasoning) for the G1 models; `instruct` for instructions with or
+`g1-fast-think` (it skips the reasoning) for the G1 models, and `g1-tools`, with headings, for those
+that are to call tools; `instruct` for instructions with or
 without an input; `raven` and `raven-chat` for RWKV-4 Raven.
 """

@@ -1,13 +1,20 @@
-"""An answer being written: reasoning told from answer, and white space around both left out."""
+"""An answer being written, its reasoning told from what is said."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal, NamedTuple
 
+from ._arguments import as_stops
+from .answer_reader import AnswerPart, AnswerReader
+from .chat_format import ChatFormat
+from .conversation import answer_options, end_tokens
+from .generation import GenerationOptions
+from .grammar import GrammarOptions, grammar_of
+from .session import Session
 from .text_stream import FinishReason, TextStream
 
-__all__ = ["Reply", "ReplyPart", "ReplySplitter"]
+__all__ = ["Begun", "Reply", "ReplyPart", "new_reply"]
 
 
 class ReplyPart(NamedTuple):
@@ -22,16 +29,32 @@ class Reply(Iterator[str]):
 
     `parts` gives the reasoning too, `read` the whole answer at once. A reply that is left before
     its end keeps what was written so far: with `close`, or when the chat is used again.
+
+    One that goes on with an answer gives what is new of it; `text` and `read()` are the whole.
+
+    Attributes:
+        read_before: what the session reads of the answer before any token is drawn.
     """
 
-    def __init__(self, stream: TextStream, opening: str, settle: Callable[[], None]):
-        """`settle` is called once the reply has ended."""
+    def __init__(
+        self,
+        stream: TextStream,
+        reader: AnswerReader,
+        settle: Callable[[], None],
+        *,
+        read_before: str,
+        begun: Iterable[AnswerPart],
+    ):
+        """`settle` is called once the reply has ended; `begun` is there of the answer already."""
         self._stream = stream
-        self._splitter = ReplySplitter(opening)
+        self._reader = reader
         self._settle = settle
         self._pending: list[ReplyPart] = []
         self._pieces: dict[str, list[str]] = {"answer": [], "thinking": []}
+        for part in _as_reply_parts(begun):
+            self._pieces[part.kind].append(part.text)
         self._ended = False
+        self.read_before = read_before
 
     def __repr__(self) -> str:
         how = "being written"
@@ -64,6 +87,11 @@ class Reply(Iterator[str]):
         """As of `TextStream`; None while there may be more, and for a reply that was left."""
         return self._stream.finish_reason
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether it was cut by `max_tokens`; `Chat.continue_` goes on with it."""
+        return self.finish_reason == "length"
+
     def __next__(self) -> str:
         for part in self.parts():
             if part.kind == "answer":
@@ -81,10 +109,10 @@ class Reply(Iterator[str]):
                 return
             text = next(self._stream, None)
             if text is None:
-                self._pending += self._splitter.finish()
+                self._pending += _as_reply_parts(self._reader.finish())
                 self._take_pending_and_settle()
             else:
-                self._pending += self._splitter.push(text)
+                self._pending += _as_reply_parts(self._reader.push(text))
 
     def read(self) -> str:
         """Write to the end, and return the answer."""
@@ -118,69 +146,72 @@ class Reply(Iterator[str]):
         self._pending = parts
 
 
-class ReplySplitter:
-    """Tells reasoning from answer, `<think>...</think>` at the beginning, as text comes."""
+class Begun(NamedTuple):
+    """What an answer begins with that is gone on with.
 
-    _BEGIN, _END = "<think>", "</think>"
+    Attributes:
+        text: all that the session has read since the question.
+        is_cut: whether a model wrote it, reasoning and all, until it was cut.
+    """
 
-    def __init__(self, opening: str):
-        self._opening = opening
-        self._held = opening
-        self._place: Literal["begin", "thinking", "answer"] = "begin"
-        self._trimmers = {"thinking": _Trimmer(), "answer": _Trimmer()}
-
-    def push(self, text: str) -> list[ReplyPart]:
-        """Let a piece of text come next; return what has become certain of it."""
-        parts: list[ReplyPart] = []
-        text, self._held = self._held + text, ""
-        if self._place == "begin":
-            begin = text.lstrip()
-            if len(begin) < len(self._BEGIN) and self._BEGIN.startswith(begin):
-                self._held = text
-                return []
-            if begin.startswith(self._BEGIN):
-                self._place = "thinking"
-                text = begin.removeprefix(self._BEGIN)
-            else:
-                self._place = "answer"
-        if self._place == "thinking":
-            thought, found, text = text.partition(self._END)
-            if found:
-                self._place = "answer"
-            else:
-                lengths = range(len(self._END) - 1, 0, -1)
-                n_held = next((n for n in lengths if thought.endswith(self._END[:n])), 0)
-                self._held = thought[len(thought) - n_held :]
-                thought = thought[: len(thought) - n_held]
-            self._add(parts, "thinking", thought)
-        if self._place == "answer":
-            self._add(parts, "answer", text)
-        return parts
-
-    def finish(self) -> list[ReplyPart]:
-        """Return what was held back: nothing more will come."""
-        parts: list[ReplyPart] = []
-        if self._held != self._opening:  # of which alone no answer is made
-            self._add(parts, "answer" if self._place == "begin" else "thinking", self._held)
-        return parts
-
-    def _add(self, parts: list[ReplyPart], kind: Literal["thinking", "answer"], text: str) -> None:
-        if trimmed := self._trimmers[kind].push(text):
-            parts.append(ReplyPart(kind, trimmed))
+    text: str
+    is_cut: bool
 
 
-class _Trimmer:
-    """Strips white space from the ends of a text that comes in pieces."""
+def new_reply(
+    session: Session,
+    chat_format: ChatFormat,
+    options_of_chat: GenerationOptions,
+    options: GenerationOptions,
+    settle: Callable[[], None],
+    *,
+    begun: Begun | None = None,
+) -> Reply:
+    """Return a reply that begins, when it is first asked, where the session then is.
 
-    def __init__(self) -> None:
-        self._begun = False
-        self._held = ""
+    Raises:
+        InvalidArgumentError: an option is outside its range.
+    """
+    own = dict[str, Any](options)
+    fitting = {name: own.pop(name, None) for name in GrammarOptions.__annotations__}
+    for name in ("max_tokens", "stop"):
+        if own.get(name) is None:
+            own.pop(name, None)
+    wanted: dict[str, Any] = {
+        "stop_tokens": end_tokens(session.model, session.tokenizer, chat_format),
+        **chat_format.sampling,
+        **options_of_chat,
+        **own,
+    }
+    parts: list[AnswerPart] = []
+    opening = "" if begun else chat_format.opening
+    if begun is None:
+        reader = AnswerReader(opening)
+        end = answer_options(chat_format, grammar_of(**fitting), opening=opening)
+    else:
+        thinks = begun.is_cut and "<think" in begun.text and "</think>" not in begun.text
+        if begun.is_cut:
+            reader = AnswerReader(begun.text)
+            parts = reader.push("")
+        else:
+            reader = AnswerReader(place="answer")
+            parts = reader.push(begun.text)
+        end = answer_options(
+            chat_format,
+            grammar_of(**fitting),
+            opening=begun.text * thinks,
+            place="thinking" if thinks else "answer",
+            begun=begun.text.rpartition("</think>")[2].lstrip(),
+        )
+    stop = as_stops(wanted["stop"])
+    wanted.update(end)
+    wanted["stop"] = [*end["stop"], *stop]
+    stream = session.stream(opening, **wanted)
+    read_before = opening if begun is None else begun.text
+    return Reply(stream, reader, settle, read_before=read_before, begun=parts)
 
-    def push(self, text: str) -> str:
-        text = self._held + text
-        if not self._begun:
-            text = text.lstrip()
-        kept = text.rstrip()
-        self._held = text[len(kept) :]
-        self._begun = self._begun or bool(kept)
-        return kept
+
+def _as_reply_parts(parts: Iterable[AnswerPart]) -> Iterator[ReplyPart]:
+    for part in parts:
+        assert part.kind == "thinking" or part.kind == "answer"  # a chat has no tools
+        yield ReplyPart(part.kind, part.text)

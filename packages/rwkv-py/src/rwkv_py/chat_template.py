@@ -16,8 +16,9 @@ from typing import Any
 
 from .chat_format import CHAT_FORMATS, ChatFormat
 from .errors import InvalidArgumentError
+from .model import Model
 
-__all__ = ["format_of_template"]
+__all__ = ["format_for", "format_of_template"]
 
 MAX_TEMPLATE_BYTES = 1 << 18
 SECONDS = 20
@@ -25,6 +26,19 @@ SECONDS = 20
 
 _REMEDY = "Try Chat(..., format=) with the name of a format"
 _SYSTEM, _FIRST, _ANSWER, _SECOND = "zq0sYstEm0qz", "zq1uSeR1qz", "zq2aNsWeR2qz", "zq3uSeR3qz"
+
+
+def format_for(choice: ChatFormat | str | None, model: Model) -> ChatFormat:
+    """Return a format that is given, or named, or the one that the model file tells.
+
+    Raises:
+        InvalidArgumentError: there is none of that name; and what `format_of_template` raises.
+    """
+    if isinstance(choice, ChatFormat):
+        return choice
+    if choice is None and model.info.chat_template:
+        return format_of_template(model.info.chat_template, model.path)
+    return ChatFormat.named("world" if choice is None else choice)
 
 
 def format_of_template(template: str, path: str) -> ChatFormat:

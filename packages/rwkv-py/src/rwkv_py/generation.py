@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, TypedDict, Unpack
+from typing import Any, NamedTuple, Protocol, TypedDict, Unpack
 
+from numpy.typing import ArrayLike
+
+from ._arguments import as_stops
 from ._options import takes_options_of
+from .errors import InvalidArgumentError
+from .grammar import GrammarOptions, GuidedSampler, fit_of
 from .prompt import END_OF_DOCUMENT
 from .sampling import Sampler, SamplingOptions, sampler_of_text, settled
 from .text_stream import TextBuilder
 from .tokenizer import Tokenizer
 
-__all__ = ["GenerationOptions", "Plan", "ending", "takes_generation_options"]
+__all__ = ["GenerationOptions", "Plan", "TokenSource", "ending", "takes_generation_options"]
 
 
 class EndOptions(TypedDict, total=False):
@@ -22,14 +27,15 @@ class EndOptions(TypedDict, total=False):
     stop_tokens: Iterable[int]
 
 
-class GenerationOptions(EndOptions, SamplingOptions, total=False):
+class GenerationOptions(EndOptions, GrammarOptions, SamplingOptions, total=False):
     """The keyword arguments of `Session.generate`, `Session.stream` and `Engine.submit`.
 
-    max_tokens, stop and stop_tokens as `Session.stream` says; all others as `Sampler`.
+    max_tokens, stop, stop_tokens, json_schema, regex and grammar as `Session.stream` says; all
+    others as `Sampler`.
     """
 
 
-takes_generation_options = takes_options_of(TextBuilder, Sampler)
+takes_generation_options = takes_options_of(TextBuilder, fit_of, Sampler)
 """Lets `**options` of a function be shown by name, and refused; see `takes_options_of`."""
 
 
@@ -39,16 +45,27 @@ def ending(end_tokens: Iterable[int], tokenizer: Tokenizer) -> list[int]:
     return [token for token in end_tokens if not (is_text and token == END_OF_DOCUMENT)]
 
 
+class TokenSource(Protocol):
+    """What draws the tokens of one text."""
+
+    def sample(self, logits: ArrayLike) -> int:
+        """Return a token, drawn by logits: float32 (n_vocab,)."""
+
+    def accept(self, token: int) -> None:
+        """Know that `token` was taken."""
+
+
 class Plan(NamedTuple):
     """How one text is to be written: everything checked, and in memory of our own.
 
     Attributes:
         builder: makes the text of tokens.
-        make_sampler: makes a sampler, which takes too much memory to have while waiting in line.
+        make_sampler: makes what draws the tokens, which takes too much memory to have while waiting
+            in line.
     """
 
     builder: TextBuilder
-    make_sampler: Callable[[], Sampler]
+    make_sampler: Callable[[], TokenSource]
 
     @staticmethod
     def of(
@@ -62,16 +79,31 @@ class Plan(NamedTuple):
         `end_tokens` are the stop tokens if there is no such option, without 0 where it is text.
 
         Raises:
-            InvalidArgumentError, TokenOutOfRangeError: as `TextBuilder` and `Sampler`.
+            InvalidArgumentError, TokenOutOfRangeError: as `TextBuilder`, `Sampler` and `fit_of`; or
+                a text must fit something and no token ends it.
         """
         end: dict[str, Any] = {"stop_tokens": ending(end_tokens, tokenizer)}
+        fitting: dict[str, Any] = {}
         sampling: dict[str, Any] = {}
         for name, value in options.items():
-            (end if name in EndOptions.__annotations__ else sampling)[name] = value
+            if name in EndOptions.__annotations__:
+                end[name] = value
+            elif name in GrammarOptions.__annotations__:
+                fitting[name] = value
+            else:
+                sampling[name] = value
+        end["stop"] = as_stops(end.get("stop", ()))
+        builder = TextBuilder(tokenizer, **end)
         kept = settled(SamplingOptions(**sampling))  # type: ignore[typeddict-item]
+        fit = fit_of(tokenizer, n_vocab, end["stop"], **fitting)
+        if fit is not None and not any(token < n_vocab for token in builder.stop_tokens):
+            raise InvalidArgumentError(
+                f"stop_tokens: expected one at least to end a text that fits {fit.option}, got none"
+            )
 
-        def make_sampler() -> Sampler:
-            return sampler_of_text(tokenizer, n_vocab, **kept)
+        def make_sampler() -> TokenSource:
+            sampler = sampler_of_text(tokenizer, n_vocab, **kept)
+            return sampler if fit is None else GuidedSampler(sampler, fit, builder.stop_tokens)
 
         make_sampler()  # raises now what it would raise later
-        return Plan(TextBuilder(tokenizer, **end), make_sampler)
+        return Plan(builder, make_sampler)

@@ -15,12 +15,11 @@ from ._arguments import StrPath, TokenSequence, as_floats, as_path, as_tokens
 from ._options import takes_options_of
 from .beginning import Beginning, OpeningOptions, begin
 from .errors import InvalidArgumentError, ModelFileError, StateFileError, StateMismatchError
-from .generation import GenerationOptions, Plan, takes_generation_options
+from .generation import GenerationOptions, Plan, TokenSource, takes_generation_options
 from .model import Model
 from .prefix_cache import MIN_TOKENS
 from .prompt import PIECE_TOKENS, Prompt
 from .reading import Reading
-from .sampling import Sampler
 from .sequence import Sequence
 from .text_stream import TextStream
 from .tokenizer import Tokenizer
@@ -162,13 +161,19 @@ class Session:
             stop: strings that end the text and are left out of it, wherever tokens begin or end.
             stop_tokens: tokens that end the text; by default 0, the end of a document, and the one
                 that the model file names.
+            json_schema: a JSON schema, as a dict or as text, or True for any JSON: the text is JSON
+                in one line that fits it. This and the next two need `pip install rwkv-py[grammar]`;
+                one of them at most. A text cut by `max_tokens` is the beginning of one that fits.
+            regex: a regular expression, of the Rust crate regex, that matches the whole text.
+            grammar: a grammar in Lark, as llguidance takes it, or in the GBNF of llama.cpp.
             **sampling: the keyword arguments of `Sampler`: temperature, top_p, seed, ...
 
         Returns:
             A `TextStream`, which also tells `finish_reason` and `tokens`.
 
         Raises:
-            InvalidArgumentError, TokenOutOfRangeError, NoTokenizerError: as `feed` and `Sampler`.
+            InvalidArgumentError, TokenOutOfRangeError, NoTokenizerError: as `feed` and `Sampler`;
+                or nothing can fit what the text must fit, as may turn out while it is written.
 
         >>> session.reset()
         >>> stream = session.stream("The ", max_tokens=50, stop=["\n\n", " "], temperature=0)
@@ -340,7 +345,7 @@ class Session:
 class _Writer:
     """Draws tokens with a session, for a `TextStream`."""
 
-    def __init__(self, session: Session, prompt: Prompt, sampler: Sampler):
+    def __init__(self, session: Session, prompt: Prompt, sampler: TokenSource):
         self._session = session
         self._prompt = prompt
         self._sampler = sampler

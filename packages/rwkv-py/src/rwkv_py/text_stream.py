@@ -28,6 +28,7 @@ class TextBuilder:
 
     Attributes:
         tokens: the tokens taken: those pushed, but for the one that ended the text.
+        stop_tokens: the same, in order.
         finish_reason: None while there may be more; see `TextStream`.
 
     >>> builder = TextBuilder(Tokenizer.bytewise(), max_tokens=9, stop="\n", stop_tokens=[0])
@@ -47,7 +48,7 @@ class TextBuilder:
         self.finish_reason: FinishReason | None = None
         self._pieces = tokenizer._pieces(continuing=True)
         self._max_tokens = as_count("max_tokens", max_tokens)
-        self._stop_tokens = frozenset(as_integers("stop_tokens", stop_tokens))
+        self.stop_tokens = tuple(sorted(set(as_integers("stop_tokens", stop_tokens))))
         self._stream = _core.TextStream(as_stops(stop))
 
     @property
@@ -60,7 +61,7 @@ class TextBuilder:
 
         Afterwards either the token was taken, or `finish_reason` is set.
         """
-        if token in self._stop_tokens:
+        if token in self.stop_tokens:
             return self.end("end")
         certain = self._stream.push(self._pieces.push(as_tokens([token])))
         if self._stream.stopped:

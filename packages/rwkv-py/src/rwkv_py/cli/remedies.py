@@ -18,7 +18,6 @@ _REMEDIES: dict[tuple[type[RwkvError], str], str] = {
         "Try --tokenizer with the vocabulary that the model was trained with"
     ),
     (InvalidArgumentError, "format"): "Try --format with the name of one, such as --format world",
-    (InvalidArgumentError, "turns"): "Try /reset, which begins anew",
     (InvalidArgumentError, "prompt"): "Try giving a prompt",
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
@@ -37,6 +38,11 @@ _HELP = """\
 /reset             begin anew, after the system prompt
 /undo              take back the last question and its answer
 /retry             another answer to the last question (with a seed set, the same)
+/continue          go on with the last answer, where it was cut
+/continue TEXT     let the last answer begin with this, and go on from there
+/edit TEXT         ask this in place of the last question
+/edit #N TEXT      the same of question N; what came after it is forgotten
+/messages          what was said, with the numbers of the questions
 /save FILE         write the chat to a file
 /load FILE         go on with a chat that was saved
 /set               the settings
@@ -61,6 +67,9 @@ class Talk:
             "reset": self._reset,
             "undo": self._undo,
             "retry": self._retry,
+            "continue": self._continue,
+            "edit": self._edit,
+            "messages": self._messages,
             "save": self._save,
             "load": self._load,
             "set": self._set,
@@ -91,7 +100,7 @@ class Talk:
             except RwkvError as error:
                 n_refused += 1
                 complaint = describe(error)
-                if name in ("/undo", "/retry"):
+                if name in ("/undo", "/retry", "/continue", "/edit"):
                     complaint = f"{name}: {complaint.removeprefix('turns: ')}"
                 complain(complaint)
             except KeyboardInterrupt:  # while the question was read: it was not said
@@ -128,6 +137,16 @@ class Talk:
         print(flush=True)
         if not (reply.text or reply.thinking) and reply.finish_reason in ("stop", "end"):
             self._note("(The model ended its answer before it began.)")
+        if reply.is_cut:
+            n = len(reply.tokens)
+            self._say(f"(Cut after {n} token{'' if n == 1 else 's'}; /continue goes on.)")
+
+    def _say(self, text: str) -> None:
+        """Say something that is no answer, wherever one can see it."""
+        if self._in_terminal:
+            self._note(text)
+        else:
+            complain(text)
 
     def _note(self, text: str) -> None:
         """Say what was done, where someone may be watching: a script asked for answers only."""
@@ -151,6 +170,28 @@ class Talk:
     def _retry(self, _: str) -> None:
         self._show(self.chat.retry(**self._settings))
 
+    def _continue(self, argument: str) -> None:
+        self._show(self.chat.continue_(argument or None, **self._settings))
+
+    def _edit(self, argument: str) -> None:
+        number = re.match(r"#(\d+)\s*", argument)
+        turn = int(number[1]) - 1 if number else -1
+        text = argument[number.end() :] if number else argument
+        n_turns = self._n_turns()
+        if number and not 0 <= turn < n_turns:
+            raise InvalidArgumentError(
+                f"/edit: expected #1 to #{n_turns}, got #{turn + 1}", remedy="Try /messages"
+            )
+        self._show(self.chat.edit(text, turn=turn, **self._settings))
+
+    def _messages(self, _: str) -> None:
+        number = 0
+        for message in self.chat.messages:
+            if message.role == "user":
+                number += 1
+            mark = f"#{number} " if message.role == "user" else ""
+            print(f"{mark}{message.role}: {message.content}")
+
     def _save(self, argument: str) -> None:
         file = self._file(argument, "save")
         self.chat.save(file)
@@ -164,8 +205,11 @@ class Talk:
         self._note(f"Loaded from {file}: {self._length()}.")
 
     def _length(self) -> str:
-        turns = sum(message.role == "user" for message in self.chat.messages)
+        turns = self._n_turns()
         return f"{turns} turn{'' if turns == 1 else 's'}"
+
+    def _n_turns(self) -> int:
+        return sum(message.role == "user" for message in self.chat.messages)
 
     def _set(self, argument: str) -> None:
         name, _, text = argument.partition(" ")
