@@ -133,6 +133,13 @@ def _tuned_state(folder: Path) -> None:
     write_pth(folder / "state", views(state, "fp32"))
 
 
+def _vocabulary(folder: Path) -> None:
+    """A model, and the vocabulary for its GGUF file."""
+    write_safetensors(folder / "in", CHECKPOINT, "bf16")
+    lines = ["1 'a' 1", r"2 b'\xff' 1", "3 'é' 2", r"4 '\n' 1", "5 '\"' 1", "7 'ab' 2"]
+    (folder / "tokens").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
 KINDS: dict[str, Kind] = {
     "zip": Kind(lambda folder: write_pth(folder / "in", views(CHECKPOINT, "bf16"))),
     "legacy": Kind(lambda folder: write_legacy_pth(folder / "in", views(CHECKPOINT, "bf16"))),
@@ -160,6 +167,7 @@ KINDS: dict[str, Kind] = {
     ),
     "fine-tuning": Kind(_fine_tuning, options={"merge": Path("lora"), "merge_alpha": 2.0}),
     "state": Kind(_tuned_state, options={"time_state": Path("state")}),
+    "vocabulary": Kind(_vocabulary, options={"tokenizer": Path("tokens"), "container": "gguf"}),
     "ggmf": Kind(_ggmf),
     "gguf": Kind(_gguf),
 }

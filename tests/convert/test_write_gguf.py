@@ -217,6 +217,8 @@ def test_vocabulary_from_a_file(tmp_path):
         ("1 'a' 2\n", "line 1, expected a token of 2 bytes"),
         ("1 'a' 1\n1 'b' 1\n", "line 2, expected each number below 64 once, got 1"),
         ("64 'a' 1\n", "line 1, expected each number below 64 once, got 64"),
+        ("1 '\\Q' 2\n", "line 1, expected ID LITERAL LENGTH"),
+        ("1 {[]: 1} 1\n", "line 1, expected ID LITERAL LENGTH"),
         ("1 " + "(" * 3000 + " 1\n", "expected ID LITERAL LENGTH"),
         ("1 " + "9" * 5000 + " 1\n", "expected ID LITERAL LENGTH"),
         ("1 3 1\n", "expected a token of 1 bytes"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import os
+import warnings
 from pathlib import Path
 
 from .errors import CheckpointError, OptionError, quote
@@ -88,6 +89,14 @@ def _escaped(token: bytes) -> bytes:
     return repr(token)[2:-1].encode()
 
 
+def _literal(text: str) -> object:
+    """The value of a Python literal; an escape that Python only warns of is none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        value: object = ast.literal_eval(text)
+        return value
+
+
 def _read(path: Path, n_vocab: int) -> dict[int, bytes]:
     """The tokens of a file of lines `ID LITERAL LENGTH`, by number."""
     with InputFile(path) as file:
@@ -104,9 +113,9 @@ def _read(path: Path, n_vocab: int) -> dict[int, bytes]:
         try:
             if len(line) > MAX_LINE:
                 raise ValueError
-            token = ast.literal_eval(literal.strip().decode())
+            token = _literal(literal.strip().decode())
             id, size = int(first), int(length)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             raise CheckpointError(
                 f"{where}, expected ID LITERAL LENGTH, got {quote(line.decode('latin-1'))}"
             ) from None
