@@ -137,11 +137,12 @@ def test_server_that_gives_whole_files_only(hub, start, tmp_path):
     assert Path(told["path"]).read_bytes() == CONTENT
 
 
-def test_file_that_changed_meanwhile_is_refused(hub, start, tmp_path):
-    hub.repositories = {"owner/one": {FILE: CONTENT[:-1]}}
+@pytest.mark.parametrize("content", [CONTENT[:-1], CONTENT + b"x"])
+def test_file_that_changed_meanwhile_is_refused(content, hub, start, tmp_path):
+    hub.repositories = {"owner/one": {FILE: content}}
     hub.listed = {"owner/one": {FILE: CONTENT}}
     (told,) = answers(start("hf://owner/one"))
-    assert told["error"].endswith("cannot be fetched: expected 5000 bytes, got 4999")
+    assert told["error"].endswith(f"cannot be fetched: expected 5000 bytes, got {len(content)}")
     assert not (tmp_path / "f" / FILE).exists()
 
 

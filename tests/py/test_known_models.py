@@ -16,7 +16,7 @@ FILES = [
     "rwkv7-g1d-0.4b-20260210-ctx8192.pth",
     "rwkv7-g1k-1.5b-20260930-ctx25600.pth",
     "rwkv7-g1l-1.5b-20261101-ctx25600.pth",
-    "rwkv7-g1c-1.5b-20251231-ctx25600.pth",
+    "rwkv7-g1z-1.5b-20251231-ctx25600.pth",
     "rwkv7a-g1d-0.1b-20260212-ctx8192.pth",
 ]
 G1 = "BlinkDL/rwkv7-g1"
@@ -74,9 +74,9 @@ def test_date_and_not_the_alphabet_decides() -> None:
 
 def test_name_that_the_hub_does_not_have() -> None:
     with pytest.raises(FetchError) as caught:
-        models.find_known("g1z-1.5b").newest(FILES)
+        models.find_known("g1y-1.5b").newest(FILES)
     assert caught.value.message.startswith(
-        "g1z-1.5b: expected a file rwkv7-g1z-1.5b-*.pth in BlinkDL/rwkv7-g1, got rwkv7-g1"
+        "g1y-1.5b: expected a file rwkv7-g1y-1.5b-*.pth in BlinkDL/rwkv7-g1, got rwkv7-g1"
     )
     assert caught.value.message.endswith(" and 3 others")
     assert "-1.5b" in caught.value.remedy

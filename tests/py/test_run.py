@@ -157,6 +157,37 @@ def test_hub_source_checkpoint_and_names_in_the_cache(home: Home, examples: Path
 
 
 @pytest.mark.slow
+def test_model_files_on_a_hub_are_kept_as_they_are(
+    home: Home, converted: Callable[[str], Path]
+) -> None:
+    ready = converted("q8_0").read_bytes()
+    home.hub.repositories["owner/ready"] = {
+        "model.bin": ready, "junk.bin": b"neither", "part-00001-of-00002.gguf": b"GGUF",
+        "part-00002-of-00002.gguf": b"GGUF",
+    }  # fmt: skip
+    for _ in range(2):
+        ended = home.rwkv("info", "hf://owner/ready/model.bin", "--json")
+        assert json.loads(ended.stdout or "")["data_type"] == "q8_0"
+    assert home.files() == {"owner/ready/model.bin"}
+    assert (home.cache / "owner/ready/model.bin").read_bytes() == ready
+    assert home.fetched() == ["model.bin"]
+    for file, options, complaint in (
+        ("part-00001-of-00002.gguf", [], "expected a GGUF file in one part, got 2 parts"),
+        (
+            "junk.bin",
+            [],
+            "expected a model file, got another one. Try to name a type, such as q4_0",
+        ),
+        ("junk.bin", ["--dtype", "q4_0"], "not a checkpoint, expected a .pth, "),
+    ):
+        ended = home.rwkv("info", f"hf://owner/ready/{file}", *options)
+        assert (ended.code, ended.stdout) == (1, "")
+        assert complaint in (ended.stderr or "").splitlines()[-1]
+    assert home.fetched() == ["model.bin", "junk.bin"]
+    assert home.files() == {"owner/ready/model.bin"}
+
+
+@pytest.mark.slow
 def test_types(home: Home) -> None:
     for dtype, kept in (("Q8_0", "q8_0.bin"), ("q4_k_m", "q4_K_M.gguf")):
         ended = home.rwkv("info", "g1-0.4b", "--dtype", dtype, "--json")

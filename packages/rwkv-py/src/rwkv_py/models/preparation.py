@@ -144,7 +144,10 @@ class Preparation:
         complete = self.work / f"complete{self.target.suffix}"
         if self.dtype is None:
             if not is_model_file(checkpoint):
-                raise FetchError(f"{self.name}: expected a model file, got another one")
+                raise FetchError(
+                    f"{self.name}: expected a model file, got another one",
+                    remedy="Try to name a type, such as q4_0, if it is a checkpoint",
+                )
             _move(checkpoint, complete, keep=FILES not in checkpoint.parts)
         else:
             with self._told():
