@@ -28,6 +28,7 @@ from .engine import Engine
 from .errors import (
     EngineClosedError,
     EngineFullError,
+    FetchError,
     InternalError,
     InvalidArgumentError,
     KernelsError,
@@ -62,6 +63,7 @@ __all__ = [
     "Engine",
     "EngineClosedError",
     "EngineFullError",
+    "FetchError",
     "GenerationOptions",
     "InternalError",
     "InvalidArgumentError",

@@ -3,7 +3,8 @@
 This needs the package rwkv-convert with its extra `hub`: `pip install rwkv-py[run]`.
 
 >>> from rwkv_py import Session, models
->>> session = Session(models.fetch("g1-0.4b"))
+>>> path = models.fetch("model.bin")  # or "g1-0.4b", "hf://OWNER/NAME", a checkpoint
+>>> session = Session(path)
 """
 
 from __future__ import annotations
