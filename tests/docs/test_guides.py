@@ -67,7 +67,7 @@ def folder(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Path:
     (tmp_path / "examples").symlink_to(examples)
-    (tmp_path / "model.pth").symlink_to(next(examples.glob("*.pth")))
+    (tmp_path / "model.pth").symlink_to(examples / "rwkv7-pydoc-L6-D256.pth")
     state = synth.time_state(n_layer=6, n_embd=256, head_size=64)
     write_pth(tmp_path / "tuned.pth", views(state, "bf16"))
     monkeypatch.chdir(tmp_path)
