@@ -101,6 +101,21 @@ class Engine:
         return self._beginning.model
 
     @property
+    def max_running(self) -> int:
+        """How many texts are written at once, at most."""
+        return self._max_running
+
+    @property
+    def n_running(self) -> int:
+        """How many texts are being written."""
+        return len(self._running)
+
+    @property
+    def n_waiting(self) -> int:
+        """How many requests wait in line."""
+        return len(self._waiting)
+
+    @property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer."""
         return self._tokenizer

@@ -97,6 +97,11 @@ class Request(Iterable[str], AsyncIterable[str], Coroutine[Any, Any, str]):
         return list(self._tokens)
 
     @property
+    def n_tokens(self) -> int:
+        """How many tokens were drawn so far: the length of `tokens`."""
+        return len(self._tokens)
+
+    @property
     def logprobs(self) -> list[TokenProbability]:
         """How probable each of `tokens` was, for a request made with `logprobs`: a copy."""
         return list(self._logprobs)

@@ -1,0 +1,33 @@
+"""What every route needs: the models, the settings, what is counted and what is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends
+from starlette.requests import Request
+
+from .metrics import Metrics
+from .models import Models
+from .settings import Settings
+
+__all__ = ["Context", "ContextOf"]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every route needs."""
+
+    settings: Settings
+    models: Models
+    metrics: Metrics
+
+
+def _context_of(request: Request) -> Context:
+    context: Context = request.app.state.context
+    return context
+
+
+ContextOf = Annotated[Context, Depends(_context_of)]
+"""As the type of a route's parameter: the context of the server that was asked."""
