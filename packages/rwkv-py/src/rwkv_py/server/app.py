@@ -21,6 +21,7 @@ from ..errors import RwkvError
 from ..model import Model
 from ..tokenizer import Tokenizer
 from . import (
+    openai_chat,
     openai_completions,
     openai_models,
     operations,
@@ -37,6 +38,7 @@ from .settings import Settings
 __all__ = ["create_app"]
 
 _ROUTERS = (
+    openai_chat.router,
     openai_completions.router,
     openai_models.router,
     operations.router,
