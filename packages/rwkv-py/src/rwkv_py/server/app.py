@@ -21,10 +21,14 @@ from ..errors import RwkvError
 from ..model import Model
 from ..tokenizer import Tokenizer
 from . import (
+    anthropic_messages,
+    embeddings,
     openai_chat,
     openai_completions,
     openai_models,
+    openai_responses,
     operations,
+    tokens,
 )
 from .access import Access
 from .context import Context
@@ -34,13 +38,18 @@ from .limits import BodyLimit
 from .metrics import Metrics
 from .models import Models
 from .settings import Settings
+from .stored_responses import StoredResponses
 
 __all__ = ["create_app"]
 
 _ROUTERS = (
+    openai_models.router,
     openai_chat.router,
     openai_completions.router,
-    openai_models.router,
+    openai_responses.router,
+    anthropic_messages.router,
+    embeddings.router,
+    tokens.router,
     operations.router,
 )
 _ERRORS: dict[int | str, dict[str, Any]] = {
@@ -71,7 +80,9 @@ def create_app(
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         models = Models(files, settings, open_model=open_model, tokenizer=tokenizer)
-        app.state.context = Context(settings, models, Metrics(models))
+        app.state.context = Context(
+            settings, models, Metrics(models), StoredResponses(settings.max_stored)
+        )
         if len(files) == 1:
             (await models.lease(None)).release()
         unloading = asyncio.create_task(models.unload_idle())

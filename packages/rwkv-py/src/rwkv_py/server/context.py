@@ -11,6 +11,7 @@ from starlette.requests import Request
 from .metrics import Metrics
 from .models import Models
 from .settings import Settings
+from .stored_responses import StoredResponses
 
 __all__ = ["Context", "ContextOf"]
 
@@ -22,6 +23,7 @@ class Context:
     settings: Settings
     models: Models
     metrics: Metrics
+    responses: StoredResponses
 
 
 def _context_of(request: Request) -> Context:

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .errors import ApiError, error_response
 
-__all__ = ["Keys", "share_of"]
+__all__ = ["Keys", "owner_of", "share_of"]
 
 _OPEN = {"/health"}
 
@@ -51,6 +51,12 @@ def share_of(scope: Scope) -> str:
         return share
     client = scope.get("client")
     return client[0] if client else ""
+
+
+def owner_of(scope: Scope) -> str:
+    """Return whose things a request may see: those of its key. Without keys all is everybody's."""
+    owner: str = scope.get("rwkv.share", "")
+    return owner
 
 
 def _digest(key: str) -> bytes:

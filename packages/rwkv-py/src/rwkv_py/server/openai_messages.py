@@ -15,6 +15,7 @@ from .fields import Body
 
 __all__ = [
     "ChatMessage",
+    "ContentPart",
     "ResponseFormat",
     "ToolChoice",
     "ToolDefinition",
