@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import httpx
+import openai
 import pytest
 import uvicorn
 
@@ -75,6 +77,21 @@ def client(pychat_file: Path, pydoc_file: Path) -> Iterator[httpx.Client]:
         yield client
 
 
+@pytest.fixture(scope="session")
+def openai_client(client: httpx.Client) -> Iterator[openai.OpenAI]:
+    """The official client, as its users make it."""
+    url = f"{client.base_url}/v1"
+    with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as official:
+        yield official
+
+
+@pytest.fixture(scope="session")
+def anthropic_client(client: httpx.Client) -> Iterator[anthropic.Anthropic]:
+    url = str(client.base_url)
+    with anthropic.Anthropic(base_url=url, api_key="none", max_retries=0) as official:
+        yield official
+
+
 def idle(client: httpx.Client) -> bool:
     """Whether nothing is written or waits, and no model is held by a request."""
     models = client.app.state.context.models.loaded  # type: ignore[attr-defined]
@@ -85,7 +102,7 @@ def idle(client: httpx.Client) -> bool:
 def everything_ends(request: pytest.FixtureRequest) -> Iterator[None]:
     """After each test the server has nothing to do any more: no place is held by anybody."""
     yield
-    if "client" in request.fixturenames:
+    if {"client", "openai_client", "anthropic_client"} & set(request.fixturenames):
         wait_for(lambda: idle(request.getfixturevalue("client")))
 
 
