@@ -27,7 +27,11 @@ def test_a_message(anthropic_client: anthropic.Anthropic) -> None:
     answer = anthropic_client.messages.create(messages=SAID, **PLAIN)
     assert [block.type for block in answer.content] == ["text"]
     assert answer.content[0].text == ANSWER  # type: ignore[union-attr]
-    assert (answer.role, answer.stop_reason, answer.stop_sequence) == ("assistant", "end_turn", None)
+    assert (answer.role, answer.stop_reason, answer.stop_sequence) == (
+        "assistant",
+        "end_turn",
+        None,
+    )
     again = anthropic_client.messages.create(messages=SAID, **PLAIN)
     assert again.usage.input_tokens == 0
     prompt = f"User: {QUESTION}\n\nAssistant:"

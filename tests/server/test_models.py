@@ -146,9 +146,9 @@ def test_what_was_thought_costs_only_its_own_turn(serve: Serve, pychat_file: Pat
         said: list[dict[str, str]] = []
         for turn in range(3):
             said.append({"role": "user", "content": f"{QUESTION} {turn}"})
-            usage = client.post(
-                CHAT, json={"messages": said, **PLAIN, "max_tokens": 20}
-            ).json()["usage"]
+            usage = client.post(CHAT, json={"messages": said, **PLAIN, "max_tokens": 20}).json()[
+                "usage"
+            ]
             n_new = usage["prompt_tokens"] - usage["prompt_tokens_details"]["cached_tokens"]
             if turn:
                 assert n_new <= len(f" An answer.\n\nUser: {QUESTION} 0\n\nAssistant: <think")

@@ -45,7 +45,9 @@ def test_a_chat_is_that_of_chat(openai_client: openai.OpenAI, answers: list[str]
         said.append({"role": "assistant", "content": expected})
         assert answer.usage is not None and answer.usage.prompt_tokens_details is not None
         if read:  # at most the last answer's end and the question
-            new = answer.usage.prompt_tokens - (answer.usage.prompt_tokens_details.cached_tokens or 0)
+            new = answer.usage.prompt_tokens - (
+                answer.usage.prompt_tokens_details.cached_tokens or 0
+            )
             assert new <= len(f"\n\nUser: {question}\n\nAssistant:") + 1
         read = answer.usage.prompt_tokens
     assert answers[0] == ANSWER
@@ -90,8 +92,12 @@ def test_developer_system_and_content_parts(openai_client: openai.OpenAI) -> Non
 def test_several_answers(openai_client: openai.OpenAI) -> None:
     def ask(**fields: Any) -> list[str | None]:
         answer = openai_client.chat.completions.create(
-            model="pychat", messages=[{"role": "user", "content": QUESTION}], max_tokens=12,
-            temperature=2, top_p=1, **fields,
+            model="pychat",
+            messages=[{"role": "user", "content": QUESTION}],
+            max_tokens=12,
+            temperature=2,
+            top_p=1,
+            **fields,
         )
         assert [choice.index for choice in answer.choices] == list(range(len(answer.choices)))
         return [choice.message.content for choice in answer.choices]
@@ -245,7 +251,9 @@ def test_embeddings(openai_client: openai.OpenAI, pychat: Model) -> None:
 
 
 def test_responses(openai_client: openai.OpenAI, answers: list[str]) -> None:
-    first = openai_client.responses.create(model="pychat", input=QUESTION, temperature=0, extra_body=PLAIN)
+    first = openai_client.responses.create(
+        model="pychat", input=QUESTION, temperature=0, extra_body=PLAIN
+    )
     assert first.output_text == answers[0]
     assert first.status == "completed"
     second = openai_client.responses.create(
@@ -326,7 +334,10 @@ def test_responses_fit_a_schema(openai_client: openai.OpenAI) -> None:
     [
         ({"messages": []}, "messages: expected list should have at least 1 item"),
         ({"messages": [{"role": "king", "content": "x"}]}, "messages[0].role: expected 'system'"),
-        ({"messages": [{"role": "user", "content": ""}]}, "messages[0].content: expected something"),
+        (
+            {"messages": [{"role": "user", "content": ""}]},
+            "messages[0].content: expected something",
+        ),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
             "messages[0].content[0].type: expected text, got image_url",
@@ -334,7 +345,10 @@ def test_responses_fit_a_schema(openai_client: openai.OpenAI) -> None:
         ({"top_logprobs": 3}, "top_logprobs: expected none without logprobs, got some"),
         ({"n": 99}, "n: expected at most 16, got 99"),
         ({"tool_choice": "required"}, "tool_choice: expected one of auto, none, got 'required'"),
-        ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name: "),
+        (
+            {"tools": [{"type": "function", "function": {"name": "a b"}}]},
+            "tools[0].function.name: ",
+        ),
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema.schema: "),
         ({"response_format": {"type": "xml"}}, "response_format.type: expected 'text'"),
         ({"extra_body": {"regex": "("}}, "regex: "),

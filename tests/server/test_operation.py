@@ -78,11 +78,18 @@ def test_the_line_is_bounded(serve: Serve, pychat_file: Path) -> None:
         engine = only(client).engine
         with ThreadPoolExecutor(3) as pool:
             answers = [
-                pool.submit(client.post, "/v1/completions", json={"prompt": "a", **ENDLESS, "max_tokens": 700})
+                pool.submit(
+                    client.post,
+                    "/v1/completions",
+                    json={"prompt": "a", **ENDLESS, "max_tokens": 700},
+                )
                 for _ in range(3)
             ]
             wait_for(lambda: engine.n_running + engine.n_waiting == 3)
-            for path, ask in (("/v1/completions", {"prompt": "a"}), ("/v1/messages", {**SAID, "max_tokens": 9})):
+            for path, ask in (
+                ("/v1/completions", {"prompt": "a"}),
+                ("/v1/messages", {**SAID, "max_tokens": 9}),
+            ):
                 refused = client.post(path, json=ask)
                 assert refused.status_code == 429
                 assert int(refused.headers["retry-after"]) >= 1
@@ -223,7 +230,10 @@ def test_garbage(client: httpx.Client, content: bytes, message: str) -> None:
 
 
 def test_paths_and_methods_that_there_are_not(client: httpx.Client) -> None:
-    for path, kind in (("/v1/nothing", "invalid_request_error"), ("/v1/messages/x", "not_found_error")):
+    for path, kind in (
+        ("/v1/nothing", "invalid_request_error"),
+        ("/v1/messages/x", "not_found_error"),
+    ):
         answer = client.get(path)
         assert answer.status_code == 404
         assert answer.json()["error"]["type"] == kind
@@ -248,7 +258,10 @@ def test_nothing_that_a_client_sends_is_logged(
 
 
 def test_a_fault_of_ours(
-    serve: Serve, pychat_file: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    serve: Serve,
+    pychat_file: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It is a 500 in the protocol's form, and the log says where, not what."""
     with serve({"m": pychat_file}) as client:
@@ -276,7 +289,9 @@ def test_metrics(serve: Serve, pychat_file: Path) -> None:
         client.post(CHAT, json={**SAID, **PLAIN})
         client.get("/v1/nothing")
         lines = dict(
-            line.rsplit(" ", 1) for line in client.get("/metrics").text.splitlines() if line[0] != "#"
+            line.rsplit(" ", 1)
+            for line in client.get("/metrics").text.splitlines()
+            if line[0] != "#"
         )
     n_prompt = len(f"User: {QUESTION}\n\nAssistant:")
     assert float(lines['rwkv_requests_total{route="/v1/chat/completions",status="200"}']) == 2
@@ -302,7 +317,9 @@ def test_in_company_as_alone(client: httpx.Client, pychat: Model) -> None:
         if not ask["stream"]:
             return str(answer.json()["choices"][0]["message"]["content"])
         lines = [line[6:] for line in answer.text.splitlines() if line.startswith("data: {")]
-        return "".join(json.loads(line)["choices"][0]["delta"].get("content") or "" for line in lines)
+        return "".join(
+            json.loads(line)["choices"][0]["delta"].get("content") or "" for line in lines
+        )
 
     alone = [text(ask) for ask in asks]
     with ThreadPoolExecutor(12) as pool:

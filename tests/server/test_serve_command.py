@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from server.conversations import ANSWER, PLAIN, QUESTION
+from server.conversations import ANSWER, QUESTION
 from server.serving import wait_for
 
 RWKV = str(Path(sys.executable).parent / "rwkv")
@@ -29,7 +29,11 @@ def running(*args: str | Path, **env: str) -> Iterator[tuple[subprocess.Popen[st
     """The command, and the address that it says."""
     command = [RWKV, "serve", *map(str, args), "--port", "0"]
     with subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **env}
+        command,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **env},
     ) as process:
         try:
             assert process.stderr is not None
@@ -56,7 +60,13 @@ def test_it_serves_with_its_defaults(pychat_file: Path) -> None:
 def test_sigterm_finishes_what_there_is(pychat_file: Path) -> None:
     with running(pychat_file, "--alias", "m") as (process, url):
         found: list[httpx.Response] = []
-        ask = {"prompt": "x", "max_tokens": 700, "logit_bias": {"0": -100}, "seed": 1, "stream": True}
+        ask = {
+            "prompt": "x",
+            "max_tokens": 700,
+            "logit_bias": {"0": -100},
+            "seed": 1,
+            "stream": True,
+        }
 
         def write() -> None:
             found.append(httpx.post(f"{url}/v1/completions", json=ask, timeout=60))
@@ -118,7 +128,9 @@ def test_keys_from_a_file_and_the_environment(pychat_file: Path, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_others_may_ask_only_with_a_key_or_if_that_is_said(pychat_file: Path, run_cli: RunCli) -> None:
+def test_others_may_ask_only_with_a_key_or_if_that_is_said(
+    pychat_file: Path, run_cli: RunCli
+) -> None:
     done = run_cli("rwkv", "serve", pychat_file, "--host", "0.0.0.0", "--port", "0")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
@@ -137,8 +149,16 @@ def test_others_may_ask_only_with_a_key_or_if_that_is_said(pychat_file: Path, ru
         (["{folder}/no.bin"], 1, "no.bin: "),
         (["{folder}/no.bin", "{model}"], 1, "no.bin: "),
         (["{model}", "{model}"], 2, "expected another name for each model"),
-        (["{model}", "--alias", "a", "--alias", "b"], 2, "expected at most one for each of 1 files"),
-        (["{model}", "--host", "no.such.host.invalid"], 1, "host: expected an address of this machine"),
+        (
+            ["{model}", "--alias", "a", "--alias", "b"],
+            2,
+            "expected at most one for each of 1 files",
+        ),
+        (
+            ["{model}", "--host", "no.such.host.invalid"],
+            1,
+            "host: expected an address of this machine",
+        ),
         (["{model}", "--port", "70000"], 2, "--port"),
         (["{model}", "--format", "other"], 1, "format: expected one of world"),
         (["{model}", "--api-keys", "{folder}/none"], 1, "none: "),

@@ -33,7 +33,7 @@ def test_a_conversation(client: httpx.Client) -> None:
 
 
 def test_world(serve: Serve, tmp_path: Path) -> None:
-    """The end of a document has no text in this vocabulary: as a whole prompt its name stands for it."""
+    """The end of a document has no text here: as a whole prompt a name stands for it."""
     path = tmp_path / "world.bin"
     checkpoint = synth.checkpoint("7", n_layer=1, n_embd=64, n_vocab=65536)
     ggmf.write(path, ggmf.convert_reference(checkpoint))

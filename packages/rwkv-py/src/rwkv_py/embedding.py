@@ -8,7 +8,7 @@ from typing import Literal, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from ._arguments import StrPath, TokenSequence, Tokens
+from ._arguments import StrPath, Tokens, TokenSequence
 from ._options import takes_options_of
 from .beginning import OpeningOptions, begin
 from .errors import InvalidArgumentError

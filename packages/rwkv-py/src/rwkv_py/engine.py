@@ -384,7 +384,9 @@ class Engine:
             self._waiting = deque(task for task in self._waiting if not task.request.done)
             shares = Counter(task.share for task in running)
             while self._waiting and len(running) < self._max_running:
-                task = min(self._waiting, key=lambda task: shares[task.share])  # of equals the first
+                task = min(
+                    self._waiting, key=lambda task: shares[task.share]
+                )  # of equals the first
                 self._waiting.remove(task)
                 shares[task.share] += 1
                 running.append(task)

@@ -194,4 +194,3 @@ class Task:
             yield
         except Exception as error:
             self.request._finish("error", error)
-

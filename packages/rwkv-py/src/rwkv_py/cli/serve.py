@@ -14,7 +14,7 @@ from .sampling import sampling_options
 from .streams import complain
 
 if TYPE_CHECKING:
-    from ..server import Settings
+    pass
 
 _KEYS = "RWKV_API_KEYS"
 _MB = 1 << 20

@@ -1,9 +1,9 @@
 """A server for the protocols that language model clients speak; `rwkv serve` runs it.
 
 Needs the extra `rwkv-py[server]`. A request becomes a value at the door: a module for each protocol
-(`openai_chat`, `openai_completions`, `openai_responses`, `anthropic_messages`, ...) reads it and writes the answer in
-its form. Inside there are `turn` (a conversation to go on with), `writing` (texts being written) and
-`models` (what is loaded).
+(`openai_chat`, `openai_completions`, `openai_responses`, `anthropic_messages`, ...) reads it, and
+writes the answer in its form. Inside there are `turn` (a conversation to go on with), `writing`
+(texts being written) and `models` (what is loaded).
 """
 
 from __future__ import annotations

@@ -46,9 +46,7 @@ class Access:
             await self._app(scope, receive, watched)
         except Exception as error:
             place = traceback.extract_tb(error.__traceback__)[-1]
-            _log.error(
-                "fault: %s in %s, line %s", type(error).__name__, place.name, place.lineno
-            )
+            _log.error("fault: %s in %s, line %s", type(error).__name__, place.name, place.lineno)
             if status == 499:
                 await error_response(scope["path"], api_error(error))(scope, receive, watched)
         finally:

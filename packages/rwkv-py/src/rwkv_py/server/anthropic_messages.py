@@ -255,7 +255,12 @@ class _Answering:
         def named(data: dict[str, Any]) -> bytes:
             return event(data, data["type"])
 
-        begin = {**self._head, "content": [], "stop_reason": None, "stop_sequence": None}
+        begin: dict[str, Any] = {
+            **self._head,
+            "content": [],
+            "stop_reason": None,
+            "stop_sequence": None,
+        }
         yield named({"type": "message_start", "message": {**begin, "usage": self._usage()}})
         yield named({"type": "ping"})
         try:

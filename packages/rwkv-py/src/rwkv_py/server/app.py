@@ -148,4 +148,3 @@ async def _on_http(request: Request, error: Any) -> Response:
 
 async def _on_api_error(request: Request, error: Any) -> Response:
     return error_response(request.url.path, api_error(error))
-

@@ -107,9 +107,7 @@ def _prompts(given: Any, served: Served, context: Context) -> list[list[int]]:
         several = [several]
     if not 1 <= len(several) <= _MAX_INPUTS:
         raise ApiError(400, f"input: expected 1 to {_MAX_INPUTS} texts, got {len(several)}")
-    prompts = [
-        served.tokenizer.encode(each) if isinstance(each, str) else each for each in several
-    ]
+    prompts = [served.tokenizer.encode(each) if isinstance(each, str) else each for each in several]
     most = context.settings.max_prompt_tokens
     if (longest := max(map(len, prompts))) > most:
         raise ApiError(400, f"input: expected at most {most} tokens, got {longest}")

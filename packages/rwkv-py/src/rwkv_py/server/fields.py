@@ -14,7 +14,7 @@ __all__ = ["Body", "OpenAISampling", "Sampling", "TokenDetails", "seed_of", "sto
 
 
 class Body(BaseModel):
-    """A request, or a part of one: unknown fields are ignored, values are of the kind that is said."""
+    """A request, or a part of one: unknown fields are ignored, values are of the kind said."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 

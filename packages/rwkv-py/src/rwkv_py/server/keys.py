@@ -36,7 +36,9 @@ class Keys:
             known = [hmac.compare_digest(digest, each) for each in self._digests]
             if not any(known):
                 got = "another" if given else "none"
-                message = f"authorization: expected a key of this server as a bearer token, got {got}"
+                message = (
+                    f"authorization: expected a key of this server as a bearer token, got {got}"
+                )
                 error = ApiError(401, message, code="invalid_api_key")
                 await error_response(scope["path"], error)(scope, receive, send)
                 return

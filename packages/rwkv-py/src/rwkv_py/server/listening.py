@@ -118,7 +118,7 @@ def _said(listening: socket.socket, files: Mapping[str, Path]) -> str:
 class _Server(uvicorn.Server):
     """uvicorn's, that ends as we say: what is asked for is done, so that ending is no failure."""
 
-    def __init__(self, config: uvicorn.Config, on_start: Callable[[], None]):
+    def __init__(self, config: uvicorn.Config, on_start: Callable[[], object]):
         super().__init__(config)
         self._on_start = on_start
 

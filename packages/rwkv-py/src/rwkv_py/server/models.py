@@ -200,7 +200,7 @@ class Models:
         return Served(name, self._open_model(path), self._tokenizer, self._settings)
 
     async def _make_room(self, path: Path) -> None:
-        """Unload what nobody uses, the least recently used first, until there is room for a file."""
+        """Unload what nobody uses, the longest unused first, until there is room for a file."""
         limit = self._settings.memory
         if limit is None:
             return

@@ -212,7 +212,7 @@ class _Chatting:
         """Return the response."""
         messages = [_Message() for _ in range(self._n)]
         async for piece in self._answer.pieces():
-            message = messages[piece.index]
+            message = messages[piece.number]
             for part in piece.parts:
                 message.take(part)
             message.logprobs += piece.logprobs
@@ -252,10 +252,10 @@ class _Chatting:
                 if told is not None and not deltas:
                     deltas = [{}]
                 for delta in deltas:
-                    yield chunk(piece.index, delta, told, None)
+                    yield chunk(piece.number, delta, told, None)
                     told = None
                 if piece.ended is not None:
-                    yield chunk(piece.index, {}, None, piece.ended)
+                    yield chunk(piece.number, {}, None, piece.ended)
         except ApiError as error:
             yield event(error_body(_PATH, error))
             return

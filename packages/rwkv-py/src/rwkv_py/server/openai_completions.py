@@ -111,7 +111,7 @@ async def _begin(ask: CompletionRequest, request: Request, context: Context) -> 
     }
     for name in ("grammar", "regex"):
         if (fits := getattr(ask, name)) is not None:
-            options[name] = fits  # type: ignore[literal-required]
+            options[name] = fits
     asks = [
         Ask(
             prompt=prompt,
@@ -202,7 +202,7 @@ class _Completing:
     async def _choices(self) -> AsyncIterator[dict[str, Any]]:
         """Return all that comes as choices of chunks."""
         async for piece in self.writing.pieces():
-            i = piece.index
+            i = piece.number
             text = piece.text
             tokens: list[tuple[int, TokenProbability | None]] = []
             if not self._echoed[i]:
@@ -218,9 +218,7 @@ class _Completing:
             yield {
                 "index": i,
                 "text": text,
-                "logprobs": None
-                if self._ask.logprobs is None
-                else self._tokens[i].next(tokens),
+                "logprobs": None if self._ask.logprobs is None else self._tokens[i].next(tokens),
                 "finish_reason": self.writing.finish_reason(i) if piece.ended else None,
             }
 

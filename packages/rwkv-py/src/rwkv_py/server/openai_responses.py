@@ -178,9 +178,7 @@ def _message_of(item: InputItem, where: str) -> Message | None:
         role = "system" if item.role == "developer" else item.role
         return Message(role=role, content=text_of(item.content, f"{where}.content"))
     if kind == "function_call":
-        call = ToolCall(
-            name=item.name or "", arguments=item.arguments or "", id=item.call_id or ""
-        )
+        call = ToolCall(name=item.name or "", arguments=item.arguments or "", id=item.call_id or "")
         return Message(role="assistant", content="", tool_calls=(call,))
     if kind == "function_call_output":
         return Message(role="tool", content=text_of(item.output, f"{where}.output"))

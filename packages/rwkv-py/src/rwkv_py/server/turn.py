@@ -20,7 +20,15 @@ from .fields import seed_of, stops_of
 from .models import Served
 from .writing import Ask, Writing, begin_writing
 
-__all__ = ["Answer", "AnswerPiece", "Effort", "Turn", "begin_answer", "count_prompt_tokens", "new_id"]
+__all__ = [
+    "Answer",
+    "AnswerPiece",
+    "Effort",
+    "Turn",
+    "begin_answer",
+    "count_prompt_tokens",
+    "new_id",
+]
 
 Effort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 
@@ -77,13 +85,13 @@ class AnswerPiece(NamedTuple):
     """Something that has become certain of an answer.
 
     Attributes:
-        index: of which answer.
+        number: of which answer.
         parts: what; none where only the end, or tokens, are told.
         logprobs: how probable the tokens since the last piece were.
         ended: why the answer ended with it, if it did.
     """
 
-    index: int
+    number: int
     parts: list[AnswerPart]
     logprobs: list[TokenProbability]
     ended: FinishReason | None
@@ -117,17 +125,17 @@ class Answer:
             ApiError: writing has failed.
         """
         async for piece in self.writing.pieces():
-            reader = self._readers[piece.index]
+            reader = self._readers[piece.number]
             parts = reader.push(piece.text) if piece.text else []
             if not piece.ended:
                 if parts or piece.logprobs:
-                    yield AnswerPiece(piece.index, parts, piece.logprobs, None)
+                    yield AnswerPiece(piece.number, parts, piece.logprobs, None)
                 continue
             parts += reader.finish()
-            ended = self.writing.finish_reason(piece.index)
+            ended = self.writing.finish_reason(piece.number)
             if reader.calls and ended == "stop":
                 ended = "tool_calls"
-            yield AnswerPiece(piece.index, parts, piece.logprobs, cast(FinishReason, ended))
+            yield AnswerPiece(piece.number, parts, piece.logprobs, cast(FinishReason, ended))
 
     def stopped_by(self, index: int = 0) -> str | None:
         """Return the client's stop string that ended an answer, if one of them did."""

@@ -43,13 +43,13 @@ class Piece(NamedTuple):
     """Something that has been written.
 
     Attributes:
-        index: of which text.
+        number: of which text.
         text: what; "" where only the end is told.
         logprobs: how probable its tokens were, those since the last piece.
         ended: whether the text has ended with it.
     """
 
-    index: int
+    number: int
     text: str
     logprobs: list[TokenProbability]
     ended: bool
@@ -67,6 +67,7 @@ class Writing:
         self.lease = lease
         self.requests: list[Request] = []
         self._metrics = metrics
+        self._closed = False
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(max_seconds, self._cancel)
 
@@ -74,11 +75,11 @@ class Writing:
         """End what is not ended, and let the model go; a second time is no error."""
         self._timer.cancel()
         self._cancel()
-        for request in self.requests:
-            if not getattr(request, "counted", False):
-                request.counted = True  # type: ignore[attr-defined]
+        if not self._closed:
+            self._closed = True
+            for request in self.requests:
                 self._metrics.count_text(self.lease.served.name, request)
-        self.lease.release()
+            self.lease.release()
 
     def _cancel(self) -> None:
         for request in self.requests:
@@ -107,11 +108,11 @@ class Writing:
         try:
             n_left = len(watching)
             while n_left:
-                piece = await came.get()
-                if isinstance(piece, BaseException):
-                    raise piece
-                yield piece
-                n_left -= piece.ended
+                found = await came.get()
+                if isinstance(found, BaseException):
+                    raise found
+                yield found
+                n_left -= found.ended
         finally:
             for task in watching:
                 task.cancel()
