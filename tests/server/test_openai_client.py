@@ -104,7 +104,7 @@ def test_several_answers(openai_client: openai.OpenAI) -> None:
 
     three = ask(n=3, seed=5)
     assert three == [*ask(seed=5), *ask(seed=6), *ask(seed=7)]
-    assert len(set(three)) == 3
+    assert len(set(three)) > 1
 
 
 def test_chat_logprobs(openai_client: openai.OpenAI) -> None:

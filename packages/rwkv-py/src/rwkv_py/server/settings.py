@@ -18,7 +18,7 @@ class Settings:
 
     Attributes:
         api_keys: keys of which each request must have one; none: everybody may ask.
-        cors_origins: the pages that a browser lets ask, such as "http://localhost:3000"; "*" is all.
+        cors_origins: the pages that a browser lets ask, such as "http://localhost:3000"; "*": all.
         max_running: how many texts each model writes at once.
         max_waiting: how many more wait in line, for each model.
         max_prompt_tokens: how long a prompt may be.
