@@ -3,10 +3,10 @@
 The folder holds `examples/`, the shipped checkpoint as `model.pth`, an initial state for it, and
 `model.bin`, unless the page makes it. The hub is one on the loopback address, which has the shipped
 checkpoint under the name of a released model. A block with a title is a file to write. A `sh` block
-that begins with `rwkv serve` is a server, which runs beside the rest of the page, at a port of its own
-in the place of 8080. `text` is what a program prints. `console` is a terminal: `$` starts a program,
-which is told what
-stands after its prompts `>`; a line that ends with a backslash goes on in the next.
+that begins with `rwkv serve` is a server, which runs beside the rest of the page, at a port of its
+own in the place of 8080. `text` is what a program prints. `console` is a terminal: `$` starts a
+program, which is told what stands after its prompts `>`; a line that ends with a backslash goes on
+in the next.
 """
 
 from __future__ import annotations

@@ -152,7 +152,7 @@ def test_others_may_ask_only_with_a_key_or_if_that_is_said(
         (
             ["{model}", "--alias", "a", "--alias", "b"],
             2,
-            "expected at most one for each of 1 files",
+            "expected at most one for each of 1 models",
         ),
         (
             ["{model}", "--host", "no.such.host.invalid"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InvalidArgumentError
-from .options import Opening, TokenizerOption, open_tokenizer, with_groups
+from ..model import Model
+from .options import MODEL_HELP, Opening, TokenizerOption, open_tokenizer, with_groups
 from .sampling import sampling_options
 from .streams import complain
 
@@ -25,13 +27,13 @@ _MB = 1 << 20
 def serve(
     *,
     models: Annotated[
-        list[Path], typer.Argument(metavar="MODEL...", help="Model files.", show_default=False)
+        list[str], typer.Argument(metavar="MODEL...", help=MODEL_HELP, show_default=False)
     ],
     alias: Annotated[
         list[str] | None,
         typer.Option(
             help="What clients call a model, in the order of MODEL.",
-            show_default="the file's name",
+            show_default="its file's name, or its own",
         ),
     ] = None,
     host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
@@ -95,7 +97,7 @@ def serve(
     from ..server.listening import listen, run
 
     sampling.pop("stop", None)
-    files = _named(models, alias or [])
+    names = _names(models, alias or [])
     keys = _keys(api_keys)
     settings = Settings(
         api_keys=keys,
@@ -112,32 +114,36 @@ def serve(
         chat_format=format,
         sampling=sampling,  # type: ignore[arg-type]
     )
+    files = dict(zip(names, map(opening.model_file, models), strict=True))
     listening = listen(host, port, open_to_others=bool(keys) or no_key)
     run(
         files,
         settings,
         listening,
-        open_model=opening.model,
+        open_model=functools.partial(Model, threads=opening.threads, ln_x_eps=opening.ln_x_eps),
         tokenizer=open_tokenizer(tokenizer),
         drain_seconds=drain,
         tell=complain,
     )
 
 
-def _named(paths: list[Path], aliases: list[str]) -> dict[str, Path]:
-    """Return the files by what clients call them."""
-    if len(aliases) > len(paths):
+def _names(models: list[str], aliases: list[str]) -> list[str]:
+    """Return what clients call the models."""
+    if len(aliases) > len(models):
         raise typer.BadParameter(
-            f"expected at most one for each of {len(paths)} files, got {len(aliases)}",
+            f"expected at most one for each of {len(models)} models, got {len(aliases)}",
             param_hint="--alias",
         )
-    names = aliases + [path.stem for path in paths[len(aliases) :]]
+    names = list(aliases)
+    for model in models[len(aliases) :]:
+        path = Path(model)
+        names.append(path.stem if path.exists() else model)
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise typer.BadParameter(
             f"expected another name for each model, got {twice} again", param_hint="--alias"
         )
-    return dict(zip(names, paths, strict=True))
+    return names
 
 
 def _keys(file: Path | None) -> tuple[str, ...]:

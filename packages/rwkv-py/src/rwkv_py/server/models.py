@@ -14,6 +14,7 @@ from ..chat_template import format_of_template
 from ..engine import Engine
 from ..errors import InvalidArgumentError, ModelFileError, OutOfMemoryError
 from ..model import Model
+from ..models import recognise
 from ..prefix_cache import PrefixCache
 from ..tokenizer import Tokenizer
 from .errors import ApiError
@@ -225,7 +226,12 @@ class Models:
 
 
 def _format_of(model: Model, name: str | None) -> ChatFormat:
-    """Return the format of that name, or else the one that the model file says."""
-    if name is None and model.info.chat_template:
+    """Return the format of that name, else of a known model, else what the model file says."""
+    if name is not None:
+        return ChatFormat.named(name)
+    known = recognise(model.path)
+    if known is not None:
+        return known.chat_format
+    if model.info.chat_template:
         return format_of_template(model.info.chat_template, model.path)
-    return ChatFormat.named(name or "world")
+    return ChatFormat.named("world")
