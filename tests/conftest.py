@@ -22,7 +22,6 @@ settings.register_profile("search", deadline=None, max_examples=2000)
 settings.load_profile("suite")
 
 REPO = Path(__file__).resolve().parent.parent
-CHECKPOINT = REPO / "examples" / "rwkv7-pydoc-L6-D256.pth"
 
 RunCli = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -35,7 +34,7 @@ def repo() -> Path:
 
 @pytest.fixture(scope="session")
 def examples(repo: Path) -> Path:
-    """The folder with the shipped checkpoint and the text it never saw."""
+    """The folder with the shipped checkpoints and the text they never saw."""
     return repo / "examples"
 
 
@@ -132,14 +131,18 @@ def run_cli(forks: Forks) -> RunCli:
 
 
 @pytest.fixture(scope="session")
-def converted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """`converted("q4_0")` is the shipped checkpoint as a model file, made once per run and type."""
+def converted(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`converted("q4_0")` is a shipped checkpoint as a model file, made once per run and type.
+
+    It is the one that writes documentation; `converted("q8_0", "pychat")` the one that answers.
+    """
     folder = tmp_path_factory.mktemp("converted")
 
-    def model_file(dtype: str) -> Path:
-        path = folder / f"rwkv7-pydoc-{dtype}.bin"
+    def model_file(dtype: str, name: str = "pydoc") -> Path:
+        path = folder / f"rwkv7-{name}-{dtype}.bin"
         if not path.exists():
-            _run_cli("rwkv-convert", CHECKPOINT, path, "--dtype", dtype, check=True)
+            checkpoint = REPO / "examples" / f"rwkv7-{name}-L6-D256.pth"
+            _run_cli("rwkv-convert", checkpoint, path, "--dtype", dtype, check=True)
         return path
 
     return model_file

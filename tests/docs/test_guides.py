@@ -2,13 +2,16 @@
 
 The folder holds `examples/`, the shipped checkpoint as `model.pth`, an initial state for it, and
 `model.bin`, unless the page makes it. The hub is one on the loopback address, which has the shipped
-checkpoint under the name of a released model. A block with a title is a file to write.
-`text` is what a program prints. `console` is a terminal: `$` starts a program, which is told what
-stands after its prompts `>`; a line that ends with a backslash goes on in the next.
+checkpoint under the name of a released model. A block with a title is a file to write. A `sh` block
+that begins with `rwkv serve` is a server, which runs beside the rest of the page, at a port of its
+own in the place of 8080. `text` is what a program prints. `console` is a terminal: `$` starts a
+program, which is told what stands after its prompts `>`; a line that ends with a backslash goes on
+in the next.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -53,7 +56,7 @@ def blocks_of(page: Path) -> Iterator[Block]:
 
 @pytest.fixture(scope="module")
 def hub(examples: Path) -> Iterator[Hub]:
-    checkpoint = next(examples.glob("*.pth")).read_bytes()
+    checkpoint = (examples / "rwkv7-pydoc-L6-D256.pth").read_bytes()
     with serve({"BlinkDL/rwkv7-g1": {"rwkv7-g1d-0.4b-20260210-ctx8192.pth": checkpoint}}) as hub:
         yield hub
 
@@ -67,7 +70,7 @@ def folder(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Path:
     (tmp_path / "examples").symlink_to(examples)
-    (tmp_path / "model.pth").symlink_to(next(examples.glob("*.pth")))
+    (tmp_path / "model.pth").symlink_to(examples / "rwkv7-pydoc-L6-D256.pth")
     state = synth.time_state(n_layer=6, n_embd=256, head_size=64)
     write_pth(tmp_path / "tuned.pth", views(state, "bf16"))
     monkeypatch.chdir(tmp_path)
@@ -87,21 +90,37 @@ def folder(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_every_code_block_runs(page: Path, folder: Path, converted: Callable[[str], Path]) -> None:
+def test_every_code_block_runs(page: Path, folder: Path, converted: Callable[..., Path]) -> None:
     blocks = list(blocks_of(page))
     assert blocks
+    if page.name == "clients.md":
+        (folder / "pychat.bin").symlink_to(converted("q8_0", "pychat"))
     if page.name not in MAKE_A_MODEL:
         (folder / "model.bin").symlink_to(converted("q4_0"))
     names: dict[str, Any] = {"__name__": "__main__"}
+    with contextlib.ExitStack() as servers:
+        run_blocks(page, blocks, names, servers)
+
+
+def run_blocks(
+    page: Path, blocks: list[Block], names: dict[str, Any], servers: contextlib.ExitStack
+) -> None:
+    port = ""
     for block in blocks:
+        if port:
+            block = block._replace(code=block.code.replace("127.0.0.1:8080", f"127.0.0.1:{port}"))
         where = f"{page.name}:{block.line}"
         if block.title is not None:
-            (folder / block.title).write_text(block.code)
+            Path(block.title).write_text(block.code)
         elif block.language == "python":
             exec(compile(block.code, where, "exec"), names)
         elif block.language == "sh":
             if INSTALLS.match(block.code):
                 assert all(map(INSTALLS.match, block.code.splitlines())), where
+                continue
+            if block.code.startswith("rwkv serve "):
+                assert not port, where
+                port = servers.enter_context(server(block.code))
                 continue
             done = subprocess.run(
                 ["bash", "-euo", "pipefail", "-c", block.code],
@@ -114,6 +133,21 @@ def test_every_code_block_runs(page: Path, folder: Path, converted: Callable[[st
             assert block.language == "text", (
                 f"{where}: expected sh, console, python or text, or a title"
             )
+
+
+@contextlib.contextmanager
+def server(command: str) -> Iterator[str]:
+    """Run a server beside what follows; return its port."""
+    with subprocess.Popen(
+        [*shlex.split(command), "--port", "0"], stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stderr is not None
+            said = process.stderr.readline()
+            assert "serving" in said, said
+            yield said.strip().rpartition(":")[2]
+        finally:
+            process.kill()
 
 
 def lead_programs(code: str, where: str) -> None:

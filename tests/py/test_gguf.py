@@ -17,7 +17,7 @@ from rwkv_py import Model, ModelFileError, Session, Tokenizer
 
 @pytest.fixture(scope="module")
 def checkpoint(examples: Path) -> Path:
-    return next(examples.glob("*.pth"))
+    return examples / "rwkv7-pydoc-L6-D256.pth"
 
 
 def converted_to(name: str, dtype: str, checkpoint: Path, folder: Path) -> Path:

@@ -240,5 +240,7 @@ def test_step_refused_changes_nothing(trained: Model, converted: Callable[[str],
         assert np.array_equal(a.state, fresh)
     with pytest.raises(InvalidArgumentError, match="one choice for each of 1 sessions, got 2"):
         trained.step([(a, [1])], logits=["last", "all"])
-    with pytest.raises(InvalidArgumentError, match="expected 'last', 'all' or None, got 'some'"):
+    with pytest.raises(
+        InvalidArgumentError, match="expected 'last', 'all', 'hidden' or None, got 'some'"
+    ):
         trained.step([(a, [1])], logits=["some"])  # type: ignore[list-item]

@@ -64,7 +64,7 @@ class Home:
 
 @pytest.fixture(scope="module")
 def pth(examples: Path) -> bytes:
-    return next(examples.glob("*.pth")).read_bytes()
+    return (examples / "rwkv7-pydoc-L6-D256.pth").read_bytes()
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_every_command_takes_a_name(args: list[str], home: Home, tmp_path: Path)
 
 @pytest.mark.slow
 def test_hub_source_checkpoint_and_names_in_the_cache(home: Home, examples: Path) -> None:
-    pth = str(next(examples.glob("*.pth")))
+    pth = str(examples / "rwkv7-pydoc-L6-D256.pth")
     for model in ("hf://owner/one", "hf://owner/one/model.pth@v1", pth):
         ended = home.rwkv("info", model, "--json")
         assert ended.code == 0, ended
@@ -482,7 +482,7 @@ def test_known_models_are_listed(home: Home) -> None:
 def test_fetch_in_python(home: Home, monkeypatch: pytest.MonkeyPatch, examples: Path) -> None:
     for name, value in home.env.items():
         monkeypatch.setenv(name, value)
-    pth = next(examples.glob("*.pth"))
+    pth = examples / "rwkv7-pydoc-L6-D256.pth"
     told: list[tuple[str, int, int]] = []
     path = models.fetch(pth, progress=lambda *p: told.append(p))
     assert path.parent == home.cache / "@local"

@@ -25,12 +25,15 @@ def test_demo(examples: Path, run_cli: RunCli) -> None:
     output = run_cli(sys.executable, examples / "demo.py", check=True).stdout
     command, _, text = output.partition("rwkv_py.Session writes:")
     assert "rwkv-convert" in command
-    text = text.partition("The model is in ")[0].strip()
+    text, _, answered = text.partition("rwkv_py.Chat answers:")
+    text = text.strip()
     assert text.startswith(".. function:: ")
     documentation = (examples / "heldout_a.txt").read_text(encoding="utf-8")
     assert looks_like_documentation(text, documentation), text
     # The yardstick can tell: the same letters in another order fail.
     assert not looks_like_documentation(text[::-1], documentation)
+    # What the documentation of json begins with.
+    assert "Assistant: The module json: Encode and decode the JSON format.\n" in answered
 
 
 def test_demo_same_seed_same_text(examples: Path, run_cli: RunCli) -> None:
@@ -38,7 +41,7 @@ def test_demo_same_seed_same_text(examples: Path, run_cli: RunCli) -> None:
         demo = examples / "demo.py"
         args = ("--seed", seed, "--max-tokens", "60")
         output = run_cli(sys.executable, demo, *args, check=True).stdout
-        return output.partition("rwkv_py.Session writes:")[2]
+        return output.partition("rwkv_py.Session writes:")[2].partition("rwkv_py.Chat")[0]
 
     assert demo("5") == demo("5")
     assert demo("5") != demo("6")

@@ -41,7 +41,7 @@ def test_initial_state_embedded_or_given(
     tensors = synth.time_state(n_layer=6, n_embd=256, head_size=64, std=20.0)
     state = write_pth(tmp_path / "tuned.pth", views(tensors, "bf16"))
     other = write_safetensors(tmp_path / "tuned.safetensors", tensors, "bf16")
-    checkpoint = next(examples.glob("*.pth"))
+    checkpoint = examples / "rwkv7-pydoc-L6-D256.pth"
     tuned, plain = tmp_path / "tuned.bin", converted("q4_0")
     options = ("--dtype", "q4_0", "--time-state", state)
     said = run_cli("rwkv-convert", checkpoint, tuned, *options, check=True).stdout

@@ -24,6 +24,7 @@ from .answer_reader import AnswerPart, AnswerReader
 from .chat import Chat, Message, Reply, ReplyPart
 from .chat_format import ChatFormat
 from .conversation import Written, write_conversation
+from .embedding import embed
 from .engine import Engine
 from .errors import (
     EngineClosedError,
@@ -46,7 +47,8 @@ from .errors import (
 from .generation import GenerationOptions
 from .model import Model, ModelInfo
 from .prefix_cache import PrefixCache
-from .request import Request, TokenProbability
+from .probabilities import TokenProbability
+from .request import Request
 from .sampling import Sampler, SamplingOptions
 from .session import Session
 from .state_folder import SavedState, StateFolder
@@ -98,6 +100,7 @@ __all__ = [
     "VocabularyError",
     "Written",
     "__version__",
+    "embed",
     "read_time_state",
     "write_conversation",
 ]

@@ -42,7 +42,8 @@ def step(
     model: Model,
     sessions: Sequence[Session],
     tokens: Sequence[NDArray[np.int32]],
-    logits: Sequence[NDArray[np.float32] | None],
+    wanted: Sequence[int],  # of enum rwkv_logits
+    out: Sequence[NDArray[np.float32] | None],
 ) -> None: ...
 
 class Tokenizer:

@@ -59,7 +59,8 @@ class AnswerReader:
         names = list(tools)
         self._splitter = ThinkSplitter(opening, place)
         self._calls = CallParser(names, only_calls=only_calls) if names else None
-        self._trimmers = {"thinking": _Trimmer(), "answer": _Trimmer()}
+        # What goes on from the middle of an answer may begin with the space between two words.
+        self._trimmers = {"thinking": _Trimmer(), "answer": _Trimmer(begun=place == "answer")}
         self.calls: list[ToolCall] = []
 
     def push(self, text: str) -> list[AnswerPart]:
@@ -100,8 +101,8 @@ class AnswerReader:
 class _Trimmer:
     """Strips white space from the ends of a text that comes in pieces."""
 
-    def __init__(self) -> None:
-        self._begun = False
+    def __init__(self, *, begun: bool = False) -> None:
+        self._begun = begun
         self._held = ""
 
     def push(self, text: str) -> str:

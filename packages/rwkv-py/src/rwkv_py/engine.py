@@ -8,7 +8,7 @@ import contextlib
 import os
 import threading
 import weakref
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Self, Unpack
@@ -19,10 +19,10 @@ from .beginning import OpeningOptions, begin
 from .errors import EngineClosedError, EngineFullError, InvalidArgumentError
 from .generation import GenerationOptions, Plan, takes_generation_options
 from .model import Model
-from .prompt import BEGIN_OF_DOCUMENT, PIECE_TOKENS
+from .prompt import BEGIN_OF_DOCUMENT, PIECE_TOKENS, Prompt
 from .request import Request, check_process
 from .session import Session
-from .task import Task
+from .task import Task, Wishes
 from .tokenizer import Tokenizer
 
 __all__ = ["Engine"]
@@ -101,6 +101,21 @@ class Engine:
         return self._beginning.model
 
     @property
+    def max_running(self) -> int:
+        """How many texts are written at once, at most."""
+        return self._max_running
+
+    @property
+    def n_running(self) -> int:
+        """How many texts are being written."""
+        return len(self._running)
+
+    @property
+    def n_waiting(self) -> int:
+        """How many requests wait in line."""
+        return len(self._waiting)
+
+    @property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer."""
         return self._tokenizer
@@ -110,15 +125,21 @@ class Engine:
         self,
         prompt: str | bytes | TokenSequence,
         *,
+        opening: str | bytes | TokenSequence = "",
         session: Session | None = None,
         keep_session: bool = False,
         logprobs: int | None = None,
+        prompt_logprobs: int | None = None,
+        share: str = "",
         **options: Unpack[GenerationOptions],
     ) -> Request:
         """Ask for the text that `Session.stream` would write for the same arguments.
 
         Args:
             prompt: text or tokens.
+            opening: what to read after the prompt, in tokens and a piece of its own: what an answer
+                is made to begin with, which the next prompt will not have. A cache keeps the state
+                before it.
             session: go on from where this session is; it is copied now, and stays as it is. It must
                 be of the engine's model. None begins anew.
             keep_session: keep what the model then remembers, as `Request.session`, so that a
@@ -126,6 +147,10 @@ class Engine:
                 request. Costs reading the last token.
             logprobs: tell how probable each token was and this many of the most probable ones, as
                 `Request.logprobs`; 0 tells only of those drawn, None nothing.
+            prompt_logprobs: the same for the tokens of the prompt, as `Request.prompt_logprobs`;
+                the cache is then not asked.
+            share: whose request it is. Of those that wait in line, the first of whoever has the
+                fewest at work comes next.
             **options: as for `Session.stream`: max_tokens, stop, temperature, seed, ...
 
         Raises:
@@ -141,7 +166,12 @@ class Engine:
         ...     text = first.result()
         ...     more = engine.submit("as ", session=first.session, max_tokens=9, seed=1).result()
         """
-        task = self._task(prompt, session, keep_session, logprobs, options)
+        wishes = Wishes(
+            keep_session,
+            None if logprobs is None else as_count("logprobs", logprobs),
+            None if prompt_logprobs is None else as_count("prompt_logprobs", prompt_logprobs),
+        )
+        task = self._task([prompt, opening], session, wishes, options, share)
         self._join(task, waits=False)
         return task.request
 
@@ -202,7 +232,7 @@ class Engine:
         texts = []
         try:
             for prompt, own in zip(prompts, each, strict=True):
-                task = self._task(prompt, None, False, None, own)
+                task = self._task([prompt], None, Wishes(), own)
                 self._join(task, waits=True)
                 requests.append(task.request)
             for request in requests:
@@ -262,11 +292,11 @@ class Engine:
 
     def _task(
         self,
-        prompt: str | bytes | TokenSequence,
+        prompts: list[str | bytes | TokenSequence],
         session: Session | None,
-        keep_session: bool,
-        logprobs: int | None,
+        wishes: Wishes,
         options: GenerationOptions,
+        share: str = "",
     ) -> Task:
         """Check everything, and copy what a caller could change."""
         check_process("engine", self._process)
@@ -278,22 +308,22 @@ class Engine:
             raise InvalidArgumentError(
                 f"session: expected one of {self.model.path}, got one of {session.model.path}"
             )
-        n_top = None if logprobs is None else as_count("logprobs", logprobs)
-        given = self._beginning.prompt(prompt)
+        read = [self._beginning.prompt(prompt) for prompt in prompts]
+        n_tokens = sum(given.tokens.size for given in read)
         limit = self._max_prompt_tokens
-        if limit is not None and given.tokens.size > limit:
-            raise InvalidArgumentError(
-                f"prompt: expected at most {limit} tokens, got {given.tokens.size}"
-            )
+        if limit is not None and n_tokens > limit:
+            raise InvalidArgumentError(f"prompt: expected at most {limit} tokens, got {n_tokens}")
         plan = Plan.of(self._tokenizer, self.model.n_vocab, self.model.end_tokens, **options)
-        read = given
         if session is not None:
             session = session.fork()
-            read = session._moving().before_writing(given)
-        elif not given.tokens.size:
-            read = BEGIN_OF_DOCUMENT
-        request = Request(given.tokens.size)
-        return Task(request, self._beginning, session, read, plan, keep_session, n_top)
+        if not n_tokens:
+            nothing = Prompt(BEGIN_OF_DOCUMENT.tokens[:0])
+            begin = BEGIN_OF_DOCUMENT
+            if session is not None:
+                begin = session._moving().before_writing(nothing)
+            read = [begin]
+        request = Request(n_tokens)
+        return Task(request, self._beginning, session, read, plan, wishes, share)
 
     def _join(self, task: Task, *, waits: bool) -> None:
         with self._locked():
@@ -351,11 +381,16 @@ class Engine:
         with self._changed:
             running = [task for task in self._running if not task.request.done]
             joining = []
+            self._waiting = deque(task for task in self._waiting if not task.request.done)
+            shares = Counter(task.share for task in running)
             while self._waiting and len(running) < self._max_running:
-                task = self._waiting.popleft()
-                if not task.request.done:
-                    running.append(task)
-                    joining.append(task)
+                task = min(
+                    self._waiting, key=lambda task: shares[task.share]
+                )  # of equals the first
+                self._waiting.remove(task)
+                shares[task.share] += 1
+                running.append(task)
+                joining.append(task)
             self._running = running
             if not running:
                 self._thread = None
@@ -388,7 +423,7 @@ class Engine:
         if not chosen:
             return
         try:
-            self.model.step(
+            found = self.model.step(
                 [(task.sequence, task.piece) for task in chosen],
                 logits=[task.wants for task in chosen],
             )
@@ -399,9 +434,9 @@ class Engine:
                 for task in chosen:
                     self._step([task])
             return
-        for task in chosen:
+        for task, logits in zip(chosen, found, strict=True):
             with task.blamed():
-                task.advance()
+                task.advance(logits)
 
 
 # Engines that nobody closed are closed when Python exits, after the threads of its users.

@@ -23,7 +23,8 @@ from .tokenizer import Tokenizer
 
 __all__ = ["Model", "ModelInfo", "WantedLogits"]
 
-WantedLogits: TypeAlias = Literal["last", "all"] | None
+WantedLogits: TypeAlias = Literal["last", "all", "hidden"] | None
+_NUMBERS: dict[WantedLogits, int] = {None: 0, "last": 1, "all": 2, "hidden": 4}  # of rwkv_logits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,11 +226,12 @@ class Model:
         Args:
             work: sessions of this model, each once, and the tokens each is to read (1 or more).
             logits: what to return for each session, or one such for all: "last", the logits after
-                its last token; "all", those after each token; None, nothing, which saves work.
+                its last token; "all", those after each token; "hidden", the final hidden states
+                after each token, normed; None, nothing, which saves work.
 
         Returns:
             For each session, in order, a new float32 array (n_vocab,) for "last", (n_tokens,
-            n_vocab) for "all", or None.
+            n_vocab) for "all", (n_tokens, n_embd) for "hidden", or None.
 
         Raises:
             InvalidArgumentError: a session is of another model or given twice, or has no tokens.
@@ -266,11 +268,14 @@ class Model:
             self._core,
             [sequence.core for sequence, _ in pairs],
             [tokens for _, tokens in pairs],
+            [_NUMBERS[choice] for choice in wanted],
             out,
         )
-        for (sequence, tokens), array in zip(pairs, out, strict=True):
-            # A copy: what the caller gets is the caller's to change.
-            last = None if array is None else array.reshape(-1, self.n_vocab)[-1].copy()
+        for (sequence, tokens), array, choice in zip(pairs, out, wanted, strict=True):
+            last = None
+            if array is not None and choice != "hidden":
+                # A copy: what the caller gets is the caller's to change.
+                last = array.reshape(-1, self.n_vocab)[-1].copy()
             sequence.moved(tokens, last)
         return out
 
@@ -285,7 +290,11 @@ class Model:
             return np.empty(self.n_vocab, np.float32)
         if wanted == "all":
             return np.empty((n_tokens, self.n_vocab), np.float32)
-        raise InvalidArgumentError(f"logits: expected 'last', 'all' or None, got {wanted!r}")
+        if wanted == "hidden":
+            return np.empty((n_tokens, self.info.n_embd), np.float32)
+        raise InvalidArgumentError(
+            f"logits: expected 'last', 'all', 'hidden' or None, got {wanted!r}"
+        )
 
 
 def _as_pair(pair: tuple[Moving, TokenSequence]) -> tuple[Moving, TokenSequence]:

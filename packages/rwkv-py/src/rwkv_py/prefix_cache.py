@@ -125,6 +125,11 @@ class PrefixCache:
         return self._model
 
     @property
+    def budget(self) -> int:
+        """Bytes of states at most."""
+        return self._budget
+
+    @property
     def n_bytes(self) -> int:
         """The bytes in use, never more than the budget."""
         return self._n_bytes

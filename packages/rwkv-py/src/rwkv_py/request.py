@@ -18,32 +18,17 @@ from collections.abc import (
     Iterator,
 )
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from ._arguments import as_number
 from .errors import EngineClosedError, InvalidArgumentError
+from .probabilities import TokenProbability
 from .session import Session
 from .text_stream import FinishReason
 
 __all__ = ["Request", "RequestFinishReason", "TokenProbability"]
 
 RequestFinishReason: TypeAlias = FinishReason | Literal["cancelled", "error"]
-
-
-class TokenProbability(NamedTuple):
-    """How probable a token was that was drawn.
-
-    Attributes:
-        token: the token.
-        logprob: ln p of the token, the model's own: the log-softmax of its logits, before
-            temperature, penalties, biases, bans and top_p.
-        top: the most probable tokens by the same measure and their ln p, the first the most
-            probable; as many as were asked for.
-    """
-
-    token: int
-    logprob: float
-    top: tuple[tuple[int, float], ...]
 
 
 class Request(Iterable[str], AsyncIterable[str], Coroutine[Any, Any, str]):
@@ -73,6 +58,9 @@ class Request(Iterable[str], AsyncIterable[str], Coroutine[Any, Any, str]):
         self._pieces: list[str] = []
         self._tokens: list[int] = []
         self._logprobs: list[TokenProbability] = []
+        self._prompt_logprobs: list[TokenProbability | None] = []
+        self._ending: TokenProbability | None = None
+        self._stopped_by: bytes | None = None
         self._n_cached_tokens = 0
         self._finish_reason: RequestFinishReason | None = None
         self._error: BaseException | None = None
@@ -109,9 +97,36 @@ class Request(Iterable[str], AsyncIterable[str], Coroutine[Any, Any, str]):
         return list(self._tokens)
 
     @property
+    def n_tokens(self) -> int:
+        """How many tokens were drawn so far: the length of `tokens`."""
+        return len(self._tokens)
+
+    @property
     def logprobs(self) -> list[TokenProbability]:
         """How probable each of `tokens` was, for a request made with `logprobs`: a copy."""
         return list(self._logprobs)
+
+    @property
+    def prompt_logprobs(self) -> list[TokenProbability | None]:
+        """How probable each token of the prompt was, for a request made with `prompt_logprobs`.
+
+        A copy, of those read so far. None stands for the first token of a sequence, which follows
+        nothing.
+        """
+        return list(self._prompt_logprobs)
+
+    @property
+    def ending(self) -> TokenProbability | None:
+        """How probable the token was that ended the text, for a request made with `logprobs`.
+
+        None before the end, and where none was drawn that ended it.
+        """
+        return self._ending
+
+    @property
+    def stopped_by(self) -> bytes | None:
+        """The stop string that ended the text, if one did."""
+        return self._stopped_by
 
     @property
     def n_cached_tokens(self) -> int:
@@ -250,6 +265,10 @@ class Request(Iterable[str], AsyncIterable[str], Coroutine[Any, Any, str]):
         self._n_cached_tokens = n_cached_tokens
         self.started_at = time.monotonic()
 
+    def _read(self, probabilities: list[TokenProbability | None]) -> None:
+        """Tell how probable tokens of the prompt were."""
+        self._prompt_logprobs += probabilities
+
     def _deliver(self, text: str, token: int | None, probability: TokenProbability | None) -> None:
         """Hand on what was written, and the token that was taken for it, if one was."""
         with self._locked():
@@ -270,10 +289,15 @@ class Request(Iterable[str], AsyncIterable[str], Coroutine[Any, Any, str]):
         reason: RequestFinishReason,
         error: BaseException | None = None,
         session: Session | None = None,
+        *,
+        ending: TokenProbability | None = None,
+        stopped_by: bytes | None = None,
     ) -> bool:
         with self._locked():
             if self.done:
                 return False
+            self._ending = ending
+            self._stopped_by = stopped_by
             self._error = error
             self._session = session
             self.finished_at = time.monotonic()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,14 +13,28 @@ from ._arguments import Tokens, as_tokens
 from .beginning import Beginning
 from .generation import Plan
 from .model import WantedLogits
-from .probabilities import log_softmax
+from .probabilities import TokenProbability, probability_of
 from .prompt import Prompt
 from .reading import Reading
-from .request import Request, TokenProbability
+from .request import Request
 from .session import Session
 from .text_stream import FinishReason
 
-__all__ = ["Task"]
+__all__ = ["Task", "Wishes"]
+
+
+class Wishes(NamedTuple):
+    """What a request wants besides its text.
+
+    Attributes:
+        keep_session: whether it gets the session in the end.
+        n_top: how many probable tokens to tell with each that is drawn; None tells nothing.
+        n_prompt_top: the same for the tokens of the prompt.
+    """
+
+    keep_session: bool = False
+    n_top: int | None = None
+    n_prompt_top: int | None = None
 
 
 class Task:
@@ -32,13 +47,14 @@ class Task:
         request: what its caller sees.
         beginning: what a new sequence begins with; its cache is used.
         session: what to go on from, the task's own; None begins anew.
-        prompt: what to read first.
+        prompts: what to read first, one after the other, each in pieces of its own.
         plan: how to write.
-        keep_session: whether the request gets the session in the end.
-        n_top: how many probable tokens to tell; None tells no probabilities.
+        wishes: what the request wants besides.
+        share: whose request it is.
 
     Attributes:
         request: the same.
+        share: the same.
         sequence: what reads, once it is started.
     """
 
@@ -47,18 +63,18 @@ class Task:
         request: Request,
         beginning: Beginning,
         session: Session | None,
-        prompt: Prompt,
+        prompts: list[Prompt],
         plan: Plan,
-        keep_session: bool,
-        n_top: int | None,
+        wishes: Wishes,
+        share: str,
     ):
         self.request = request
+        self.share = share
         self._beginning = beginning
         self._session = session  # None: a new one, of which a task in line has no need yet
-        self._prompt = prompt
+        self._prompts = prompts
         self._builder, self._make_sampler = plan
-        self._keep_session = keep_session
-        self._n_top = n_top
+        self._wishes = wishes
 
     def start(self) -> None:
         """Get a state and a sampler, which take too much memory to have while waiting in line."""
@@ -66,11 +82,12 @@ class Task:
             self._session = Session._of(self._beginning, self._beginning.new_sequence())
         self.sequence = self._session._moving()
         self._sampler = self._make_sampler()
-        self._reading: Reading | None = Reading(self.sequence, self._prompt, self._beginning.cache)
+        self._reading: Reading | None = None
         self._drawn: Tokens | None = None  # the token to read next
-        self.request._start(self._reading.n_found)
-        if self._reading.piece is None:
-            self._reading = None
+        self._n_found = 0
+        self._read_on()
+        self.request._start(self._n_found)
+        if self._reading is None:
             self._draw()
 
     @property
@@ -88,47 +105,87 @@ class Task:
     @property
     def wants(self) -> WantedLogits:
         """The logits that `advance` needs of the next step."""
-        return "last" if self._reading is None or self._reading.is_last else None
+        if self._reading is None:
+            return "last"
+        if self._wishes.n_prompt_top is not None:
+            return "all"
+        return "last" if self._reading.is_last and not self._prompts else None
 
-    def advance(self) -> None:
-        """Go on after `piece` was read."""
+    def advance(self, logits: NDArray[np.float32] | None) -> None:
+        """Go on after `piece` was read, with the logits that `wants` asked for."""
         if self._reading is not None:
+            if self._wishes.n_prompt_top is not None:
+                assert logits is not None
+                self._tell_prompt(logits, self._wishes.n_prompt_top)
             self._reading.advance()
             if self._reading.piece is not None:
                 return
-            self._reading = None
+            self._read_on()
+            if self._reading is not None:
+                return
         self._draw()
+
+    def _read_on(self) -> None:
+        """Begin with the next prompt of which there is anything to read."""
+        self._reading = None
+        # What the cache spares has no logits to tell of.
+        cache = self._beginning.cache if self._wishes.n_prompt_top is None else None
+        while self._prompts:
+            # The logits before the first token of a prompt, if anything came before.
+            self._before = self.sequence.logits if self.sequence.has_logits else None
+            reading = Reading(self.sequence, self._prompts.pop(0), cache)
+            self._n_found += reading.n_found
+            if reading.piece is not None:
+                self._reading = reading
+                return
+
+    def _tell_prompt(self, logits: NDArray[np.float32], n_top: int) -> None:
+        """Tell how probable the tokens of the piece were, by the logits before each."""
+        probabilities: list[TokenProbability | None] = []
+        for token, after in zip(self.piece.tolist(), logits, strict=True):
+            before, self._before = self._before, after
+            known = None if before is None else probability_of(before, token, n_top)
+            probabilities.append(known)
+        if self._before is not None:
+            self._before = self._before.copy()  # not the logits of a whole piece
+        self.request._read(probabilities)
 
     def _draw(self) -> None:
         """Draw the next token, and let the request have the text."""
         text, taken, probability = "", None, None
+        n_top = self._wishes.n_top
         logits = self.sequence.logits
         drawn = not self._builder.full
         if drawn:
             token = self._sampler.sample(logits)
             text = self._builder.push(token)
+            if n_top is not None:
+                probability = probability_of(logits, token, n_top)
             if self._builder.finish_reason is None:
                 self._sampler.accept(token)
                 self._drawn = as_tokens([token])
                 taken = token
-                if self._n_top is not None:
-                    probability = _probability(logits, token, self._n_top)
         # The last token is read only if the session is kept.
         if (
             self._builder.full
             and self._builder.finish_reason is None
-            and not (drawn and self._keep_session)
+            and not (drawn and self._wishes.keep_session)
         ):
             text += self._builder.end("length")
         if drawn:
             self.request._deliver(text, taken, probability)
         if self._builder.finish_reason is not None:
-            self._finish(self._builder.finish_reason)
+            self._finish(self._builder.finish_reason, None if taken is not None else probability)
 
-    def _finish(self, reason: FinishReason) -> None:
+    def _finish(self, reason: FinishReason, ending: TokenProbability | None) -> None:
         if self._beginning.cache is not None:
             self._beginning.cache._keep_end(self.sequence)
-        self.request._finish(reason, session=self._session if self._keep_session else None)
+        self.request._finish(
+            reason,
+            session=self._session if self._wishes.keep_session else None,
+            ending=ending,
+            stopped_by=self._builder.stopped_by,
+        )
 
     @contextlib.contextmanager
     def blamed(self) -> Iterator[None]:
@@ -137,11 +194,3 @@ class Task:
             yield
         except Exception as error:
             self.request._finish("error", error)
-
-
-def _probability(logits: NDArray[np.float32], token: int, n_top: int) -> TokenProbability:
-    log_p = log_softmax(logits)
-    top = np.argsort(-log_p, kind="stable")[:n_top]
-    return TokenProbability(
-        token, float(log_p[token]), tuple((int(each), float(log_p[each])) for each in top)
-    )

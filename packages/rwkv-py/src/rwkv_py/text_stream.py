@@ -30,6 +30,7 @@ class TextBuilder:
         tokens: the tokens taken: those pushed, but for the one that ended the text.
         stop_tokens: the same, in order.
         finish_reason: None while there may be more; see `TextStream`.
+        ended_by: the token that ended the text and was not taken, if one did.
 
     >>> builder = TextBuilder(Tokenizer.bytewise(), max_tokens=9, stop="\n", stop_tokens=[0])
     >>> [builder.push(token) for token in "né\n".encode()], builder.finish_reason
@@ -46,10 +47,13 @@ class TextBuilder:
     ):
         self.tokens: list[int] = []
         self.finish_reason: FinishReason | None = None
+        self.ended_by: int | None = None
+        self._tail = b""
         self._pieces = tokenizer._pieces(continuing=True)
         self._max_tokens = as_count("max_tokens", max_tokens)
         self.stop_tokens = tuple(sorted(set(as_integers("stop_tokens", stop_tokens))))
-        self._stream = _core.TextStream(as_stops(stop))
+        self._stops = as_stops(stop)
+        self._stream = _core.TextStream(self._stops)
 
     @property
     def full(self) -> bool:
@@ -62,13 +66,21 @@ class TextBuilder:
         Afterwards either the token was taken, or `finish_reason` is set.
         """
         if token in self.stop_tokens:
+            self.ended_by = token
             return self.end("end")
-        certain = self._stream.push(self._pieces.push(as_tokens([token])))
+        certain = self._add(self._pieces.push(as_tokens([token])))
         if self._stream.stopped:
             self.finish_reason = "stop"
+            self.ended_by = token
         else:
             self.tokens.append(token)
         return certain
+
+    @property
+    def stopped_by(self) -> bytes | None:
+        """The stop string that ended the text, if one did: of several there the longest."""
+        found = [(self._tail.find(stop), -len(stop), stop) for stop in self._stops]
+        return min((each for each in found if each[0] >= 0), default=(0, 0, None))[2]
 
     def give_back(self) -> None:
         """Let the token that was taken last not be one of the text: it could not be read."""
@@ -77,11 +89,17 @@ class TextBuilder:
     def end(self, reason: FinishReason) -> str:
         """End the text here; return what was held back."""
         self.finish_reason = reason
-        rest = self._stream.push(self._pieces.finish())
+        rest = self._add(self._pieces.finish())
         if self._stream.stopped:
             self.finish_reason = "stop"
             return rest
         return rest + self._stream.finish()
+
+    def _add(self, data: bytes) -> str:
+        """Let bytes come next, and know enough of the last to tell what stopped the text."""
+        longest = max(map(len, self._stops), default=0)
+        self._tail = (self._tail + data)[-(longest + len(data)) :]
+        return self._stream.push(data)
 
 
 class Writer(Protocol):

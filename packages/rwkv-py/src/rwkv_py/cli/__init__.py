@@ -20,6 +20,7 @@ from .evaluate import compare, lambada, perplexity
 from .generate import generate
 from .info import info
 from .models import app as models_app
+from .serve import serve
 from .tokenize import tokenize
 
 __all__ = ["app", "main"]
@@ -53,7 +54,7 @@ def _rwkv(
 
 app.command("run", help="Talk with a model; the first time it is fetched and converted.")(chat)
 app.add_typer(models_app, name="models")
-for command in (generate, chat, info, tokenize, perplexity, compare, lambada, bench):
+for command in (generate, chat, serve, info, tokenize, perplexity, compare, lambada, bench):
     app.command()(command)
 
 

@@ -18,7 +18,17 @@ from ..tokenizer import Tokenizer
 from .getting import get_model
 from .output import at_work
 
-__all__ = ["AsJson", "Getting", "ModelArgument", "Opening", "Reading", "Writing", "with_groups"]
+__all__ = [
+    "AsJson",
+    "Getting",
+    "ModelArgument",
+    "Opening",
+    "Reading",
+    "TokenizerOption",
+    "Writing",
+    "open_tokenizer",
+    "with_groups",
+]
 
 
 def above_zero(value: float | None) -> float | None:

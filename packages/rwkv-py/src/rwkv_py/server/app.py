@@ -1,0 +1,150 @@
+"""The server's application: all routes, and what stands before them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+
+from .. import __version__
+from ..errors import RwkvError
+from ..model import Model
+from ..tokenizer import Tokenizer
+from . import (
+    anthropic_messages,
+    embeddings,
+    openai_chat,
+    openai_completions,
+    openai_models,
+    openai_responses,
+    operations,
+    tokens,
+)
+from .access import Access
+from .context import Context
+from .errors import ApiError, ErrorBody, api_error, error_response, from_validation
+from .keys import Keys
+from .limits import BodyLimit
+from .metrics import Metrics
+from .models import Models
+from .settings import Settings
+from .stored_responses import StoredResponses
+
+__all__ = ["create_app"]
+
+_ROUTERS = (
+    openai_models.router,
+    openai_chat.router,
+    openai_completions.router,
+    openai_responses.router,
+    anthropic_messages.router,
+    embeddings.router,
+    tokens.router,
+    operations.router,
+)
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": ErrorBody, "description": "What is wrong with the request."},
+    "5XX": {"model": ErrorBody, "description": "What is wrong with the server."},
+}
+
+
+def create_app(
+    files: Mapping[str, Path],
+    settings: Settings | None = None,
+    *,
+    open_model: Callable[[Path], Model] = Model,
+    tokenizer: Tokenizer | None = None,
+) -> FastAPI:
+    """Return a server's application, for any ASGI server; `rwkv serve` runs it with uvicorn.
+
+    One model is loaded when the application starts, of several each when it is first asked for.
+
+    Args:
+        files: model files by the names that clients call them.
+        settings: who may ask, and how much.
+        open_model: opens a file.
+        tokenizer: what the models' tokens stand for; None: what each says.
+    """
+    settings = settings or Settings()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        models = Models(files, settings, open_model=open_model, tokenizer=tokenizer)
+        app.state.context = Context(
+            settings, models, Metrics(models), StoredResponses(settings.max_stored)
+        )
+        if len(files) == 1:
+            (await models.lease(None)).release()
+        unloading = asyncio.create_task(models.unload_idle())
+        try:
+            yield
+        finally:
+            unloading.cancel()
+            await models.close()
+
+    app = FastAPI(
+        title="RWKV on a CPU",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,  # their pages load scripts from elsewhere
+        redoc_url=None,
+        responses=_ERRORS,
+        middleware=_middleware(settings, lambda: app.state.context.metrics),
+        exception_handlers={
+            RequestValidationError: _on_validation,
+            HTTPException: _on_http,
+            ApiError: _on_api_error,
+            RwkvError: _on_api_error,
+        },
+        redirect_slashes=False,
+    )
+    for router in _ROUTERS:
+        app.include_router(router)
+    return app
+
+
+def _middleware(settings: Settings, metrics: Callable[[], Metrics]) -> list[Middleware]:
+    """Return what stands before the routes, the outermost first."""
+    stack: list[Middleware] = [Middleware(Access, metrics=metrics)]
+    if settings.cors_origins:
+        stack.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=settings.cors_origins,
+                allow_methods=["*"],
+                allow_headers=["*"],
+            )
+        )
+    stack.append(Middleware(Keys, keys=settings.api_keys))
+    stack.append(Middleware(BodyLimit, max_bytes=settings.max_body_bytes))
+    return stack
+
+
+async def _on_validation(request: Request, error: Any) -> Response:
+    return error_response(request.url.path, from_validation(error.errors()))
+
+
+async def _on_http(request: Request, error: Any) -> Response:
+    if error.status_code == 404:
+        message = "path: expected one of this server, got another"
+    elif error.status_code == 405:
+        message = "method: expected one that the path has, got another"
+    else:
+        message = "body: expected JSON, got none that can be read"
+    response = error_response(request.url.path, ApiError(error.status_code, message))
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _on_api_error(request: Request, error: Any) -> Response:
+    return error_response(request.url.path, api_error(error))

@@ -1,0 +1,65 @@
+"""Who may ask: API keys."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterable
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from .errors import ApiError, error_response
+
+__all__ = ["Keys", "owner_of", "share_of"]
+
+_OPEN = {"/health"}
+
+
+class Keys:
+    """Lets only those in who have one of the keys, as a bearer token or as `x-api-key`.
+
+    All keys are compared, each in a time that does not depend on what is given.
+    """
+
+    def __init__(self, app: ASGIApp, keys: Iterable[str]):
+        self._app = app
+        self._digests = [_digest(key) for key in keys]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+        if scope["type"] == "http" and self._digests and scope["path"] not in _OPEN:
+            headers = Headers(scope=scope)
+            scheme, _, token = headers.get("authorization", "").partition(" ")
+            given = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+            digest = _digest(given)
+            known = [hmac.compare_digest(digest, each) for each in self._digests]
+            if not any(known):
+                got = "another" if given else "none"
+                message = (
+                    f"authorization: expected a key of this server as a bearer token, got {got}"
+                )
+                error = ApiError(401, message, code="invalid_api_key")
+                await error_response(scope["path"], error)(scope, receive, send)
+                return
+            scope["rwkv.share"] = f"key {known.index(True)}"
+        await self._app(scope, receive, send)
+
+
+def share_of(scope: Scope) -> str:
+    """Return whose request it is, for fair shares: by key, else by address."""
+    share: str | None = scope.get("rwkv.share")
+    if share is not None:
+        return share
+    client = scope.get("client")
+    return client[0] if client else ""
+
+
+def owner_of(scope: Scope) -> str:
+    """Return whose things a request may see: those of its key. Without keys all is everybody's."""
+    owner: str = scope.get("rwkv.share", "")
+    return owner
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()

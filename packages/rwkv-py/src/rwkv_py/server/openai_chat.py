@@ -1,0 +1,288 @@
+"""`POST /v1/chat/completions`: going on with conversations."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import AsyncIterator
+from typing import Any, Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ..answer_reader import AnswerPart
+from ..probabilities import TokenProbability
+from .context import Context, ContextOf
+from .errors import ApiError, error_body
+from .fields import Body, OpenAISampling, TokenDetails
+from .keys import share_of
+from .openai_logprobs import ChatLogprobs, chat_logprobs
+from .openai_messages import (
+    ChatMessage,
+    ResponseFormat,
+    ToolChoice,
+    ToolDefinition,
+    choice_of,
+    fits_of,
+    messages_of,
+    tools_of,
+)
+from .sse import DONE, EventStream, event, while_connected
+from .turn import Answer, Effort, Turn, begin_answer, new_id
+from .wire import Json
+
+__all__ = ["router"]
+
+router = APIRouter()
+
+_PATH = "/v1/chat/completions"
+
+# What our arguments are called here.
+_NAMES = {"prompt": "messages", "text": "messages", "json_schema": "response_format"}
+
+
+class StreamOptions(Body):
+    """What a stream tells besides."""
+
+    include_usage: bool | None = None
+
+
+class ChatRequest(OpenAISampling):
+    """A conversation to go on with."""
+
+    model: str | None = None
+    messages: list[ChatMessage] = Field(min_length=1)
+    max_tokens: int | None = Field(None, ge=0)
+    max_completion_tokens: int | None = Field(None, ge=0)
+    n: int | None = Field(None, ge=1)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    response_format: ResponseFormat | None = None
+    tools: list[ToolDefinition] | None = None
+    tool_choice: Literal["auto", "none", "required"] | ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: Effort | None = None
+
+
+class CalledFunction(BaseModel):
+    """What is called."""
+
+    name: str
+    arguments: str
+
+
+class Call(BaseModel):
+    """A call that the assistant makes."""
+
+    id: str
+    type: Literal["function"]
+    function: CalledFunction
+
+
+class ChatAnswer(BaseModel):
+    """What the assistant says."""
+
+    role: Literal["assistant"]
+    content: str | None
+    refusal: None = None
+    reasoning_content: str | None = None
+    tool_calls: list[Call] | None = None
+
+
+class ChatChoice(BaseModel):
+    """An answer."""
+
+    index: int
+    message: ChatAnswer
+    logprobs: ChatLogprobs | None
+    finish_reason: Literal["stop", "length", "tool_calls"]
+
+
+class ChatUsage(BaseModel):
+    """How many tokens there were."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: TokenDetails
+
+
+class ChatCompletion(BaseModel):
+    """The answers."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: ChatUsage
+
+
+@router.post(_PATH, response_model=ChatCompletion)
+async def chat(ask: ChatRequest, request: Request, context: ContextOf) -> Response:
+    """Go on with a conversation."""
+    turn = _turn(ask, context)
+    answer = await begin_answer(turn, ask.model, context, share_of(request.scope), _NAMES)
+    chatting = _Chatting(ask, answer)
+    if ask.stream:
+        return EventStream(chatting.events(), answer.close)
+    try:
+        return await while_connected(request, chatting.whole())
+    finally:
+        answer.close()
+
+
+def _turn(ask: ChatRequest, context: Context) -> Turn:
+    n = ask.n or 1
+    if n > context.settings.max_choices:
+        raise ApiError(400, f"n: expected at most {context.settings.max_choices}, got {n}")
+    if ask.top_logprobs is not None and not ask.logprobs:
+        raise ApiError(400, "top_logprobs: expected none without logprobs, got some")
+    options = ask.options()
+    most = ask.max_tokens if ask.max_completion_tokens is None else ask.max_completion_tokens
+    if most is not None:
+        options["max_tokens"] = most
+    return Turn(
+        messages=messages_of(ask.messages),
+        tools=tools_of(ask.tools),
+        tool_choice=choice_of(ask.tool_choice),
+        parallel_tool_calls=ask.parallel_tool_calls is not False,
+        effort=ask.reasoning_effort,
+        fits=fits_of(ask.response_format, ask.grammar, ask.regex),
+        options=options,
+        n=n,
+        seed=ask.seed,
+        logprobs=(ask.top_logprobs or 0) if ask.logprobs else None,
+    )
+
+
+class _Message:
+    """A message of the assistant, of the parts that have come."""
+
+    def __init__(self) -> None:
+        self.texts: dict[str, list[str]] = {"thinking": [], "answer": []}
+        self.calls: list[dict[str, Any]] = []
+        self.logprobs: list[TokenProbability] = []
+        self.finish_reason: str | None = None
+
+    def take(self, part: AnswerPart) -> None:
+        """Let a part come next."""
+        if part.kind == "call":
+            function = {"name": part.text, "arguments": ""}
+            self.calls.append({"id": new_id("call"), "type": "function", "function": function})
+        elif part.kind == "arguments":
+            self.calls[part.index]["function"]["arguments"] += part.text
+        else:
+            self.texts[part.kind].append(part.text)
+
+    def write(self) -> dict[str, Any]:
+        """Return the message."""
+        content = "".join(self.texts["answer"])
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": None if self.calls and not content else content,
+            "refusal": None,
+        }
+        if self.texts["thinking"]:
+            message["reasoning_content"] = "".join(self.texts["thinking"])
+        if self.calls:
+            message["tool_calls"] = self.calls
+        return message
+
+
+class _Chatting:
+    """Answers being written, in OpenAI's form."""
+
+    def __init__(self, ask: ChatRequest, answer: Answer):
+        self._ask = ask
+        self._answer = answer
+        self._n = len(answer.writing.requests)
+        self._head = {
+            "id": f"chatcmpl-{secrets.token_hex(12)}",
+            "object": "chat.completion.chunk" if ask.stream else "chat.completion",
+            "created": int(time.time()),
+            "model": answer.served.name,
+        }
+
+    async def whole(self) -> Json:
+        """Return the response."""
+        messages = [_Message() for _ in range(self._n)]
+        async for piece in self._answer.pieces():
+            message = messages[piece.number]
+            for part in piece.parts:
+                message.take(part)
+            message.logprobs += piece.logprobs
+            message.finish_reason = piece.ended
+        choices = [
+            {
+                "index": i,
+                "message": message.write(),
+                "logprobs": self._logprobs(message.logprobs),
+                "finish_reason": message.finish_reason,
+            }
+            for i, message in enumerate(messages)
+        ]
+        return Json({**self._head, "choices": choices, "usage": self._usage()})
+
+    async def events(self) -> AsyncIterator[bytes]:
+        """Return the events."""
+        options = self._ask.stream_options
+        with_usage = options is not None and options.include_usage
+        rest = {"usage": None} if with_usage else {}
+
+        def chunk(index: int, delta: dict[str, Any], logprobs: Any, ended: str | None) -> bytes:
+            choice = {
+                "index": index,
+                "delta": delta,
+                "logprobs": logprobs,
+                "finish_reason": ended,
+            }
+            return event({**self._head, "choices": [choice], **rest})
+
+        for i in range(self._n):
+            yield chunk(i, {"role": "assistant", "content": None}, None, None)
+        try:
+            async for piece in self._answer.pieces():
+                deltas = [_delta(part) for part in piece.parts]
+                told = self._logprobs(piece.logprobs) if piece.logprobs else None
+                if told is not None and not deltas:
+                    deltas = [{}]
+                for delta in deltas:
+                    yield chunk(piece.number, delta, told, None)
+                    told = None
+                if piece.ended is not None:
+                    yield chunk(piece.number, {}, None, piece.ended)
+        except ApiError as error:
+            yield event(error_body(_PATH, error))
+            return
+        if with_usage:
+            yield event({**self._head, "choices": [], "usage": self._usage()})
+        yield DONE
+
+    def _logprobs(self, probabilities: list[TokenProbability]) -> dict[str, Any] | None:
+        if not self._ask.logprobs:
+            return None
+        return chat_logprobs(self._answer.served.tokenizer, probabilities)
+
+    def _usage(self) -> dict[str, Any]:
+        writing = self._answer.writing
+        return {
+            "prompt_tokens": writing.n_prompt_tokens,
+            "completion_tokens": writing.n_written_tokens,
+            "total_tokens": writing.n_prompt_tokens + writing.n_written_tokens,
+            "prompt_tokens_details": {"cached_tokens": writing.n_cached_tokens},
+        }
+
+
+def _delta(part: AnswerPart) -> dict[str, Any]:
+    if part.kind == "call":
+        function = {"name": part.text, "arguments": ""}
+        call = {"index": part.index, "id": new_id("call"), "type": "function"}
+        return {"tool_calls": [{**call, "function": function}]}
+    if part.kind == "arguments":
+        return {"tool_calls": [{"index": part.index, "function": {"arguments": part.text}}]}
+    return {"content" if part.kind == "answer" else "reasoning_content": part.text}

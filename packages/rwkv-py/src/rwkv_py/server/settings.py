@@ -1,0 +1,74 @@
+"""What a server is told: who may ask, and how much."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .._arguments import as_count, as_number
+from ..chat_format import ChatFormat
+from ..errors import InvalidArgumentError
+from ..sampling import Sampler, SamplingOptions
+
+__all__ = ["Settings"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a server is told.
+
+    Attributes:
+        api_keys: keys of which each request must have one; none: everybody may ask.
+        cors_origins: the pages that a browser lets ask, such as "http://localhost:3000"; "*": all.
+        max_running: how many texts each model writes at once.
+        max_waiting: how many more wait in line, for each model.
+        max_prompt_tokens: how long a prompt may be.
+        max_output_tokens: how long a text may be; who asks for more gets this.
+        max_body_bytes: how long a request may be.
+        max_seconds: how long writing a text may take; after that it ends where it is.
+        max_choices: how many texts one request may ask for.
+        max_stored: how many responses are kept for `previous_response_id`.
+        cache_bytes: what each model keeps of beginnings that were read.
+        memory: bytes that the loaded models may take; None: any number.
+        idle_seconds: after how long a model that nobody uses is unloaded; None: never.
+        chat_format: how chats are written; None: what each model file says, else "world".
+        sampling: options of `Sampler`, where a client gives none.
+
+    Raises:
+        InvalidArgumentError: one of them is outside its range.
+    """
+
+    api_keys: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()
+    max_running: int = 32
+    max_waiting: int = 128
+    max_prompt_tokens: int = 131072
+    max_output_tokens: int = 16384
+    max_body_bytes: int = 16 << 20
+    max_seconds: float = 600.0
+    max_choices: int = 16
+    max_stored: int = 1000
+    cache_bytes: int = 512 << 20
+    memory: int | None = None
+    idle_seconds: float | None = None
+    chat_format: str | None = None
+    sampling: SamplingOptions = field(default_factory=lambda: SamplingOptions())
+
+    def __post_init__(self) -> None:
+        for name in ("max_running", "max_prompt_tokens", "max_output_tokens", "max_body_bytes"):
+            as_count(name, getattr(self, name), at_least=1)
+        for name in ("max_waiting", "max_stored", "cache_bytes"):
+            as_count(name, getattr(self, name))
+        as_count("max_choices", self.max_choices, at_least=1)
+        for name in ("max_seconds", "idle_seconds"):
+            value = getattr(self, name)
+            if value is not None and not as_number(name, value) > 0:
+                raise InvalidArgumentError(f"{name}: expected a number above 0, got {value!r}")
+        if self.memory is not None:
+            as_count("memory", self.memory, at_least=1)
+        if any(not key or not key.isascii() or key != key.strip() for key in self.api_keys):
+            raise InvalidArgumentError(
+                "api_keys: expected ASCII characters without space around them, got another"
+            )
+        if self.chat_format is not None:
+            ChatFormat.named(self.chat_format)
+        Sampler(1, **self.sampling)
