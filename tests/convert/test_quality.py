@@ -33,7 +33,7 @@ def test_error_is_less(type, offset):
 
 @pytest.mark.parametrize(("type", "lowest"), [("q4_0", -8), ("q5_0", -16)])
 def test_error_is_the_least_there_is(type, lowest):
-    """Within 1 % over all, of a scan over every scale of fp16 that may do."""
+    """Within 2 % over all, of a scan over every scale of fp16 that may do."""
     x = np.random.default_rng(2).standard_normal((8, 256)).astype(np.float32)
     found = errors(x, quantize(x, WEIGHT_TYPES[type], np.ones(256, np.float32)), type)
     blocks = x.reshape(-1, 32)
@@ -44,7 +44,7 @@ def test_error_is_the_least_there_is(type, lowest):
             d = d.astype(np.float16).astype(np.float64)
             q = np.clip(np.rint(blocks / d), lowest, -lowest - 1)
             least = np.minimum(least, ((q * d - blocks) ** 2).sum(axis=1))
-    assert found.sum() < 1.01 * least.sum()
+    assert found.sum() < 1.02 * least.sum()
 
 
 @pytest.fixture
@@ -56,8 +56,9 @@ def checkpoint(tmp_path):
 @pytest.mark.parametrize("name", ["model.bin", "model.gguf"])
 def test_files_are_alike_but_for_the_numbers(run_cli, tmp_path, checkpoint, name):
     fast, best = tmp_path / f"fast-{name}", tmp_path / f"best-{name}"
-    assert run_cli("rwkv-convert", checkpoint, fast, "--dtype", "q4_0").returncode == 0
-    assert run_cli("rwkv-convert", checkpoint, best, "--dtype", "q4_0", "--quality", "best").returncode == 0
+    command = ("rwkv-convert", checkpoint)
+    assert run_cli(*command, fast, "--dtype", "q4_0").returncode == 0
+    assert run_cli(*command, best, "--dtype", "q4_0", "--quality", "best").returncode == 0
     a, b = fast.read_bytes(), best.read_bytes()
     assert len(a) == len(b) and a != b
     assert rwkv_convert.info(fast).types == rwkv_convert.info(best).types
@@ -75,7 +76,7 @@ def test_refusals(tmp_path, checkpoint):
     for option, value in (("types", "q4_0"), ("blocks", np.zeros(1, np.uint8))):
         with pytest.raises(rwkv_convert.OptionError, match=f"{option}: expected names of the mod"):
             rwkv_convert.convert(checkpoint, out, dtype="q4_0", **{option: {"nothing": value}})
-    with pytest.raises(rwkv_convert.OptionError, match=r"blocks: 'head.weight', expected 69632 byt"):
+    with pytest.raises(rwkv_convert.OptionError, match=r"blocks: 'head.weight', expected 69632 b"):
         blocks = {"head.weight": np.zeros(1, np.uint8)}
         rwkv_convert.convert(checkpoint, out, dtype="q4_0", blocks=blocks)
     assert not out.exists()
@@ -111,4 +112,5 @@ def test_weights_are_those_of_the_file(tmp_path, make_pth, version):
     ):
         assert a.names == b.names and a.version == b.version == version
         for name in a.names:
-            assert np.array_equal(a.read(name), b.read(name)) and a.read(name).shape == a.shape(name)
+            values = a.read(name)
+            assert values.shape == a.shape(name) and np.array_equal(values, b.read(name))

@@ -88,7 +88,8 @@ def test_goes_on_after_an_interruption(checkpoint, tmp_path, done):
 
     with pytest.raises(Interrupted):
         calibrate(source, TEXTS, tmp_path / "out.bin", force=True, progress=stop)
-    assert json.loads((tmp_path / "out.bin.calibration/progress.json").read_text())["n_layers"] == done
+    kept = json.loads((tmp_path / "out.bin.calibration/progress.json").read_text())
+    assert kept["n_layers"] == done
     steps.clear()
     found, data = calibrated(source, tmp_path, progress=lambda n, total: steps.append(n))
     assert steps == [1, 2][done:]

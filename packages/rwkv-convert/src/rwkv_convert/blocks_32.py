@@ -280,14 +280,18 @@ def _signed(name: str, bits: int, size: int, ggmf: int, gguf: int) -> BlockType:
     quantize = partial(_quantize_signed, bits=bits)
     dequantize = partial(_dequantize_signed, bits=bits)
     grid = _signed_grid(bits)
-    return BlockType(name, size, QK, ggmf, gguf, quantize=quantize, dequantize=dequantize, grid=grid)
+    return BlockType(
+        name, size, QK, ggmf, gguf, quantize=quantize, dequantize=dequantize, grid=grid
+    )
 
 
 def _from_minimum(name: str, bits: int, size: int, ggmf: int, gguf: int) -> BlockType:
     quantize = partial(_quantize_from_minimum, bits=bits)
     dequantize = partial(_dequantize_from_minimum, bits=bits)
     grid = _grid_from_minimum(bits)
-    return BlockType(name, size, QK, ggmf, gguf, quantize=quantize, dequantize=dequantize, grid=grid)
+    return BlockType(
+        name, size, QK, ggmf, gguf, quantize=quantize, dequantize=dequantize, grid=grid
+    )
 
 
 Q4_0 = _signed("q4_0", 4, 18, ggmf=2, gguf=2)

@@ -22,7 +22,7 @@ from typing import Literal
 import numpy as np
 
 from .checkpoint import Checkpoint, TensorView
-from .element_types import FP16, FP64, SOURCE_TYPES, Bytes, ElementType, Floats
+from .element_types import FP64, SOURCE_TYPES, Bytes, ElementType, Floats
 from .encoder import Encoder, is_copied
 from .errors import ModelError, OptionError, OutputError, listing, quote
 from .factor_loader import FactorLoader
@@ -189,7 +189,9 @@ def convert(
     if container == "ggmf" and tokenizer is not None:
         raise OptionError("tokenizer", "expected none for a ggmf file, which has no place for it")
     if quality not in QUALITIES:
-        raise OptionError("quality", f"expected one of {', '.join(QUALITIES)}, got {quote(quality)}")
+        raise OptionError(
+            "quality", f"expected one of {', '.join(QUALITIES)}, got {quote(quality)}"
+        )
     if quality == "best" and layout == "rwkv.cpp":
         raise OptionError("quality", "expected fast for the layout rwkv.cpp, got best")
     single = {name: parse_dtype(text, "types") for name, text in (types or {}).items()}

@@ -28,6 +28,8 @@ CANDIDATES_SIGNED = tuple(np.arange(-9, 10) * 0.1)
 CANDIDATES_CODEBOOK = tuple(range(-12, 29, 4))
 """By how much the largest value lies short of the last entry, or beyond it."""
 CANDIDATES_SIGNED_WEIGHTED = (*CANDIDATES_SIGNED, 1.3, 1.8, 2.4, 3.2, 4.2, 5.5)
+CANDIDATES_OPPOSITE = tuple(np.arange(-6, 15, 2) * 0.1)
+"""The same for a largest value that becomes the highest code, where its opposite may count more."""
 CANDIDATES_CODEBOOK_WEIGHTED = (-60, -44, -36, -28, -20, *CANDIDATES_CODEBOOK)
 CANDIDATES_SYMMETRIC = tuple(np.arange(-8, 3) * 0.25)
 """How far the largest value lies beyond the top code, or short of it."""
@@ -220,6 +222,8 @@ def search_signed(x: Floats, lowest: int, w: Floats | None = None) -> Floats:
 
     for beyond in CANDIDATES_SIGNED if w is None else CANDIDATES_SIGNED_WEIGHTED:
         fit(codes_signed(x, inverse * np.float32(lowest - beyond), lowest))
+    for beyond in () if w is None else CANDIDATES_OPPOSITE:
+        fit(codes_signed(x, inverse * np.float32(-lowest - 1 + beyond), lowest))
     for _ in range(0 if w is None else REFINEMENTS):
         fit(codes_signed(x, inverted(best_scale), lowest))
     return best_scale

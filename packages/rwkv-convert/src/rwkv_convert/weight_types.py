@@ -33,6 +33,7 @@ FALLBACKS: dict[ElementType, ElementType] = {Q4_K: Q5_0, Q5_K: Q5_1, Q6_K: Q8_0}
 """What llama.cpp takes for rows that are no multiple of 256. For those that are no multiple of 32
 it takes fp16, as for all other types."""
 
+
 def fitting(type: ElementType, columns: int) -> ElementType:
     """The type itself, or the one that is taken for rows that its blocks do not fit into."""
     while columns % type.block:

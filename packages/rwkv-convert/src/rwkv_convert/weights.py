@@ -118,9 +118,7 @@ class ModelWeights:
         Raises:
             OptionError: there is no such type.
         """
-        options = {
-            "head_dtype": head_dtype, "emb_dtype": emb_dtype, "lowrank_dtype": lowrank_dtype
-        }
+        options = {"head_dtype": head_dtype, "emb_dtype": emb_dtype, "lowrank_dtype": lowrank_dtype}
         overrides = {
             option: DTYPES[parse_dtype(text, option)]
             for option, text in options.items()

@@ -1,9 +1,10 @@
 """Quantises a model so that what its matrices compute changes least, on texts like those given.
 
-Layer after layer: the rows that leave the quantised layers before it run through the layer as it was,
-and the second moments of what each of its matrices multiplies are summed; by these the matrices are
-quantised (`rwkv_convert.quantize_compensated`); then the same rows run through the layer as it is now.
-So each layer is fitted to what it will be given. In memory are one layer and the rows.
+Layer after layer: the rows that leave the quantised layers before it run through the layer as it
+was, and the second moments of what each of its matrices multiplies are summed; by these the
+matrices are quantised (`rwkv_convert.quantize_compensated`); then the same rows run through the
+layer as it is now. So each layer is fitted to what it will be given. In memory are one layer and
+the rows.
 """
 
 from __future__ import annotations
@@ -114,8 +115,9 @@ def calibrate(
         ImportError: rwkv-convert or threadpoolctl is not installed.
     """
     try:
-        import rwkv_convert
         import threadpoolctl  # noqa: F401
+
+        import rwkv_convert
     except ImportError as error:
         raise ImportError(
             f"calibrating needs rwkv-convert and threadpoolctl, {error.name} is not installed. Try "
@@ -131,9 +133,7 @@ def calibrate(
             remedy="Try calibrate(..., force=True)",
         )
     container: rwkv_convert.Container = "gguf" if path.suffix.lower() == ".gguf" else "ggmf"
-    options = {
-        "head_dtype": head_dtype, "emb_dtype": emb_dtype, "lowrank_dtype": lowrank_dtype
-    }
+    options = {"head_dtype": head_dtype, "emb_dtype": emb_dtype, "lowrank_dtype": lowrank_dtype}
     try:
         with rwkv_convert.ModelWeights(checkpoint) as weights:
             types = weights.types(dtype, container=container, **options)
@@ -393,15 +393,15 @@ class _Job:
             {name: error for name, (_, error) in zip(names, done, strict=True)},
         )
 
-    def _quantize_tensor(
-        self, name: str, moments: list[Rows]
-    ) -> tuple[NDArray[np.float32], float]:
+    def _quantize_tensor(self, name: str, moments: list[Rows]) -> tuple[NDArray[np.float32], float]:
         import rwkv_convert
 
         values = self._weights_of(name)
         parts = []
         error = plain = 0.0
-        for matrix, h in zip(values.reshape(len(moments), -1, values.shape[-1]), moments, strict=True):
+        for matrix, h in zip(
+            values.reshape(len(moments), -1, values.shape[-1]), moments, strict=True
+        ):
             found = rwkv_convert.quantize_compensated(matrix, h, self._types[name])
             parts.append(found.blocks)
             error += found.error

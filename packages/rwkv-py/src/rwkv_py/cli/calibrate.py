@@ -61,8 +61,8 @@ def calibrate(
 ) -> None:
     """Quantise a checkpoint so that it changes least on texts like those given.
 
-    The file is as large and as fast as one of rwkv-convert. Interrupted, and called again, it goes on
-    where it was.
+    The file is as large and as fast as one of rwkv-convert. Interrupted, and called again, it goes
+    on where it was.
     """
     contents = []
     for text in texts:
@@ -103,6 +103,9 @@ def calibrate(
     ]
     if errors:
         rows.append(
-            ("error, of plain rounding's", f"{median(errors):.2f} (median), {max(errors):.2f} (most)")
+            (
+                "error, of plain rounding's",
+                f"{median(errors):.2f} (median), {max(errors):.2f} (most)",
+            )
         )
     show(facts, rows, as_json=as_json)
