@@ -139,7 +139,7 @@ class Model {
                  std::vector<LayerV7>>
         layers;
     Norm ln_out;
-    Matrix head;  // (V, C)
+    Matrix head;           // (V, C)
     bool is_part = false;  // only some layers are there: no embedding, no head, nor their norms
     std::vector<NamedMatrix> named_matrices;  // all, in the order of the file's layers
     // What the heads of each layer hold before the first token, (H, N, N), row = key and column =

@@ -153,7 +153,8 @@ void test_inputs_of_quantised(const std::string& version) {
         inputs[i] = run(models[i], session_of(models[i]), rows);
     }
     const auto same = [&](const char* name) {
-        return same_bits(input_of(models[0], inputs[0], name), input_of(models[1], inputs[1], name));
+        return same_bits(input_of(models[0], inputs[0], name),
+                         input_of(models[1], inputs[1], name));
     };
     if (version == "6") {  // whose other mixes are computed by matrices
         CHECK(same("blocks.0.att.time_maa_w1"));
@@ -205,9 +206,9 @@ void test_refusals() {
     EXPECT_STATUS(rwkv_session_run_layers(session.get(), x, x, 0, nullptr),
                   RWKV_STATUS_INVALID_ARGUMENT, "n_rows");
     rwkv_matrix_info info = {};
-    EXPECT_STATUS(rwkv_model_matrix_get(part.get(), rwkv_model_n_matrices(part.get()), &info,
-                                        sizeof info),
-                  RWKV_STATUS_INVALID_ARGUMENT, "matrices");
+    EXPECT_STATUS(
+        rwkv_model_matrix_get(part.get(), rwkv_model_n_matrices(part.get()), &info, sizeof info),
+        RWKV_STATUS_INVALID_ARGUMENT, "matrices");
     CHECK(rwkv_model_n_matrices(nullptr) == 0);
     // A state of the whole model is not one of some layers.
     const Model whole = open(file);
@@ -215,8 +216,8 @@ void test_refusals() {
     EXPECT_OK(rwkv_session_feed(other.get(), &token, 1, nullptr));
     size_t n_bytes = 0;
     std::vector<unsigned char> bytes(1 << 20);
-    EXPECT_OK(rwkv_state_save_memory(other.get(), RWKV_STATE_FP32, bytes.data(), bytes.size(),
-                                     &n_bytes));
+    EXPECT_OK(
+        rwkv_state_save_memory(other.get(), RWKV_STATE_FP32, bytes.data(), bytes.size(), &n_bytes));
     EXPECT_STATUS(rwkv_state_load_memory(session.get(), bytes.data(), n_bytes),
                   RWKV_STATUS_STATE_MISMATCH, "");
 }
@@ -225,7 +226,8 @@ void test_refusals() {
 
 int main() {
     for (const char* version : tiny::kVersions) {
-        for (const rwkv_type type : {RWKV_TYPE_FP32, RWKV_TYPE_Q4_0}) test_handing_on(version, type);
+        for (const rwkv_type type : {RWKV_TYPE_FP32, RWKV_TYPE_Q4_0})
+            test_handing_on(version, type);
         test_against_feeding(version);
         test_inputs_of_quantised(version);
     }

@@ -59,6 +59,7 @@ def test_every_version(checkpoint, tmp_path, version):
     assert found.n_tokens == 1 + len(TEXTS[0]) + 1 + len(TEXTS[1].encode())
 
 
+@pytest.mark.slow
 def test_the_trained_model_changes_less(examples, converted, tmp_path):
     """On text that was not read."""
     text = (examples / "heldout_a.txt").read_bytes()

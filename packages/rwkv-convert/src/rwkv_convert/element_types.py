@@ -64,9 +64,11 @@ class Grid:
         """The codes of the nearest levels, in the shape of `x`; of NaN any."""
         levels = self.levels
         if levels[-1] - levels[0] == len(levels) - 1:  # one after another
-            return np.clip(np.rint(x) - levels[0], 0, len(levels) - 1).astype(np.uint8)
-        borders = (levels[1:] + levels[:-1]) / 2
-        return np.searchsorted(borders, x, side="right").astype(np.uint8)
+            number = np.clip(np.rint(x) - levels[0], 0, len(levels) - 1)
+        else:
+            number = np.searchsorted((levels[1:] + levels[:-1]) / 2, x, side="right")
+        codes: Bytes = number.astype(np.uint8)
+        return codes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,12 @@ _ROWS = 2048
 
 # What 8 bits lose is not worth the time: such matrices are rounded as always.
 _FINE = ("q8_0", "fp16", "bf16", "fp32")
+
+
+class _Types(TypedDict):
+    head_dtype: str | None
+    emb_dtype: str | None
+    lowrank_dtype: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +139,11 @@ def calibrate(
             remedy="Try calibrate(..., force=True)",
         )
     container: rwkv_convert.Container = "gguf" if path.suffix.lower() == ".gguf" else "ggmf"
-    options = {"head_dtype": head_dtype, "emb_dtype": emb_dtype, "lowrank_dtype": lowrank_dtype}
+    options: _Types = {
+        "head_dtype": head_dtype,
+        "emb_dtype": emb_dtype,
+        "lowrank_dtype": lowrank_dtype,
+    }
     try:
         with rwkv_convert.ModelWeights(checkpoint) as weights:
             types = weights.types(dtype, container=container, **options)
