@@ -63,6 +63,8 @@ constexpr void (*kCalls[])(World&) = {
     stop_generator,
     begin_text,
     next_text,
+    open_layers,
+    run_layers,
 };
 
 }  // namespace

@@ -82,6 +82,35 @@ void sample_masked(World& w) {
     }
 }
 
+// ---- layers by themselves
+
+void open_layers(World& w) {
+    Slot<rwkv_model>& slot = w.models.place(w.p);
+    static const std::vector<uint8_t> bytes = gguf_bytes("7", RWKV_TYPE_FP32, smallest_sizes());
+    rwkv_model_options options = model_options();
+    options.first_layer = w.p.below(3);
+    options.n_layers = w.p.below(4);
+    w.make(slot, rwkv_model_free, [&](rwkv_model** out) {
+        return rwkv_model_open_memory(bytes.data(), bytes.size(), &options, out);
+    });
+}
+
+// All inputs of all matrices, of whatever model the session is.
+void run_layers(World& w) {
+    rwkv_session* session = w.sessions.any(w.p).object;
+    const rwkv_model* model = w.models.any(w.p).object;
+    const size_t n_rows = w.p.below(4);
+    Floats x(8 * n_rows + 1);
+    Floats v_first(x.size());
+    for (size_t i = 0; i < rwkv_model_n_matrices(model); ++i) {
+        rwkv_matrix_info info = {};
+        REQUIRE(w.note(rwkv_model_matrix_get(model, i, &info, sizeof info)) == RWKV_STATUS_OK);
+        REQUIRE(*info.name != '\0' && info.n_in > 0);
+    }
+    w.note(rwkv_session_run_layers(session, x.data(), w.p.below(4) == 0 ? nullptr : v_first.data(),
+                                   n_rows, nullptr));
+}
+
 // ---- prefix caches
 
 void create_cache(World& w) {

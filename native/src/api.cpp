@@ -26,7 +26,7 @@ struct rwkv_batch {
 namespace {
 
 constexpr rwkv_model_options kModelDefaults = {
-    sizeof(rwkv_model_options), 0, 0.0f, nullptr, nullptr, 0};
+    sizeof(rwkv_model_options), 0, 0.0f, nullptr, nullptr, 0, 0, 0};
 
 void open(std::unique_ptr<rwkv::InputFile> input, const rwkv_model_options* options,
           rwkv_model** model_out) {
@@ -34,10 +34,15 @@ void open(std::unique_ptr<rwkv::InputFile> input, const rwkv_model_options* opti
     const auto o = rwkv::options_of(options, kModelDefaults, "rwkv_model_options_init");
     require(o.like_rwkv_cpp == 0 || o.like_rwkv_cpp == 1,
             "options: like_rwkv_cpp, expected 0 or 1, got another number");
+    rwkv::ModelOptions wanted;
+    wanted.n_threads = o.n_threads;
+    wanted.ln_x_eps = o.ln_x_eps;
+    wanted.progress = {o.progress, o.progress_data};
+    wanted.like_rwkv_cpp = o.like_rwkv_cpp == 1;
+    wanted.first_layer = o.first_layer;
+    wanted.n_layers = o.n_layers;
     auto model = std::make_unique<rwkv_model>();
-    model->shared = rwkv::load_model(
-        std::move(input),
-        {o.n_threads, o.ln_x_eps, {o.progress, o.progress_data}, o.like_rwkv_cpp == 1});
+    model->shared = rwkv::load_model(std::move(input), wanted);
     *model_out = model.release();
 }
 
@@ -374,6 +379,52 @@ void rwkv_batch_cancel(rwkv_batch* batch) {
 
 void rwkv_batch_clear(rwkv_batch* batch) {
     if (batch != nullptr) batch->batch.clear();
+}
+
+// ---- layers by themselves
+
+size_t rwkv_model_n_matrices(const rwkv_model* model) {
+    return model == nullptr ? 0 : model->shared->named_matrices.size();
+}
+
+rwkv_status rwkv_model_matrix_get(const rwkv_model* model, size_t i, rwkv_matrix_info* info_out,
+                                  size_t struct_size) {
+    return guard([&] {
+        require_given(model, "model", "a model");
+        require_given(info_out, "info_out", "where to put the information");
+        const std::vector<rwkv::NamedMatrix>& all = model->shared->named_matrices;
+        if (i >= all.size()) {
+            throw rwkv::Failure(
+                RWKV_STATUS_INVALID_ARGUMENT,
+                rwkv::format("i: expected below the model's %zu matrices, got %zu", all.size(), i));
+        }
+        const rwkv_matrix& m = *all[i].matrix;
+        rwkv_matrix_info info = {};
+        info.name = all[i].name.c_str();
+        info.type = rwkv::type_name(m.type);
+        info.n_out = m.n_out;
+        info.n_in = m.n_in;
+        rwkv::fill_struct(info_out, struct_size, info);
+    });
+}
+
+rwkv_status rwkv_session_run_layers(rwkv_session* session, float* rows, float* v_first,
+                                    size_t n_rows, float* const* inputs_out) {
+    return guard([&] {
+        require_given(session, "session", "a session");
+        require_given(rows, "rows", "an array");
+        require(n_rows > 0, "n_rows: expected at least one, got none");
+        const rwkv::Model& model = *session->impl.model;
+        if (model.config.version == rwkv::Version::v7) {
+            require_given(v_first, "v_first", "an array as large as rows");
+        }
+        rwkv::LayerRows all{rows, v_first, {}};
+        for (size_t i = 0; inputs_out != nullptr && i < model.named_matrices.size(); ++i) {
+            if (inputs_out[i] == nullptr) continue;
+            all.taps.push_back({model.named_matrices[i].matrix, inputs_out[i]});
+        }
+        session->impl.run_layers(n_rows, all);
+    });
 }
 
 }  // extern "C"

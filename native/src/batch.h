@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "kernels/kernels.h"
 #include "state.h"
 
 namespace rwkv {
@@ -14,6 +15,20 @@ struct Sequence {
     State* state;
     size_t first_row;
     size_t n_rows;
+};
+
+// Where to write a matrix's input rows, (n_rows, n_in).
+struct Tap {
+    const rwkv_matrix* matrix;
+    float* rows;
+};
+
+// The residual stream of rows that enter a model's layers from elsewhere, in the caller's memory:
+// what layers add is added there. One sequence, no logits, no hidden states.
+struct LayerRows {
+    float* x;        // (n_rows, n_embd)
+    float* v_first;  // likewise: v of the first layer, which those of version 7 after it read
+    std::vector<Tap> taps;
 };
 
 struct Batch {
@@ -34,6 +49,8 @@ struct Batch {
         float* out;
     };
     std::vector<Hidden> hidden;
+
+    LayerRows* layer_rows = nullptr;  // these instead of the embedding's
 
     // Rows [0, n_wide) belong to sequences of RWKV_WIDE rows or more, which come first.
     size_t n_wide = 0;

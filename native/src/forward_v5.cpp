@@ -21,7 +21,7 @@ void forward_v5(const Model& model, Executor& executor, const Batch& batch) {
 
     Scratch& scratch = executor.scratch;
     scratch.begin();
-    float* x = scratch.floats(n * C);
+    float* x = residual(scratch, batch, C);
     const RowPairs pairs(scratch, model, C);
     const TimeMixBuffers b(scratch, c, n);
     const ChannelMixBuffers ffn(scratch, c, n);

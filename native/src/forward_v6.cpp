@@ -30,7 +30,7 @@ void forward_v6(const Model& model, Executor& executor, const Batch& batch) {
 
     Scratch& scratch = executor.scratch;
     scratch.begin();
-    float* x = scratch.floats(n * C);
+    float* x = residual(scratch, batch, C);
     const ShiftedRows xx(scratch, batch, C);
     const RowPairs pairs(scratch, model, C);
     const rwkv_rows xxx = scratch.rows(n, C);
@@ -115,7 +115,8 @@ void forward_v6(const Model& model, Executor& executor, const Batch& batch) {
             channel_mix(pass, l.ffn, l.ln2, i, pairs, ffn, x);
             // A file whose output and value matrices were divided by 2 after every so many layers,
             // so that fp16 holds the residual stream.
-            if (c.rescale_every != 0 && (i + 1) % c.rescale_every == 0) halve(pass, x);
+            const size_t n_done = c.first_layer + i + 1;
+            if (c.rescale_every != 0 && n_done % c.rescale_every == 0) halve(pass, x);
         }
         head(pass, x, head_buffers);
     });

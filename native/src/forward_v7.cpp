@@ -82,7 +82,7 @@ void forward_v7(const Model& model, Executor& executor, const Batch& batch) {
 
     Scratch& scratch = executor.scratch;
     scratch.begin();
-    float* x = scratch.floats(n * C);
+    float* x = residual(scratch, batch, C);
     const RowPairs pairs(scratch, model, C);
     const rwkv_rows xr = scratch.rows(n, C);
     const rwkv_rows xw = scratch.rows(n, C);
@@ -100,6 +100,8 @@ void forward_v7(const Model& model, Executor& executor, const Batch& batch) {
          {&b.r, &b.w, &b.k, &b.v, &b.a, &b.g, &b.v_mix, &b.v_first, &b.minus_kappa, &b.a_kappa}) {
         *buffer = scratch.floats(n * C);
     }
+    // Layers that do not begin with the first are told what it left.
+    if (batch.layer_rows != nullptr) b.v_first = batch.layer_rows->v_first;
     b.y = y.x;
     const rwkv_rows ffn_k = scratch.rows(n, c.n_ffn);
     const HeadBuffers head_buffers(scratch, c, batch.logits.size());

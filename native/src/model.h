@@ -31,6 +31,7 @@ struct Config {
     size_t n_ffn = 0;
     float ln_x_eps = 0.0f;     // 0 for v4
     size_t rescale_every = 0;  // v6: layers after which the residual stream is halved; 0: never
+    size_t first_layer = 0;    // of the file's, where only some of them are there
 
     size_t layer_state_size() const noexcept;  // floats
     size_t state_size() const noexcept { return n_layer * layer_state_size(); }
@@ -113,6 +114,12 @@ struct Embedding {
     rwkv_type type = RWKV_TYPE_FP32;
 };
 
+// A matrix by the name of its tensor; of one that is stacked in a tensor with others, "NAME[i]".
+struct NamedMatrix {
+    std::string name;
+    const Matrix* matrix;
+};
+
 struct Executor;
 
 class Model {
@@ -132,7 +139,9 @@ class Model {
                  std::vector<LayerV7>>
         layers;
     Norm ln_out;
-    Matrix head;  // (V, C)
+    Matrix head;           // (V, C)
+    bool is_part = false;  // only some layers are there: no embedding, no head, nor their norms
+    std::vector<NamedMatrix> named_matrices;  // all, in the order of the file's layers
     // What the heads of each layer hold before the first token, (H, N, N), row = key and column =
     // value as in State; empty where the file does not say: zeros.
     std::vector<Vector> time_state;

@@ -39,7 +39,7 @@ std::string text_of(const Shape& shape) {
 // numbers: 1 KB at its start, one and two thirds, and its end. Two files with one fingerprint hold
 // the same model, unless someone changed a few numbers by hand; and it costs less than a
 // thousandth of reading the file.
-uint64_t fingerprint_of(const ModelFile& file) {
+uint64_t fingerprint_of(const ModelFile& file, size_t first_layer, size_t n_layer) {
     constexpr size_t kSampleBytes = 1024;
     constexpr size_t kSamples = 4;
     Hash64 hash;
@@ -50,6 +50,10 @@ uint64_t fingerprint_of(const ModelFile& file) {
         hash.add(bytes, n);
     };
     for (const size_t n : {file.n_vocab, file.n_embd, file.n_layer}) number(n);
+    if (n_layer != file.n_layer) {  // some of them are another model
+        number(first_layer);
+        number(n_layer);
+    }
     for (const Tensor& t : file.tensors()) {
         hash.add(t.name.data(), t.name.size());
         number(t.type);
@@ -78,16 +82,19 @@ class ModelLoader {
         c.n_vocab = file_.n_vocab;
         c.n_embd = file_.n_embd;
         c.n_layer = file_.n_layer;
+        choose_layers(options.first_layer, options.n_layers);
         c.version = detect_version();
-        c.n_ffn = shape_of("blocks.0.ffn.key.weight", 2)[0];
+        c.n_ffn = shape_of(block(0) + "ffn.key.weight", 2)[0];
         set_heads();
         const bool is_v5 = c.version == Version::v5_1 || c.version == Version::v5_2;
         const bool has_another = options.like_rwkv_cpp && is_v5 && options.ln_x_eps == 0.0f;
         set_ln_x_eps(has_another ? kRwkvCppV5LnXEps : options.ln_x_eps);
         c.rescale_every = file_.notes.rescale_every;
 
-        embedding();
-        norm(model_.ln0, "blocks.0.ln0");
+        if (!model_.is_part) {
+            embedding();
+            norm(model_.ln0, "blocks.0.ln0");
+        }
         switch (c.version) {
             case Version::v4:
                 layers<LayerV4>();
@@ -104,8 +111,10 @@ class ModelLoader {
                 break;
         }
         time_state();
-        norm(model_.ln_out, "ln_out");
-        matrix(model_.head, "head.weight", c.n_vocab, c.n_embd);
+        if (!model_.is_part) {
+            norm(model_.ln_out, "ln_out");
+            matrix(model_.head, "head.weight", c.n_vocab, c.n_embd);
+        }
         packer_.pack(options.progress);
 
         for (const Tensor& t : file_.tensors()) model_.n_parameters += t.n_elements();
@@ -113,7 +122,7 @@ class ModelLoader {
         model_.notes = file_.notes;
         model_.data_type = file_.data_type;
         model_.file_bytes = file_.n_bytes();
-        model_.fingerprint = fingerprint_of(file_);
+        model_.fingerprint = fingerprint_of(file_, c.first_layer, c.n_layer);
     }
 
   private:
@@ -122,6 +131,25 @@ class ModelLoader {
     }
 
     // ---- what the file holds
+
+    void choose_layers(size_t first, size_t n) {
+        Config& c = model_.config;
+        if (first == 0 && n == 0) return;
+        if (n == 0 || first >= c.n_layer || n > c.n_layer - first) {
+            fail(RWKV_STATUS_MODEL_OPTION,
+                 format("first_layer and n_layers, expected some of its %zu layers, got %zu from "
+                        "layer %zu on",
+                        c.n_layer, n, first));
+        }
+        model_.is_part = true;
+        c.first_layer = first;
+        c.n_layer = n;
+    }
+
+    // How the names of a layer's tensors begin.
+    std::string block(size_t i) const {
+        return "blocks." + std::to_string(model_.config.first_layer + i) + ".";
+    }
 
     const Tensor& need(const std::string& name) const {
         const Tensor* tensor = file_.find(name);
@@ -151,17 +179,16 @@ class ModelLoader {
     }
 
     Version detect_version() const {
-        const auto has = [&](const char* name) { return file_.find(name) != nullptr; };
-        if (has("blocks.0.att.r_k") || has("blocks.0.att.x_rwkvag")) return Version::v7;
-        if (has("blocks.0.att.time_maa_x")) return Version::v6;
-        if (has("blocks.0.att.ln_x.weight")) {
-            return has("blocks.0.att.gate.weight") ? Version::v5_2 : Version::v5_1;
-        }
-        if (has("blocks.0.att.time_first") && has("blocks.0.att.time_decay")) return Version::v4;
+        const std::string att = block(0) + "att.";
+        const auto has = [&](const char* name) { return file_.find(att + name) != nullptr; };
+        if (has("r_k") || has("x_rwkvag")) return Version::v7;
+        if (has("time_maa_x")) return Version::v6;
+        if (has("ln_x.weight")) return has("gate.weight") ? Version::v5_2 : Version::v5_1;
+        if (has("time_first") && has("time_decay")) return Version::v4;
         fail(RWKV_STATUS_MODEL_VERSION,
              format("expected the tensors of RWKV 4, 5.1, 5.2, 6 or 7, got %zu others (no "
-                    "'blocks.0.att.time_decay', 'time_maa_x' or 'r_k')",
-                    file_.tensors().size()));
+                    "'%stime_decay', 'time_maa_x' or 'r_k')",
+                    file_.tensors().size(), att.c_str()));
     }
 
     void set_heads() {
@@ -171,13 +198,13 @@ class ModelLoader {
                 return;
             case Version::v5_1:
             case Version::v5_2:
-                c.n_head = need("blocks.0.att.time_decay").shape[0];
+                c.n_head = need(block(0) + "att.time_decay").shape[0];
                 break;
             case Version::v6:
-                c.n_head = need("blocks.0.att.time_faaaa").shape[0];
+                c.n_head = need(block(0) + "att.time_faaaa").shape[0];
                 break;
             case Version::v7:
-                c.n_head = need("blocks.0.att.r_k").shape[0];
+                c.n_head = need(block(0) + "att.r_k").shape[0];
                 break;
         }
         if (c.n_head == 0 || c.n_embd % c.n_head != 0) {
@@ -272,7 +299,7 @@ class ModelLoader {
     void matrix(Matrix& out, const std::string& name, size_t n_out, size_t n_in) {
         const Tensor& tensor = need(name);
         if (tensor.shape != Shape{n_out, n_in}) wrong_shape(tensor, text_of({n_out, n_in}));
-        add_packing(out, tensor, 0, n_out, n_in);
+        add_packing(out, name, tensor, 0, n_out, n_in);
     }
 
     // One whose inputs come from relu^2, so that most of them are zero.
@@ -299,7 +326,7 @@ class ModelLoader {
         }
         for (size_t i = 0; i < count; ++i) {
             const size_t at = i * n_out * rwkv_row_bytes(tensor.type, n_in);
-            add_packing(out[i], tensor, at, n_out, n_in);
+            add_packing(out[i], name + "[" + std::to_string(i) + "]", tensor, at, n_out, n_in);
         }
     }
 
@@ -311,12 +338,14 @@ class ModelLoader {
         matrix(w2, name2, C, rank);
     }
 
-    void add_packing(Matrix& out, const Tensor& tensor, size_t at, size_t n_out, size_t n_in) {
+    void add_packing(Matrix& out, const std::string& name, const Tensor& tensor, size_t at,
+                     size_t n_out, size_t n_in) {
         out.n_out = n_out;
         out.n_in = n_in;
         out.type = tensor.type;
         out.by_columns = 0;
         packer_.add(out, tensor, at);
+        model_.named_matrices.push_back({name, &out});
     }
 
     void embedding() {
@@ -338,11 +367,9 @@ class ModelLoader {
         // (Each layer has many tensors: more layers than tensors cannot be.)
         const size_t n_layer = model_.config.n_layer;
         const size_t n_tensors = file_.tensors().size();
-        const auto first_of = [](size_t layer) {
-            return "blocks." + std::to_string(layer) + ".ln1.weight";
-        };
-        need(first_of(n_layer - 1));
-        if (n_layer > n_tensors || file_.find(first_of(n_layer)) != nullptr) {
+        need(block(n_layer - 1) + "ln1.weight");
+        const bool is_one_more = file_.find(block(n_layer) + "ln1.weight") != nullptr;
+        if (n_layer > n_tensors || (is_one_more && !model_.is_part)) {
             fail(RWKV_STATUS_FILE_FORMAT,
                  format("expected the header's %zu layers, got %zu tensors of %s. The file is "
                         "corrupt, try to download it again",
@@ -350,10 +377,9 @@ class ModelLoader {
         }
         auto& all = model_.layers.emplace<std::vector<Layer>>(n_layer);
         for (size_t i = 0; i < all.size(); ++i) {
-            const std::string block = "blocks." + std::to_string(i) + ".";
-            norm(all[i].ln1, block + "ln1");
-            norm(all[i].ln2, block + "ln2");
-            layer(all[i], block + "att.", block + "ffn.", i);
+            norm(all[i].ln1, block(i) + "ln1");
+            norm(all[i].ln2, block(i) + "ln2");
+            layer(all[i], block(i) + "att.", block(i) + "ffn.", i + model_.config.first_layer);
         }
     }
 
@@ -454,7 +480,7 @@ class ModelLoader {
         std::vector<std::string> names;
         bool any = false;
         for (size_t i = 0; i < c.n_layer; ++i) {
-            names.push_back("blocks." + std::to_string(i) + ".att.time_state");
+            names.push_back(block(i) + "att.time_state");
             any = any || file_.find(names.back()) != nullptr;
         }
         if (!any) return;

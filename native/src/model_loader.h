@@ -15,6 +15,8 @@ struct ModelOptions {
     float ln_x_eps = 0.0f;  // 0: the official value
     Progress progress = {};
     bool like_rwkv_cpp = false;  // whose value for version 5 takes the official one's place
+    size_t first_layer = 0;
+    size_t n_layers = 0;  // 0: the whole model
 };
 
 // Fails with the FILE, TENSOR, MODEL and KERNELS statuses, and CANCELLED.

@@ -26,6 +26,11 @@ void Session::read(const int32_t* tokens, size_t n_tokens, rwkv_logits wanted, f
     remember_step(std::move(all.front().tokens));
 }
 
+void Session::run_layers(size_t n_rows, const LayerRows& rows) {
+    rwkv::run_layers(*model, state, n_rows, rows);
+    forget_step();
+}
+
 const float* Session::hidden() const {
     state.require_whole();
     if (state.has_hidden()) return state.hidden();

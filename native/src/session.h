@@ -24,6 +24,9 @@ class Session {
     void feed(const int32_t* tokens, size_t n_tokens, rwkv_logits wanted, float* out);
     void read(const int32_t* tokens, size_t n_tokens, rwkv_logits wanted, float* out);
 
+    // Lets the model's layers work on rows in place of tokens.
+    void run_layers(size_t n_rows, const LayerRows& rows);
+
     // Fails with INVALID_ARGUMENT if nothing was read.
     void logits(float* out) const;
     const float* hidden() const;

@@ -19,6 +19,10 @@ void quantize_span(const rwkv_kernels& k, const rwkv_rows& rows, const float* x,
     k.quantize(x, n, rwkv_q8_row(&rows, row) + column / RWKV_BLOCK * rows.tile, rows.tile);
 }
 
+bool is_tapped(const Pass& pass) {
+    return pass.batch.layer_rows != nullptr && !pass.batch.layer_rows->taps.empty();
+}
+
 // What is shared out of a product: a panel of a matrix by columns; else two panels, whose outputs
 // are a whole block for who reads them.
 size_t unit_of(const Matrix& m) { return m.by_columns ? size_t{RWKV_COLUMN} : size_t{RWKV_BLOCK}; }
@@ -44,7 +48,10 @@ void finish_rows(const Pass& pass, const Product& p, size_t n_wide, size_t row, 
         const size_t at = row * p.w.n_out + column;
         if (p.f != nullptr) p.f(y, width, y);
         if (p.copies != nullptr) std::memcpy(p.copies[row] + column, y, width * sizeof *y);
-        if (p.next != nullptr) quantize_span(k, *p.next, y, n_wide, row, column, width);
+        if (p.next != nullptr) {
+            if (is_tapped(pass)) std::copy_n(y, width, p.next->x + row * p.next->ld + column);
+            quantize_span(k, *p.next, y, n_wide, row, column, width);
+        }
         if (p.residual == nullptr) continue;
         if (p.gate != nullptr) {
             k.add_mul(p.gate + at, y, width, p.residual + at);
@@ -67,6 +74,17 @@ void product_by_panels(const Pass& pass, const Product& p, size_t n_rows, size_t
         const auto matmul = row < wide ? m.matmul_wide : m.matmul;
         matmul(&w, &p.x, row, row + n, first, last, place.y, place.ldy);
         finish_rows(pass, p, n_wide, row, n, column, width, place);
+    }
+}
+
+// The inputs of one product, where its matrix is tapped.
+void write_inputs(Pass& pass, const Product& p) {
+    for (const Tap& tap : pass.batch.layer_rows->taps) {
+        if (tap.matrix != &p.w) continue;
+        const size_t n = p.w.n_in;
+        pass.team.for_each(pass.n_rows(), 1, [&](size_t row, size_t) {
+            std::copy_n(p.x.x + row * p.x.ld, n, tap.rows + row * n);
+        });
     }
 }
 
@@ -104,7 +122,7 @@ void mix_span(const Pass& pass, const Mix& m, const float* xx, const float* befo
     const rwkv_kernels& k = pass.kernels();
     float* out = m.out.x + row * m.out.ld + column;
     float part[kSpan];
-    if (!m.form.fp) out = part;
+    if (!m.form.fp && !is_tapped(pass)) out = part;
     k.lerp(xx, before, m.mix + column, n, out);
     if (m.form.blocks) quantize_span(k, m.out, out, pass.batch.n_wide, row, column, n);
 }
@@ -118,7 +136,13 @@ ProductBuffers::ProductBuffers(Scratch& scratch, const Model& model, const Batch
       panel_bytes_(batch.n_rows() > RWKV_TILE ? model.column_panel_bytes : 0),
       panels_(scratch.take<uint8_t>(model.n_threads * panel_bytes_)) {}
 
+float* residual(Scratch& scratch, const Batch& batch, size_t n_cols) {
+    if (batch.layer_rows != nullptr) return batch.layer_rows->x;
+    return scratch.floats(batch.n_rows() * n_cols);
+}
+
 void embed(Pass& pass, float* x) {
+    if (pass.batch.layer_rows != nullptr) return;
     const Model& model = pass.model;
     const size_t C = model.config.n_embd;
     const size_t row_bytes = rwkv_row_bytes(model.embedding.type, C);
@@ -222,6 +246,9 @@ void quantize_rows(Pass& pass, std::initializer_list<const rwkv_rows*> all) {
 }
 
 void products(Pass& pass, std::initializer_list<Product> all) {
+    if (is_tapped(pass)) {
+        for (const Product& p : all) write_inputs(pass, p);
+    }
     products(pass, pass.n_rows(), pass.batch.n_wide, all);
 }
 

@@ -49,7 +49,10 @@ struct Pass {
 // Whether a matrix takes its activations quantised.
 inline bool quantised(const Matrix& m) noexcept { return rwkv_is_quantised(m.type) != 0; }
 
-// x = ln0(embedding of the row's token).
+// The residual stream, (n, n_cols).
+float* residual(Scratch& scratch, const Batch& batch, size_t n_cols);
+
+// x = ln0(embedding of the row's token); where rows enter from elsewhere, it is there already.
 void embed(Pass& pass, float* x);
 
 // Layer-normed rows with the token before each at hand: before the rows of each sequence stands one
@@ -161,6 +164,9 @@ inline Product product_added(const Matrix& w, const rwkv_rows& x, float* residua
     product.residual = residual;
     return product;
 }
+//
+// Writes the matrices' inputs for who has tapped them. They are those in fp32: where a matrix is
+// quantised, those before that.
 void products(Pass& pass, std::initializer_list<Product> all);
 
 // The same for n_rows other rows than the pass's, of which the first n_wide, no more than in the

@@ -42,6 +42,10 @@ class State {
         has_hidden_ = true;
         end_change();
     }
+    void end_layers() noexcept {  // which leave no hidden state behind
+        has_hidden_ = false;
+        end_change();
+    }
     void require_whole() const;
 
     float* ffn_shift(size_t layer) noexcept { return layer_begin(layer); }                   // (C)

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <mutex>
 
-#include "batch.h"
 #include "executor.h"
 #include "forward.h"
 #include "stages.h"
@@ -12,6 +11,13 @@
 namespace rwkv {
 
 namespace {
+
+void require_whole(const Model& model) {
+    if (!model.is_part) return;
+    throw Failure(RWKV_STATUS_INVALID_ARGUMENT,
+                  "session: expected one of a whole model, got one of some layers, which have no "
+                  "embedding and no head. See rwkv_session_run_layers");
+}
 
 // Rows of a pass beyond which no further piece is taken.
 constexpr size_t kPassRows = 256;
@@ -146,6 +152,7 @@ std::vector<int32_t> checked_tokens(const Model& model, const int32_t* tokens, s
 }
 
 void step(const Model& model, const std::vector<Work>& work, const Cancelled& cancelled) {
+    require_whole(model);
     Executor& executor = model.executor();
     const std::lock_guard<FairMutex> turn(executor.turn);
     const auto require_wanted = [&] {
@@ -181,7 +188,41 @@ void step(const Model& model, const std::vector<Work>& work, const Cancelled& ca
     for (const Work& w : work) w.state->end_step();
 }
 
+void run_layers(const Model& model, State& state, size_t n_rows, const LayerRows& rows) {
+    Executor& executor = model.executor();
+    const std::lock_guard<FairMutex> turn(executor.turn);
+    state.require_whole();
+    const size_t C = model.config.n_embd;
+    LayerRows piece = rows;
+    const size_t most = std::min(n_rows, kPieceRows);
+    Batch batch;
+    batch.tokens.reserve(most);
+    batch.sequence_of.reserve(most);
+    batch.layer_rows = &piece;
+    const auto begin = [&](size_t n) {
+        batch.tokens.assign(n, 0);
+        batch.sequence_of.assign(n, 0);
+        batch.sequences.assign(1, {&state, 0, n});
+        batch.n_wide = n >= RWKV_WIDE ? n : 0;
+    };
+    // The largest piece needs the most memory.
+    begin(most);
+    executor.scratch.count();
+    forward(model, executor, batch);
+    executor.scratch.reserve(executor.scratch.used());
+    state.begin_change();
+    for (size_t at = 0; at < n_rows; at += kPieceRows) {
+        begin(std::min(n_rows - at, kPieceRows));
+        forward(model, executor, batch);
+        piece.x += kPieceRows * C;
+        if (piece.v_first != nullptr) piece.v_first += kPieceRows * C;
+        for (Tap& tap : piece.taps) tap.rows += kPieceRows * tap.matrix->n_in;
+    }
+    state.end_layers();
+}
+
 void logits_of(const Model& model, const float* hidden, float* out) {
+    require_whole(model);
     Executor& executor = model.executor();
     const std::lock_guard<FairMutex> turn(executor.turn);
     // A pass of one row, of which only the head is computed.

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "batch.h"
 #include "model.h"
 #include "rwkv/rwkv.h"
 #include "state.h"
@@ -41,6 +42,10 @@ std::vector<int32_t> checked_tokens(const Model& model, const int32_t* tokens, s
 // Waits for its turn and computes all of it. After a failure no state has changed; one of them is
 // CANCELLED, which is looked for before each pass, here and in all work.
 void step(const Model& model, const std::vector<Work>& work, const Cancelled& cancelled);
+
+// Lets the model's layers, all that it has, work on rows of one sequence, in place of a step, which
+// cuts them likewise. Fails before anything has changed.
+void run_layers(const Model& model, State& state, size_t n_rows, const LayerRows& rows);
 
 // Writes the logits of a hidden state, (n_embd), to `out`, (n_vocab): to the bit those of the step
 // that left it behind.

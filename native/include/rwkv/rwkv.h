@@ -34,6 +34,7 @@
  *     8. Text stream    tokens, one by one -> text that can be shown
  *     9. Sampler        logits -> token
  *    10. Generator      all of it: a prompt -> text, piece by piece
+ *    11. Layers         some of a model's by themselves; what each matrix multiplies
  *
  * Threads
  *     A model may be used from any thread at any time; steps on one model queue up, first come,
@@ -189,6 +190,8 @@ typedef struct rwkv_model_options {
     /* 1: where ln_x_eps is 0 it is rwkv.cpp's, 1e-5 for v5 and the official value for others.
      * 0: the official value for all. */
     int32_t like_rwkv_cpp;
+    size_t first_layer; /* n_layers > 0: only so many of the file's layers are opened, from this */
+    size_t n_layers;    /* one on, without embedding and head. For section 11; reads no tokens */
 } rwkv_model_options;
 
 /* `struct_size` is sizeof(rwkv_model_options). */
@@ -638,6 +641,41 @@ RWKV_API rwkv_status rwkv_generator_next(rwkv_generator* generator, const char**
 
 /* Returns why the text ended. */
 RWKV_API rwkv_finish rwkv_generator_finish_reason(const rwkv_generator* generator);
+
+/* ------------------------------------------------------------------------------ 11. layers --- */
+
+/* For tools that look into a model, such as one that chooses how its matrices are quantised. A model
+ * that is opened with rwkv_model_options.n_layers has some of its file's layers, and a session of it
+ * their state. It reads rows of the residual stream in place of tokens: what would feed tokens
+ * returns INVALID_ARGUMENT. Between such models rows can be handed on as between layers. */
+
+/* Returns how many matrices a model has: all that a vector is multiplied by. */
+RWKV_API size_t rwkv_model_n_matrices(const rwkv_model* model);
+
+typedef struct rwkv_matrix_info {
+    size_t struct_size; /* set by rwkv_model_matrix_get */
+    const char* name;   /* the tensor's; "NAME[i]" of several that are stacked in one */
+    const char* type;   /* "fp32", "q4_0" ... */
+    size_t n_out;       /* rows */
+    size_t n_in;        /* columns */
+} rwkv_matrix_info;
+
+/* Tells what matrix `i` is, from 0 on; the strings live as long as the model. `struct_size` is
+ * sizeof(rwkv_matrix_info). Returns INVALID_ARGUMENT. */
+RWKV_API rwkv_status rwkv_model_matrix_get(const rwkv_model* model, size_t i,
+                                           rwkv_matrix_info* info_out, size_t struct_size);
+
+/* Lets the layers of the session's model work on the next `n_rows` rows of a sequence.
+ *     rows        float (n_rows, n_embd): the residual stream, before and after. Before layer 0 it is
+ *                 the token's row of the embedding, normed by ln0; after the last, what ln_out norms.
+ *     v_first     float (n_rows, n_embd), for version 7, else unused: written by layer 0, read by
+ *                 those after it
+ *     inputs_out  NULL, or a pointer for each of rwkv_model_n_matrices(model), to room for what that
+ *                 matrix multiplies, float (n_rows, n_in), or NULL. It is told before it is
+ *                 quantised, where the matrix is. (The head is no matrix of a layer: nothing is told.)
+ * Returns INVALID_ARGUMENT, OUT_OF_MEMORY, and has then changed nothing. */
+RWKV_API rwkv_status rwkv_session_run_layers(rwkv_session* session, float* rows, float* v_first,
+                                             size_t n_rows, float* const* inputs_out);
 
 #ifdef __cplusplus
 }

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 # What is used is imported when it is used: numpy takes a tenth of a second, in which the command
 # would not be ready for Ctrl-C.
 if TYPE_CHECKING:
-    from .conversion import Container, Layout, Progress, Summary, convert
+    from .compensate import Compensated, quantize_compensated
+    from .conversion import Layout, Progress, Quality, Summary, convert
     from .errors import (
         CheckpointError,
         ConvertError,
@@ -27,21 +28,25 @@ if TYPE_CHECKING:
     from .initial_state import read_time_state
     from .model_info import ModelInfo, TypeUse, info
     from .model_size import model_file_bytes
-    from .weight_types import container_for, parse_dtype
+    from .weight_types import Container, container_for, parse_dtype
+    from .weights import ModelWeights
 
     __version__: str
 
 __all__ = [
     "CheckpointError",
+    "Compensated",
     "Container",
     "ConvertError",
     "HubFiles",
     "Layout",
     "ModelError",
     "ModelInfo",
+    "ModelWeights",
     "OptionError",
     "OutputError",
     "Progress",
+    "Quality",
     "Summary",
     "TypeUse",
     "UnsafePickleError",
@@ -52,17 +57,20 @@ __all__ = [
     "info",
     "model_file_bytes",
     "parse_dtype",
+    "quantize_compensated",
     "read_time_state",
 ]
 
 _MODULES = {
-    "conversion": ("Container", "Layout", "Progress", "Summary", "convert"),
+    "compensate": ("Compensated", "quantize_compensated"),
+    "conversion": ("Layout", "Progress", "Quality", "Summary", "convert"),
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
     "hub_fetch": ("HubFiles", "fetch_hub_files", "find_hub_files"),
     "initial_state": ("read_time_state",),
     "model_info": ("ModelInfo", "TypeUse", "info"),
     "model_size": ("model_file_bytes",),
-    "weight_types": ("container_for", "parse_dtype"),
+    "weight_types": ("Container", "container_for", "parse_dtype"),
+    "weights": ("ModelWeights",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

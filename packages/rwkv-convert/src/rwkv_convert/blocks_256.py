@@ -21,7 +21,7 @@ from functools import partial
 
 import numpy as np
 
-from .element_types import BlockType, Bytes, Floats, read_fp16
+from .element_types import BlockType, Bytes, Floats, Grid, read_fp16
 from .search_scales import (
     codes_from_minimum,
     codes_signed,
@@ -58,6 +58,16 @@ _STEPS = tuple((s, m) for s in (-1, 0, 1) for m in (-1, 0, 1))
 def _quantize_with_minima(x: Floats, out: Bytes, w: Floats | None, *, bits: int) -> bool:
     """q4_K and q5_K."""
     top = (1 << bits) - 1
+    d, m, s, t = _fit_with_minima(x, w, out, top)
+    q = codes_from_minimum(x.reshape(8, 32, -1), d * s, m * t, top).astype(np.uint8)
+    _pack_with_minima(q, out, bits)
+    return bool((np.isinf(d) | np.isinf(m)).any())
+
+
+def _fit_with_minima(
+    x: Floats, w: Floats | None, out: Bytes, top: int
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """What is stored for x, which is normalized: d and m (n,), and of 6 bits s and t (8, n)."""
     largest = normalize(x)
     groups = x.reshape(8, 32, -1)
     weights = None if w is None else w.reshape(groups.shape)
@@ -79,16 +89,18 @@ def _quantize_with_minima(x: Floats, out: Bytes, w: Floats | None, *, bits: int)
     d[too_large] = np.inf
     d = stored(out[:, 0:2], d, largest)
     m = stored(out[:, 2:4], m, largest)
-    q = codes_from_minimum(groups, d * s, m * t, top).astype(np.uint8)
-
     _pack_scales(s.astype(np.uint8), t.astype(np.uint8), out[:, 4:16])
+    return d, m, s, t
+
+
+def _pack_with_minima(q: Bytes, out: Bytes, bits: int) -> None:
+    """Writes codes (8, 32, n), which are overwritten."""
     if bits == 5:
         fifth = (q >> 4) << np.arange(8, dtype=np.uint8)[:, None, None]
         out[:, 16:48] = np.bitwise_or.reduce(fifth, axis=0).T
         q &= 15
     pairs = q.reshape(4, 2, 32, -1)
     out[:, -128:] = (pairs[:, 0] | (pairs[:, 1] << 4)).reshape(128, -1).T
-    return bool((np.isinf(d) | np.isinf(m)).any())
 
 
 def _step_by_step(
@@ -116,6 +128,14 @@ def _pack_scales(scales: Bytes, minima: Bytes, out: Bytes) -> None:
 
 
 def _quantize_q6_k(x: Floats, out: Bytes, w: Floats | None) -> bool:
+    d, s = _fit_q6_k(x, w, out)
+    q = codes_signed(x.reshape(16, 16, -1), inverted(d * s), -32) + 32
+    _pack_q6_k(q.astype(np.uint8), out)
+    return bool(np.isinf(d).any())
+
+
+def _fit_q6_k(x: Floats, w: Floats | None, out: Bytes) -> tuple[Floats, Floats]:
+    """What is stored for x, which is normalized: d (n,), and of 8 bits s (16, n)."""
     largest = normalize(x)
     groups = x.reshape(16, 16, -1)
     weights = None if w is None else w.reshape(groups.shape)
@@ -130,22 +150,27 @@ def _quantize_q6_k(x: Floats, out: Bytes, w: Floats | None) -> bool:
     fitted = np.einsum("ijk,ijk->k", groups, aw) * inverted(np.einsum("ijk,ijk->k", aw, a))
     fitted[too_large] = np.inf
     d = stored(out[:, 208:210], fitted, largest)
-    codes = (codes_signed(groups, inverted(d * s), -32) + 32).astype(np.uint8).reshape(2, 4, 32, -1)
-
     out[:, 192:208] = s.T.astype(np.int8).view(np.uint8)
+    return d, s
+
+
+def _pack_q6_k(q: Bytes, out: Bytes) -> None:
+    codes = q.reshape(2, 4, 32, -1)
     low_nibbles = (codes & 15).reshape(2, 2, 64, -1)
     out[:, :128] = (low_nibbles[:, 0] | (low_nibbles[:, 1] << 4)).reshape(128, -1).T
     high_bits = (codes >> 4) << np.arange(0, 8, 2, dtype=np.uint8)[:, None, None]
     out[:, 128:192] = np.bitwise_or.reduce(high_bits, axis=1).reshape(64, -1).T
-    return bool(np.isinf(d).any())
 
 
 def _quantize_iq4_nl(x: Floats, out: Bytes, w: Floats | None) -> bool:
     largest = normalize(x)
     d = stored(out[:, :2], search_codebook(x, CODEBOOK, w), largest)
-    q = nearest(x * inverted(d), CODEBOOK)
-    out[:, 2:] = (q[:16] | (q[16:] << 4)).T
+    _pack_iq4_nl(nearest(x * inverted(d), CODEBOOK), out)
     return bool(np.isinf(d).any())
+
+
+def _pack_iq4_nl(q: Bytes, out: Bytes) -> None:
+    out[:, 2:] = (q[:16] | (q[16:] << 4)).T
 
 
 # --------------------------------------------------------------------------------------------------
@@ -203,18 +228,71 @@ def _dequantize_iq4_nl(blocks: Bytes) -> Floats:
 
 
 # --------------------------------------------------------------------------------------------------
+# Their grids
+
+
+def _grid_with_minima(bits: int) -> Grid:
+    top = (1 << bits) - 1
+
+    def fit(x: Floats, w: Floats, out: Bytes) -> tuple[Floats, Floats]:
+        _, _, s, t = _fit_with_minima(x, w, out, top)
+        return read_fp16(out[:, 0:2]).T * s, -(read_fp16(out[:, 2:4]).T * t)
+
+    def pack(q: Bytes, out: Bytes) -> None:
+        _pack_with_minima(q.reshape(8, 32, -1), out, bits)
+
+    return Grid(np.arange(top + 1, dtype=np.float32), fit, pack)
+
+
+def _grid_of_q6_k() -> Grid:
+    def fit(x: Floats, w: Floats, out: Bytes) -> tuple[Floats, Floats]:
+        _, s = _fit_q6_k(x, w, out)
+        d = read_fp16(out[:, 208:210]).T * s
+        return d, np.zeros_like(d)
+
+    return Grid(np.arange(-32, 32, dtype=np.float32), fit, _pack_q6_k)
+
+
+def _grid_of_iq4_nl() -> Grid:
+    def fit(x: Floats, w: Floats, out: Bytes) -> tuple[Floats, Floats]:
+        largest = normalize(x)
+        stored(out[:, :2], search_codebook(x, CODEBOOK, w), largest)
+        d = read_fp16(out[:, :2]).T
+        return d, np.zeros_like(d)
+
+    return Grid(CODEBOOK, fit, _pack_iq4_nl)
+
+
+# --------------------------------------------------------------------------------------------------
 # The types
 
 
 def _with_minima(name: str, bits: int, size: int, gguf: int) -> BlockType:
     quantize = partial(_quantize_with_minima, bits=bits)
     dequantize = partial(_dequantize_with_minima, bits=bits)
-    return BlockType(name, size, QK_K, gguf=gguf, quantize=quantize, dequantize=dequantize)
+    grid = _grid_with_minima(bits)
+    return BlockType(
+        name, size, QK_K, gguf=gguf, quantize=quantize, dequantize=dequantize, grid=grid
+    )
 
 
 Q4_K = _with_minima("q4_K", 4, 144, gguf=12)
 Q5_K = _with_minima("q5_K", 5, 176, gguf=13)
-Q6_K = BlockType("q6_K", 210, QK_K, gguf=14, quantize=_quantize_q6_k, dequantize=_dequantize_q6_k)
+Q6_K = BlockType(
+    "q6_K",
+    210,
+    QK_K,
+    gguf=14,
+    quantize=_quantize_q6_k,
+    dequantize=_dequantize_q6_k,
+    grid=_grid_of_q6_k(),
+)
 IQ4_NL = BlockType(
-    "iq4_nl", 18, 32, gguf=20, quantize=_quantize_iq4_nl, dequantize=_dequantize_iq4_nl
+    "iq4_nl",
+    18,
+    32,
+    gguf=20,
+    quantize=_quantize_iq4_nl,
+    dequantize=_dequantize_iq4_nl,
+    grid=_grid_of_iq4_nl(),
 )

@@ -18,7 +18,7 @@ id = 1 / d in fp32, 0 where d is 0, of the d before it is rounded to fp16; each 
 is rounded on its own. Where that is undefined (a value is NaN or infinite, max - min overflows,
 1 / d overflows), the block is zeros: d = 0, m = 0 and the code of zero.
 
-Where values have weights, the scales of q4_0 to q5_1 are searched for (`search_scales`).
+Where values have weights, the scales are searched for (`search_scales`).
 """
 
 from __future__ import annotations
@@ -27,14 +27,16 @@ from functools import partial
 
 import numpy as np
 
-from .element_types import BlockType, Bytes, Floats, read_fp16, write_fp16
+from .element_types import BlockType, Bytes, Floats, Grid, read_fp16, write_fp16
 from .search_scales import (
     codes_from_minimum,
     codes_signed,
+    codes_symmetric,
     inverted,
     normalize,
     search_from_minimum,
     search_signed,
+    search_symmetric,
     stored,
 )
 
@@ -81,29 +83,51 @@ def _quantize_from_minimum(x: Floats, out: Bytes, w: Floats | None, *, bits: int
 
 def _search_signed(x: Floats, out: Bytes, w: Floats, bits: int) -> bool:
     """q4_0 and q5_0 by the weights of their values."""
-    largest = normalize(x)
     lowest = -(1 << (bits - 1))
-    scale = search_signed(x[None], lowest, w[None])[0]
-    d = stored(out[:, :2], scale, largest)
+    d = _fit_signed(x, w, out, lowest=lowest)
     q = codes_signed(x[None], inverted(d)[None], lowest)[0]
     _pack(out[:, 2:], (q - np.float32(lowest)).astype(np.uint8), bits)
     return bool(np.isinf(d).any())
 
 
+def _fit_signed(x: Floats, w: Floats, out: Bytes, *, lowest: int) -> Floats:
+    """The scale that is stored, for x, which is normalized."""
+    largest = normalize(x)
+    return stored(out[:, :2], search_signed(x[None], lowest, w[None])[0], largest)
+
+
 def _search_from_minimum(x: Floats, out: Bytes, w: Floats, bits: int) -> bool:
     """q4_1 and q5_1 by the weights of their values."""
     top = (1 << bits) - 1
-    largest = normalize(x)
-    scale, minimum = search_from_minimum(x[None], top, w[None], signed=True)
-    d = stored(out[:, 0:2], scale[0], largest)
-    m = stored(out[:, 2:4], -minimum[0], largest)
+    d, m = _fit_from_minimum(x, w, out, top=top)
     q = codes_from_minimum(x[None], d[None], -m[None], top)[0]
     _pack(out[:, 4:], q.astype(np.uint8), bits)
     return bool((np.isinf(d) | np.isinf(m)).any())
 
 
+def _fit_from_minimum(x: Floats, w: Floats, out: Bytes, *, top: int) -> tuple[Floats, Floats]:
+    """The scale and the minimum that are stored, for x, which is normalized."""
+    largest = normalize(x)
+    scale, minimum = search_from_minimum(x[None], top, w[None], signed=True)
+    return stored(out[:, 0:2], scale[0], largest), stored(out[:, 2:4], -minimum[0], largest)
+
+
+def _search_q8_0(x: Floats, out: Bytes, w: Floats) -> bool:
+    """q8_0 by the weights of its values."""
+    d = _fit_q8_0(x, w, out)
+    np.copyto(out[:, 2:].view(np.int8), codes_symmetric(x, inverted(d), 127).T, casting="unsafe")
+    return bool(np.isinf(d).any())
+
+
+def _fit_q8_0(x: Floats, w: Floats, out: Bytes) -> Floats:
+    """The scale that is stored, for x, which is normalized."""
+    largest = normalize(x)
+    return stored(out[:, :2], search_symmetric(x, 127, w), largest)
+
+
 def _quantize_q8_0(x: Floats, out: Bytes, w: Floats | None) -> bool:
-    """Without weights: 8 bits are enough for every value."""
+    if w is not None:
+        return _search_q8_0(x, out, w)
     high, low = np.maximum.reduce(x, axis=0), np.minimum.reduce(x, axis=0)
     d = np.abs(np.maximum(high, -low)) / np.float32(127)  # abs: the zero of zeros is +0
     inverse = _inverse(x, d, high, low)
@@ -210,23 +234,70 @@ def _dequantize_q8_0(blocks: Bytes) -> Floats:
 
 
 # --------------------------------------------------------------------------------------------------
+# Their grids
+
+
+def _signed_grid(bits: int) -> Grid:
+    lowest = -(1 << (bits - 1))
+
+    def fit(x: Floats, w: Floats, out: Bytes) -> tuple[Floats, Floats]:
+        _fit_signed(x, w, out, lowest=lowest)
+        d = read_fp16(out[:, :2]).T
+        return d, np.zeros_like(d)
+
+    levels = np.arange(lowest, -lowest, dtype=np.float32)
+    return Grid(levels, fit, lambda q, out: _pack(out[:, 2:], q, bits))
+
+
+def _grid_from_minimum(bits: int) -> Grid:
+    top = (1 << bits) - 1
+
+    def fit(x: Floats, w: Floats, out: Bytes) -> tuple[Floats, Floats]:
+        _fit_from_minimum(x, w, out, top=top)
+        return read_fp16(out[:, 0:2]).T, read_fp16(out[:, 2:4]).T
+
+    levels = np.arange(top + 1, dtype=np.float32)
+    return Grid(levels, fit, lambda q, out: _pack(out[:, 4:], q, bits))
+
+
+def _grid_of_q8_0() -> Grid:
+    def fit(x: Floats, w: Floats, out: Bytes) -> tuple[Floats, Floats]:
+        _fit_q8_0(x, w, out)
+        d = read_fp16(out[:, :2]).T
+        return d, np.zeros_like(d)
+
+    def pack(q: Bytes, out: Bytes) -> None:
+        out[:, 2:] = (q - np.uint8(127)).T  # -127 and so on, as the bytes of int8
+
+    return Grid(np.arange(-127, 128, dtype=np.float32), fit, pack)
+
+
+# --------------------------------------------------------------------------------------------------
 # The types
 
 
 def _signed(name: str, bits: int, size: int, ggmf: int, gguf: int) -> BlockType:
     quantize = partial(_quantize_signed, bits=bits)
     dequantize = partial(_dequantize_signed, bits=bits)
-    return BlockType(name, size, QK, ggmf, gguf, quantize=quantize, dequantize=dequantize)
+    grid = _signed_grid(bits)
+    return BlockType(
+        name, size, QK, ggmf, gguf, quantize=quantize, dequantize=dequantize, grid=grid
+    )
 
 
 def _from_minimum(name: str, bits: int, size: int, ggmf: int, gguf: int) -> BlockType:
     quantize = partial(_quantize_from_minimum, bits=bits)
     dequantize = partial(_dequantize_from_minimum, bits=bits)
-    return BlockType(name, size, QK, ggmf, gguf, quantize=quantize, dequantize=dequantize)
+    grid = _grid_from_minimum(bits)
+    return BlockType(
+        name, size, QK, ggmf, gguf, quantize=quantize, dequantize=dequantize, grid=grid
+    )
 
 
 Q4_0 = _signed("q4_0", 4, 18, ggmf=2, gguf=2)
 Q4_1 = _from_minimum("q4_1", 4, 20, ggmf=3, gguf=3)
 Q5_0 = _signed("q5_0", 5, 22, ggmf=7, gguf=6)
 Q5_1 = _from_minimum("q5_1", 5, 24, ggmf=8, gguf=7)
-Q8_0 = BlockType("q8_0", 34, QK, 9, 8, quantize=_quantize_q8_0, dequantize=_dequantize_q8_0)
+Q8_0 = BlockType(
+    "q8_0", 34, QK, 9, 8, quantize=_quantize_q8_0, dequantize=_dequantize_q8_0, grid=_grid_of_q8_0()
+)

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 from . import __version__
-from .conversion import CONTAINERS, LAYOUTS, Progress, Summary, convert
+from .conversion import LAYOUTS, QUALITIES, Progress, Summary, convert
 from .ending import NAME, UsageError, answer, in_options, mention, run, say
 from .errors import OptionError
 from .model_info import ModelInfo, TypeUse, info
-from .weight_types import DTYPES, FALLBACKS, GGMF_TYPES, parse_dtype
+from .weight_types import CONTAINERS, DTYPES, FALLBACKS, GGMF_TYPES, parse_dtype
 
 _DESCRIPTION = """\
 Convert an RWKV checkpoint (.pth, .safetensors, a ggmf .bin or llama.cpp's .gguf; whole, in shards,
@@ -26,6 +26,7 @@ _EPILOG = """\
 examples:
   rwkv-convert model.pth model.bin --dtype q4_0
   rwkv-convert model.pth model.bin FP16
+  rwkv-convert model.pth model.bin --dtype q4_0 --quality best
   rwkv-convert model.pth model.bin --dtype q5_1 --head-dtype fp16
   rwkv-convert model.pth model.bin --dtype q4_0 --time-state tuned.pth
   rwkv-convert model.pth model.gguf --dtype q8_0
@@ -163,6 +164,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="an importance matrix of the model made by llama.cpp (RWKV-6 and 7): quantise by it",
     )
+    add(
+        "--quality",
+        default="fast",
+        choices=QUALITIES,
+        help="best: search for the scales of least error; slower to convert, as fast to use "
+        "(default: fast, with ggml's own)",
+    )
     add("--force", action="store_true", help="replace OUT if it exists")
     add("--threads", type=int, help="threads to use (default: one per processor)")
     add("--info", metavar="FILE", help="describe a checkpoint or model file and convert nothing")
@@ -197,6 +205,7 @@ def _convert(options: argparse.Namespace) -> None:
             merge_alpha=options.merge_alpha,
             merge_init=options.merge_init,
             imatrix=options.imatrix,
+            quality=options.quality,
             force=options.force,
             progress=progress,
             threads=options.threads,

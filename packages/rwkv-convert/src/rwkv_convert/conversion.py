@@ -12,7 +12,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ from typing import Literal
 import numpy as np
 
 from .checkpoint import Checkpoint, TensorView
-from .element_types import FP16, FP64, SOURCE_TYPES, ElementType, Floats
+from .element_types import FP64, SOURCE_TYPES, Bytes, ElementType, Floats
 from .encoder import Encoder, is_copied
 from .errors import ModelError, OptionError, OutputError, listing, quote
 from .factor_loader import FactorLoader
@@ -41,15 +41,15 @@ from .quantize import PIECE
 from .sources import open_source
 from .tensor_table import ROLE_TYPES, TypeChoice
 from .time_state import is_time_state
-from .weight_types import DTYPES, FALLBACKS, check_ggmf, parse_dtype
+from .weight_types import CONTAINERS, DTYPES, Container, check_ggmf, fitting, parse_dtype
 from .write_ggmf import plan_ggmf
 from .write_gguf import plan_gguf
 
 Layout = Literal["default", "rwkv.cpp"]
 LAYOUTS: tuple[Layout, ...] = ("default", "rwkv.cpp")
 
-Container = Literal["ggmf", "gguf"]
-CONTAINERS: tuple[Container, ...] = ("ggmf", "gguf")
+Quality = Literal["fast", "best"]
+QUALITIES: tuple[Quality, ...] = ("fast", "best")
 
 Progress = Callable[[int, int], None]
 """Called with the bytes read so far and the bytes to read, from the thread that called convert."""
@@ -103,6 +103,9 @@ def convert(
     merge_alpha: float | None = None,
     merge_init: str | os.PathLike[str] | None = None,
     imatrix: str | os.PathLike[str] | None = None,
+    quality: Quality = "fast",
+    types: Mapping[str, str] | None = None,
+    blocks: Mapping[str, Bytes] | None = None,
     force: bool = False,
     progress: Progress | None = None,
     threads: int | None = None,
@@ -144,6 +147,13 @@ def convert(
         imatrix: llama.cpp's importance matrix of the model, GGUF or its older form, for RWKV-6 and
             7: quantising to other types than q8_0 then keeps those numbers best by which large
             inputs are multiplied.
+        quality: `fast` quantises to bits that are ggml's own for the types that ggmf has; `best`
+            searches for the scales (and minima) of least squared error of each block, in several
+            times the time. The file is as large, and as fast.
+        types: types of single tensors, by their names in a ggmf file, which come before all other
+            options.
+        blocks: tensors that were quantised already, by the same names: the bytes (n,) of all their
+            blocks, in the type that is to be written.
         force: replace `dst` if it exists.
         progress: called as `progress(bytes_done, bytes_total)` now and then.
         threads: how many to use, up to 16; by default one per processor.
@@ -178,9 +188,18 @@ def convert(
         raise OptionError("layout", f"expected default for a GGUF file, got {layout}")
     if container == "ggmf" and tokenizer is not None:
         raise OptionError("tokenizer", "expected none for a ggmf file, which has no place for it")
+    if quality not in QUALITIES:
+        raise OptionError(
+            "quality", f"expected one of {', '.join(QUALITIES)}, got {quote(quality)}"
+        )
+    if quality == "best" and layout == "rwkv.cpp":
+        raise OptionError("quality", "expected fast for the layout rwkv.cpp, got best")
+    single = {name: parse_dtype(text, "types") for name, text in (types or {}).items()}
     if container == "ggmf":
         for option, name in {"dtype": dtype, **names}.items():
             check_ggmf(name, option)
+        for name in single.values():
+            check_ggmf(name, "types")
     choice = TypeChoice(
         DTYPES[dtype],
         {option: DTYPES[name] for option, name in names.items()},
@@ -229,7 +248,17 @@ def convert(
                 f"{state.path}: all but the initial state is left out: {listing(others)}"
             )
 
+    own_names = {tensor.name for tensor in model.tensors}
+    for option, given in (("types", single), ("blocks", blocks or {})):
+        unknown = sorted(set(given) - own_names)
+        if unknown:
+            raise OptionError(
+                option, f"expected names of the model's tensors, got {listing(unknown)}"
+            )
+
     def type_of(tensor: FileTensor) -> ElementType:
+        if tensor.name_in_ggmf in single:
+            return DTYPES[single[tensor.name_in_ggmf]]
         return _choose_type(tensor, choice, checkpoint, warnings)
 
     if container == "gguf":
@@ -238,13 +267,17 @@ def convert(
         plan = plan_ggmf(
             model, choice.dtype, type_of, lambda tensor: _through_fp16(tensor, choice, checkpoint)
         )
-    _check_types(plan.tensors)
+    _check_types(plan.tensors, blocks or {})
     if imatrix is not None:
         path = Path(imatrix)
         placed_tensors, without = with_importance(plan.tensors, importance, path, model.version)
         plan = replace(plan, tensors=tuple(placed_tensors))
         if without:
             warnings.append(f"{path}: holds no importance of {listing(without)}: quantised without")
+    if quality == "best":
+        plan = replace(plan, tensors=tuple(map(_searched, plan.tensors)))
+    if blocks:
+        plan = replace(plan, tensors=tuple(_with_blocks(each, blocks) for each in plan.tensors))
     with temporary_output(destination, force=force) as output:
         job = _Job(plan, output, sources, progress)
         problems = job.run(min(threads or _processors(), MAX_THREADS))
@@ -276,10 +309,36 @@ def _container(dst: str | os.PathLike[str], asked: Container | None) -> Containe
     return "gguf" if os.fsdecode(dst).lower().endswith(".gguf") else "ggmf"
 
 
-def _check_types(tensors: tuple[PlacedTensor, ...]) -> None:
+def _searched(placed: PlacedTensor) -> PlacedTensor:
+    """The same with scales that are searched for, where it is to be quantised."""
+    if placed.importance is not None or not placed.type.is_quantized:
+        return placed
+    if all(is_copied(part, placed) for part in placed.tensor.parts):
+        return placed
+    return replace(placed, importance=np.ones(placed.tensor.shape[-1], np.float32))
+
+
+def _with_blocks(placed: PlacedTensor, blocks: Mapping[str, Bytes]) -> PlacedTensor:
+    """The same with the blocks that were given for it."""
+    name = placed.tensor.name_in_ggmf
+    data = blocks.get(name)
+    if data is None:
+        return placed
+    if data.dtype != np.uint8 or data.shape != (placed.data_bytes,):
+        raise OptionError(
+            "blocks",
+            f"{quote(name)}, expected {placed.data_bytes} bytes of {placed.type}, got {data.dtype} "
+            f"{data.shape}",
+        )
+    return replace(placed, blocks=data)
+
+
+def _check_types(tensors: tuple[PlacedTensor, ...], blocks: Mapping[str, Bytes]) -> None:
     """Refuses what cannot be read as weights, and what would be quantised twice."""
     for placed in tensors:
         tensor = placed.tensor
+        if tensor.name_in_ggmf in blocks:
+            continue
         for part in tensor.parts:
             where = f"{tensor.path}: type of tensor {quote(tensor.name)}"
             if part.type not in SOURCE_TYPES and not part.type.is_quantized:
@@ -298,9 +357,8 @@ def _choose_type(
     tensor: FileTensor, choice: TypeChoice, checkpoint: Checkpoint, warnings: list[str]
 ) -> ElementType:
     """The type from the table, or another one for rows that its blocks do not fit into."""
-    type = asked = choice.type_of(tensor.role)
-    while tensor.shape[-1] % type.block:
-        type = FALLBACKS.get(type, FP16)
+    asked = choice.type_of(tensor.role)
+    type = fitting(asked, tensor.shape[-1])
     if type is not asked:
         warnings.append(
             f"{checkpoint.path}: tensor {quote(tensor.name)} is written as {type}: its rows of "
@@ -432,14 +490,20 @@ class _Job:
                     piece = None if self._stop else next(self._pieces, None)
                 if piece is None:
                     break
-                raw = readers[piece.path].read(piece.view, source_buffer)
-                adjust = factors.adjustment(piece.placed.tensor, piece.first)
-                encoded, problems = encoder.encode(
-                    raw, piece.view, piece.placed, piece.first, adjust
-                )
+                blocks, type = piece.placed.blocks, piece.placed.type
+                if blocks is not None:
+                    begin = type.bytes_of(piece.first)
+                    encoded = blocks[begin : begin + type.bytes_of(piece.view.count)]
+                    problems: list[str] = []
+                else:
+                    raw = readers[piece.path].read(piece.view, source_buffer)
+                    adjust = factors.adjustment(piece.placed.tensor, piece.first)
+                    encoded, problems = encoder.encode(
+                        raw, piece.view, piece.placed, piece.first, adjust
+                    )
                 write_at(piece.offset, encoded.data)
                 with self._lock:
-                    self._done_bytes += len(raw)
+                    self._done_bytes += piece.view.type.bytes_of(piece.view.count)
                     if problems:
                         name = piece.placed.tensor.name
                         self._problems.setdefault(name, set()).update(problems)

@@ -43,6 +43,34 @@ class ElementType:
         return self.name
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Grid:
+    """The numbers that a block can hold, for who chooses the codes: level * scale + offset.
+
+    Attributes:
+        levels: (codes,) what the codes stand for, ascending: whole numbers.
+        fit: from fp32 (values per block, n), which is overwritten, and the weights of the values'
+            squared errors likewise, above 0 and at most 1: the scale and the offset of each group
+            of values, (groups, n) both, exactly as they will be read. Writes them into
+            (n, bytes per block); infinite ones too.
+        pack: writes codes (values per block, n), which are overwritten, into the same blocks.
+    """
+
+    levels: Floats
+    fit: Callable[[Floats, Floats, Bytes], tuple[Floats, Floats]]
+    pack: Callable[[Bytes, Bytes], None]
+
+    def nearest(self, x: Floats) -> Bytes:
+        """The codes of the nearest levels, in the shape of `x`; of NaN any."""
+        levels = self.levels
+        if levels[-1] - levels[0] == len(levels) - 1:  # one after another
+            number = np.clip(np.rint(x) - levels[0], 0, len(levels) - 1)
+        else:
+            number = np.searchsorted((levels[1:] + levels[:-1]) / 2, x, side="right")
+        codes: Bytes = number.astype(np.uint8)
+        return codes
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockType(ElementType):
     """A type whose values are stored in blocks that share a scale: all that we know of it.
@@ -54,10 +82,12 @@ class BlockType(ElementType):
             a scale is too large for fp16 and became infinite. Blocks with NaN or infinite values
             become zeros.
         dequantize: from (n, bytes per block) to fp32 (n, values per block).
+        grid: the numbers that a block can hold.
     """
 
     quantize: Callable[[Floats, Bytes, Floats | None], bool]
     dequantize: Callable[[Bytes], Floats]
+    grid: Grid
 
 
 FP32 = ElementType("fp32", 4, ggmf=0, gguf=0)

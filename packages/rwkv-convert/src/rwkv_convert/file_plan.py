@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .element_types import ElementType, Floats
+from .element_types import Bytes, ElementType, Floats
 from .identify import FileTensor
 from .output_file import Writer
 
@@ -21,6 +21,7 @@ class PlacedTensor:
         through_fp16: whether its numbers are rounded to fp16 before they are quantised.
         importance: what the squared error of a number counts by its column, (columns,), at least 0;
             None: all the same.
+        blocks: its data, if others have quantised it: (bytes,).
     """
 
     tensor: FileTensor
@@ -29,6 +30,7 @@ class PlacedTensor:
     offset: int
     through_fp16: bool
     importance: Floats | None = None
+    blocks: Bytes | None = None
 
     @property
     def data_bytes(self) -> int:

@@ -63,6 +63,7 @@ class FileTensor:
         paths: the file that each part is a view of.
         change: what is still to be computed: one of the exponentials, or nothing.
         delta: what is added to it before.
+        own_name: in a ggmf file, where another container names it otherwise; else "".
     """
 
     name: str
@@ -72,6 +73,12 @@ class FileTensor:
     paths: tuple[Path, ...]
     change: Change
     delta: Delta | None = None
+    own_name: str = ""
+
+    @property
+    def name_in_ggmf(self) -> str:
+        """The name that a ggmf file has for it, whatever is written."""
+        return self.own_name or self.name
 
     @property
     def path(self) -> Path:

@@ -28,7 +28,11 @@ CANDIDATES_SIGNED = tuple(np.arange(-9, 10) * 0.1)
 CANDIDATES_CODEBOOK = tuple(range(-12, 29, 4))
 """By how much the largest value lies short of the last entry, or beyond it."""
 CANDIDATES_SIGNED_WEIGHTED = (*CANDIDATES_SIGNED, 1.3, 1.8, 2.4, 3.2, 4.2, 5.5)
-CANDIDATES_CODEBOOK_WEIGHTED = (-60, -44, -36, -28, -20, -12, -6, 0, 6, 12, 20)
+CANDIDATES_OPPOSITE = tuple(np.arange(-6, 15, 2) * 0.1)
+"""The same for a largest value that becomes the highest code, where its opposite may count more."""
+CANDIDATES_CODEBOOK_WEIGHTED = (-60, -44, -36, -28, -20, *CANDIDATES_CODEBOOK)
+CANDIDATES_SYMMETRIC = tuple(np.arange(-8, 3) * 0.25)
+"""How far the largest value lies beyond the top code, or short of it."""
 REFINEMENTS = 3
 
 
@@ -218,6 +222,8 @@ def search_signed(x: Floats, lowest: int, w: Floats | None = None) -> Floats:
 
     for beyond in CANDIDATES_SIGNED if w is None else CANDIDATES_SIGNED_WEIGHTED:
         fit(codes_signed(x, inverse * np.float32(lowest - beyond), lowest))
+    for beyond in () if w is None else CANDIDATES_OPPOSITE:
+        fit(codes_signed(x, inverse * np.float32(-lowest - 1 + beyond), lowest))
     for _ in range(0 if w is None else REFINEMENTS):
         fit(codes_signed(x, inverted(best_scale), lowest))
     return best_scale
@@ -228,6 +234,29 @@ def codes_signed(x: Floats, inverse: Floats, lowest: int) -> Floats:
     q = x * inverse[:, None]
     np.rint(q, out=q)
     np.clip(q, lowest, -lowest - 1, out=q)
+    return q
+
+
+def search_symmetric(x: Floats, top: int, w: Floats) -> Floats:
+    """The scale of small squared error, (n,), of blocks x (32, n); codes from -top to top."""
+    inverse = inverted(np.abs(largest_signed(x, axis=0)))
+    best, best_scale = np.zeros_like(inverse), np.zeros_like(inverse)
+
+    def fit(q: Floats) -> None:
+        qw = weighted(q, w)
+        keep_best(best, best_scale, np.einsum("jk,jk->k", x, qw), np.einsum("jk,jk->k", qw, q))
+
+    for beyond in CANDIDATES_SYMMETRIC:
+        fit(codes_symmetric(x, inverse * np.float32(top + beyond), top))
+    fit(codes_symmetric(x, inverted(best_scale), top))
+    return best_scale
+
+
+def codes_symmetric(x: Floats, inverse: Floats, top: int) -> Floats:
+    """The nearest codes from -top to top; x (32, n), 1 / scale (n,)."""
+    q = x * inverse
+    np.rint(q, out=q)
+    np.clip(q, -top, top, out=q)
     return q
 
 

@@ -9,6 +9,10 @@ from .blocks_256 import IQ4_NL, Q4_K, Q5_K, Q6_K
 from .element_types import BF16, FP16, FP32, ElementType
 from .errors import OptionError, quote
 
+Container = Literal["ggmf", "gguf"]
+CONTAINERS: tuple[Container, ...] = ("ggmf", "gguf")
+"""What models are written in."""
+
 WEIGHT_TYPES: dict[str, ElementType] = {
     type.name: type
     for type in (FP32, FP16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K, IQ4_NL)
@@ -28,6 +32,14 @@ knows no differences between, the choice is the same as for the type alone."""
 FALLBACKS: dict[ElementType, ElementType] = {Q4_K: Q5_0, Q5_K: Q5_1, Q6_K: Q8_0}
 """What llama.cpp takes for rows that are no multiple of 256. For those that are no multiple of 32
 it takes fp16, as for all other types."""
+
+
+def fitting(type: ElementType, columns: int) -> ElementType:
+    """The type itself, or the one that is taken for rows that its blocks do not fit into."""
+    while columns % type.block:
+        type = FALLBACKS.get(type, FP16)
+    return type
+
 
 DTYPES: dict[str, ElementType] = {**WEIGHT_TYPES, **MIXES}
 """What a user may ask for, and the type that it means for most matrices."""

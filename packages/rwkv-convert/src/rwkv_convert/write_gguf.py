@@ -107,6 +107,7 @@ def _as_gguf(model: Model) -> Iterator[FileTensor]:
                 yield replace(
                     tensor,
                     name=row.name.replace("{i}", layer),
+                    own_name=tensor.name,
                     shape=_shape(row, tensor, model),
                     parts=tuple(view for part in parts for view in part.parts),
                     paths=tuple(path for part in parts for path in part.paths),

@@ -50,6 +50,7 @@ void define_errors(nb::module_& m);
 void define_log(nb::module_& m);
 void define_model(nb::module_& m);
 void define_session(nb::module_& m);
+void define_layers(nb::module_& m);
 void define_batch(nb::module_& m);
 void define_tokenizer(nb::module_& m);
 void define_text_stream(nb::module_& m);

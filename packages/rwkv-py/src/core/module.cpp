@@ -14,6 +14,7 @@ NB_MODULE(_core, m) {
     rwkv_py::define_log(m);
     rwkv_py::define_model(m);
     rwkv_py::define_session(m);
+    rwkv_py::define_layers(m);
     rwkv_py::define_batch(m);
     rwkv_py::define_tokenizer(m);
     rwkv_py::define_text_stream(m);

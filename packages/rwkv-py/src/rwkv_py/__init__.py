@@ -27,6 +27,7 @@ from .conversation import Written, write_conversation
 from .embedding import embed
 from .engine import Engine
 from .errors import (
+    ConversionError,
     EngineClosedError,
     EngineFullError,
     FetchError,
@@ -62,6 +63,7 @@ __all__ = [
     "AnswerReader",
     "Chat",
     "ChatFormat",
+    "ConversionError",
     "Engine",
     "EngineClosedError",
     "EngineFullError",
@@ -108,11 +110,12 @@ __all__ = [
 __version__: str = version("rwkv-py")
 
 if TYPE_CHECKING:
+    from . import calibrate as calibrate
     from . import evaluate as evaluate
     from . import speed as speed
 
 # Public modules that are imported when they are first used: most programs do without them.
-_LAZY = ("evaluate", "speed")
+_LAZY = ("calibrate", "evaluate", "speed")
 
 
 def __getattr__(name: str) -> Any:

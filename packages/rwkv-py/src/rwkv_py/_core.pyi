@@ -46,6 +46,19 @@ def step(
     out: Sequence[NDArray[np.float32] | None],
 ) -> None: ...
 
+class Layers:
+    def __init__(
+        self, file: NDArray[np.uint8], first: int, n: int, n_threads: int, ln_x_eps: float
+    ) -> None: ...
+    def matrices(self) -> list[tuple[str, int, int]]: ...
+    def reset(self) -> None: ...
+    def run(
+        self,
+        rows: NDArray[np.float32],
+        v_first: NDArray[np.float32],
+        inputs: Sequence[NDArray[np.float32] | None] | None,
+    ) -> None: ...
+
 class Tokenizer:
     @staticmethod
     def open(path: bytes) -> Tokenizer: ...

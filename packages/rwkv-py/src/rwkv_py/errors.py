@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 __all__ = [
+    "ConversionError",
     "EngineClosedError",
     "EngineFullError",
     "FetchError",
@@ -82,6 +83,10 @@ class ModelFileError(RwkvError):
         super().__init__(message, remedy=remedy)
         self.path = path
         self.tensor = tensor
+
+
+class ConversionError(RwkvError):
+    """A checkpoint cannot be read, or a model file not be written."""
 
 
 class VocabularyError(RwkvError):

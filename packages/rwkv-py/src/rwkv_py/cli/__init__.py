@@ -15,6 +15,7 @@ import typer
 from .. import __version__
 from . import ending
 from .bench import bench
+from .calibrate import calibrate
 from .chat import chat
 from .evaluate import compare, lambada, perplexity
 from .generate import generate
@@ -54,7 +55,18 @@ def _rwkv(
 
 app.command("run", help="Talk with a model; the first time it is fetched and converted.")(chat)
 app.add_typer(models_app, name="models")
-for command in (generate, chat, serve, info, tokenize, perplexity, compare, lambada, bench):
+for command in (
+    generate,
+    chat,
+    serve,
+    info,
+    tokenize,
+    perplexity,
+    compare,
+    lambada,
+    calibrate,
+    bench,
+):
     app.command()(command)
 
 

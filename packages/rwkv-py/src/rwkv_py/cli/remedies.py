@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..errors import (
+    ConversionError,
     InvalidArgumentError,
     NoTokenizerError,
     RwkvError,
@@ -17,6 +18,7 @@ _REMEDIES: dict[tuple[type[RwkvError], str], str] = {
     (TokenOutOfRangeError, "tokenizer"): (
         "Try --tokenizer with the vocabulary that the model was trained with"
     ),
+    (ConversionError, "out"): "Try --force, which replaces it",
     (InvalidArgumentError, "format"): "Try --format with the name of one, such as --format world",
     (InvalidArgumentError, "prompt"): "Try giving a prompt",
 }

@@ -1,0 +1,111 @@
+"""`rwkv calibrate`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from statistics import median
+from typing import Annotated
+
+import typer
+
+from .. import calibrate as calibration
+from .options import AsJson, TokenizerOption, open_tokenizer
+from .output import progress_bar, show
+from .streams import read_all, read_stdin
+
+
+def calibrate(
+    *,
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="A .pth or whatever rwkv-convert reads.")
+    ],
+    texts: Annotated[
+        list[Path],
+        typer.Argument(metavar="TEXT...", help="Files of text, of several kinds; - reads stdin."),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="OUT", help="The model file to write."),
+    ],
+    dtype: Annotated[
+        str, typer.Option(metavar="DTYPE", help="Type of the layers' matrices.")
+    ] = "q4_0",
+    head_dtype: Annotated[
+        str | None,
+        typer.Option(metavar="DTYPE", help="Of head.weight.", show_default="as rwkv-convert"),
+    ] = None,
+    emb_dtype: Annotated[
+        str | None,
+        typer.Option(metavar="DTYPE", help="Of emb.weight.", show_default="as rwkv-convert"),
+    ] = None,
+    lowrank_dtype: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DTYPE",
+            help="Of the low-rank matrices of RWKV-6 and 7.",
+            show_default="as rwkv-convert",
+        ),
+    ] = None,
+    token_limit: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Read this many tokens at most.")
+    ] = 32768,
+    tokenizer: TokenizerOption = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Threads that compute.", show_default="all")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace OUT if it exists.", metavar="")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Quantise a checkpoint so that it changes least on texts like those given.
+
+    The file is as large and as fast as one of rwkv-convert. Interrupted, and called again, it goes
+    on where it was.
+    """
+    contents = []
+    for text in texts:
+        if str(text) == "-":
+            contents.append(read_stdin())
+            continue
+        with text.open("rb") as file:
+            contents.append(read_all(file, str(text)))
+    with progress_bar("Calibrating", "layers") as progress:
+        begin = time.perf_counter()
+        found = calibration.calibrate(
+            checkpoint,
+            contents,
+            out,
+            dtype=dtype,
+            head_dtype=head_dtype,
+            emb_dtype=emb_dtype,
+            lowrank_dtype=lowrank_dtype,
+            token_limit=token_limit,
+            tokenizer=open_tokenizer(tokenizer),
+            threads=threads,
+            force=force,
+            progress=progress,
+        )
+        seconds = time.perf_counter() - begin
+    facts = {
+        "path": found.path,
+        "file_bytes": found.file_bytes,
+        "n_tokens": found.n_tokens,
+        "errors": found.errors,
+        "seconds": seconds,
+    }
+    errors = list(found.errors.values())
+    rows = [
+        ("written", f"{found.path}, {found.file_bytes / 1e6:.1f} MB"),
+        ("read", f"{found.n_tokens:,} tokens in {seconds:.1f} s"),
+        ("compensated", f"{len(errors)} matrices"),
+    ]
+    if errors:
+        rows.append(
+            (
+                "error, of plain rounding's",
+                f"{median(errors):.2f} (median), {max(errors):.2f} (most)",
+            )
+        )
+    show(facts, rows, as_json=as_json)

@@ -1,0 +1,100 @@
+"""Error compensation: what a matrix computes changes less than by plain rounding."""
+
+import numpy as np
+import pytest
+
+from rwkv_convert import OptionError, quantize_compensated
+from rwkv_convert.quantize import quantize
+from rwkv_convert.weight_types import WEIGHT_TYPES
+
+TYPES = ["q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q4_K", "q5_K", "q6_K", "iq4_nl"]
+
+
+def inputs(columns, random, steepness=1.0, n=2000):
+    """Rows whose second moments have a spectrum that falls, in directions that are no columns'."""
+    mixed = random.standard_normal((n, columns)) * np.arange(1, columns + 1) ** -steepness
+    basis = np.linalg.qr(random.standard_normal((columns, columns)))[0]
+    return (mixed @ basis).astype(np.float32)
+
+
+def error(difference, moments):
+    difference = difference.astype(np.float64)
+    return float(np.einsum("ij,ij->", difference @ moments.astype(np.float64), difference))
+
+
+@pytest.mark.parametrize("type", TYPES)
+def test_error_is_far_below_that_of_plain_rounding(type):
+    random = np.random.default_rng(1)
+    w = random.standard_normal((96, 512)).astype(np.float32)
+    x = inputs(512, random)
+    h = x.T @ x
+    found = quantize_compensated(w, h, type)
+    kind = WEIGHT_TYPES[type]
+    assert found.blocks.shape == (96, kind.bytes_of(512))
+    values = kind.dequantize(found.blocks.reshape(-1, kind.size)).reshape(w.shape)
+    assert np.array_equal(values, found.values)
+    assert found.error == pytest.approx(error(w - values, h), rel=1e-3)
+    plain = kind.dequantize(quantize(w, kind).reshape(-1, kind.size)).reshape(w.shape)
+    assert found.plain_error == pytest.approx(error(w - plain, h), rel=1e-3)
+    assert found.error < 0.5 * found.plain_error
+
+
+@pytest.mark.parametrize("type", TYPES)
+def test_inputs_without_structure_gain_nothing_and_lose_nothing(type):
+    random = np.random.default_rng(3)
+    w = random.standard_normal((64, 256)).astype(np.float32)
+    found = quantize_compensated(w, np.eye(256, dtype=np.float32), type)
+    assert 0.5 * found.plain_error < found.error <= found.plain_error
+
+
+@pytest.mark.parametrize("type", ["q4_0", "q4_K", "q6_K", "iq4_nl"])
+@pytest.mark.parametrize("factor", [40, 96])
+def test_outliers_in_weights_and_inputs(type, factor):
+    """No row is worse than by plain rounding."""
+    random = np.random.default_rng(5)
+    w = random.standard_normal((128, 512)).astype(np.float32)
+    w[random.integers(0, 128, 40), random.integers(0, 512, 40)] *= factor
+    x = inputs(512, random, steepness=0.5)
+    x[:, random.integers(0, 512, 8)] *= factor
+    h = x.T @ x
+    kind = WEIGHT_TYPES[type]
+    found = quantize_compensated(w, h, type)
+    plain = kind.dequantize(quantize(w, kind).reshape(-1, kind.size)).reshape(w.shape)
+    for row in range(len(w)):
+        ours = error((w - found.values)[row : row + 1], h)
+        assert ours <= error((w - plain)[row : row + 1], h) * 1.0001 + 1e-6
+
+
+def test_columns_that_nothing_came_to():
+    random = np.random.default_rng(7)
+    w = random.standard_normal((32, 128)).astype(np.float32)
+    x = inputs(128, random)
+    x[:, ::3] = 0
+    found = quantize_compensated(w, x.T @ x, "q4_0")
+    assert np.isfinite(found.values).all() and np.abs(found.values - w).max() < 1
+    nothing = quantize_compensated(w, np.zeros((128, 128), np.float32), "q4_0")
+    assert nothing.error == 0 and np.abs(nothing.values - w).max() < 1
+
+
+def test_numbers_that_are_not_finite_stay_in_their_rows():
+    random = np.random.default_rng(9)
+    w = random.standard_normal((8, 64)).astype(np.float32)
+    h = np.eye(64, dtype=np.float32)
+    clean = quantize_compensated(w, h, "q4_0")
+    w[2, 5], w[4, 6] = np.nan, np.inf
+    found = quantize_compensated(w, h, "q4_0")
+    bad = [2, 4]
+    assert np.array_equal(np.delete(found.blocks, bad, 0), np.delete(clean.blocks, bad, 0))
+    assert np.array_equal(found.blocks[bad], quantize(w[bad], WEIGHT_TYPES["q4_0"]))
+
+
+def test_refusals():
+    w, h = np.zeros((2, 64), np.float32), np.zeros((64, 64), np.float32)
+    with pytest.raises(OptionError, match="type: expected a quantised type, got 'fp16'"):
+        quantize_compensated(w, h, "fp16")
+    with pytest.raises(OptionError, match=r"weights: shape, expected \(rows, a multiple of 256\)"):
+        quantize_compensated(w, h, "q4_K")
+    with pytest.raises(OptionError, match=r"moments: shape, expected \(64, 64\), got \(3, 64\)"):
+        quantize_compensated(w, h[:3], "q4_0")
+    with pytest.raises(OptionError, match="moments: expected finite numbers, got others"):
+        quantize_compensated(w, h + np.nan, "q4_0")

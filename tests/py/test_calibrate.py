@@ -1,0 +1,175 @@
+"""Quantising by texts: what comes of it, going on after an interruption, and what is refused."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import rwkv_convert
+from convert.checkpoint_writers import views, write_pth
+from rwkv_py import Model
+from rwkv_py.calibrate import calibrate
+from rwkv_py.errors import ConversionError, InvalidArgumentError, NoTokenizerError
+from rwkv_py.evaluate import compare
+from twin import synth
+
+TEXTS = [b"Return the name of the object. " * 12, "Das ist ein Satz. 这是一句话。" * 8]
+
+
+class Interrupted(Exception):
+    pass
+
+
+def interrupt(done, total):
+    raise Interrupted
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """`checkpoint("7")`: a random one whose tokens are bytes."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+
+    def make(version, **shape):
+        path = folder / f"{version}.pth"
+        model = synth.checkpoint(version, n_layer=2, n_vocab=256, **shape)
+        return write_pth(path, views(model, "fp32"))
+
+    return make
+
+
+def calibrated(checkpoint, folder, **options):
+    out = folder / "out.bin"
+    found = calibrate(checkpoint, TEXTS, out, force=True, **options)
+    assert sorted(folder.iterdir()) == [out]
+    return found, out.read_bytes()
+
+
+@pytest.mark.parametrize("version", ["4", "5.1", "5.2", "6", "7"])
+def test_every_version(checkpoint, tmp_path, version):
+    source = checkpoint(version)
+    found, data = calibrated(source, tmp_path)
+    plain = tmp_path / "plain.bin"
+    rwkv_convert.convert(source, plain, dtype="q4_0")
+    assert found.file_bytes == len(data) == plain.stat().st_size
+    assert rwkv_convert.info(found.path).types == rwkv_convert.info(plain).types
+    names = [name for name in found.errors if name.endswith(("key.weight", "output.weight"))]
+    assert len(names) == 6
+    assert all(error < 1 for error in found.errors.values())
+    assert found.n_tokens == 1 + len(TEXTS[0]) + 1 + len(TEXTS[1].encode())
+
+
+@pytest.mark.slow
+def test_the_trained_model_changes_less(examples, converted, tmp_path):
+    """On text that was not read."""
+    text = (examples / "heldout_a.txt").read_bytes()
+    out = tmp_path / "out.bin"
+    found = calibrate(examples / "rwkv7-pydoc-L6-D256.pth", [text[:6000]], out)
+    assert np.median(list(found.errors.values())) < 0.55
+    unread = text[-4000:]
+    plain = compare(converted("fp32"), converted("q4_0"), unread).kl_mean
+    assert compare(converted("fp32"), out, unread).kl_mean < 0.8 * plain
+
+
+def test_threads_change_nothing(checkpoint, tmp_path):
+    source = checkpoint("7")
+    assert len({calibrated(source, tmp_path, threads=n)[1] for n in (1, 2, 3)}) == 1
+
+
+@pytest.mark.parametrize("done", [1, 2])
+def test_goes_on_after_an_interruption(checkpoint, tmp_path, done):
+    source = checkpoint("6")
+    _, expected = calibrated(source, tmp_path)
+    steps = []
+
+    def stop(n, total):
+        steps.append(n)
+        if n == done:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        calibrate(source, TEXTS, tmp_path / "out.bin", force=True, progress=stop)
+    kept = json.loads((tmp_path / "out.bin.calibration/progress.json").read_text())
+    assert kept["n_layers"] == done
+    steps.clear()
+    found, data = calibrated(source, tmp_path, progress=lambda n, total: steps.append(n))
+    assert steps == [1, 2][done:]
+    assert data == expected and len(found.errors) == 16
+
+
+def test_begins_anew_with_other_arguments(checkpoint, tmp_path):
+    source = checkpoint("7")
+    _, expected = calibrated(source, tmp_path, dtype="q5_0")
+    with pytest.raises(Interrupted):
+        calibrate(source, TEXTS, tmp_path / "out.bin", force=True, progress=interrupt)
+    assert calibrated(source, tmp_path, dtype="q5_0")[1] == expected
+
+
+@pytest.mark.parametrize("dtype", ["q4_1", "q5_0", "q5_1", "q4_K", "q5_K", "q6_K", "iq4_nl"])
+def test_types_in_gguf(checkpoint, tmp_path, dtype):
+    out = tmp_path / "out.gguf"
+    source = checkpoint("7", n_embd=256, n_ffn=512)
+    found = calibrate(source, TEXTS, out, dtype=dtype, token_limit=300)
+    assert len(found.errors) == 12 and max(found.errors.values()) < 1
+    assert rwkv_convert.info(out).types[dtype].tensors >= 12
+    with rwkv_convert.ModelWeights(source) as a, rwkv_convert.ModelWeights(out) as b:
+        for name in found.errors:
+            difference = a.read(name) - b.read(name)
+            assert np.abs(difference).mean() < 0.15 * np.abs(a.read(name)).mean()
+    assert Model(out).info.data_type
+
+
+def test_low_rank_matrices_too(checkpoint, tmp_path):
+    """Stacked ones among them."""
+    found, _ = calibrated(checkpoint("6"), tmp_path, lowrank_dtype="q5_1")
+    assert "blocks.1.att.time_maa_w2" in found.errors
+
+
+def test_of_each_text_as_many_tokens(checkpoint, tmp_path):
+    found = calibrate(checkpoint("4"), TEXTS, tmp_path / "out.bin", token_limit=100)
+    assert found.n_tokens == 100
+
+
+def test_refusals(checkpoint, tmp_path):
+    source, out = checkpoint("7"), tmp_path / "out.bin"
+    with pytest.raises(InvalidArgumentError, match=r"^texts: expected a list of texts, got one"):
+        calibrate(source, "one", out)
+    with pytest.raises(InvalidArgumentError, match=r"^texts: expected at least one that is not"):
+        calibrate(source, [b""], out)
+    with pytest.raises(ConversionError, match="dtype: expected one of"):
+        calibrate(source, TEXTS, out, dtype="q3")
+    with pytest.raises(ConversionError, match=r"nothing\.pth"):
+        calibrate(tmp_path / "nothing.pth", TEXTS, out)
+    with pytest.raises(NoTokenizerError, match="vocabulary of 300"):
+        odd = write_pth(
+            tmp_path / "odd.pth", views(synth.checkpoint("7", n_layer=1, n_vocab=300), "fp32")
+        )
+        calibrate(odd, TEXTS, out)
+    odd.unlink()
+    assert list(tmp_path.iterdir()) == []
+    out.write_text("mine")
+    with pytest.raises(ConversionError, match=r"^out: expected a file that is not there"):
+        calibrate(source, TEXTS, out)
+    mine = Path(f"{out}.calibration")
+    mine.mkdir()
+    (mine / "letter.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="expected a folder of an earlier call"):
+        calibrate(source, TEXTS, out, force=True)
+    assert (mine / "letter.txt").read_text() == out.read_text() == "mine"
+
+
+def test_command(checkpoint, tmp_path, run_cli):
+    source = checkpoint("7")
+    text, out = tmp_path / "text.txt", tmp_path / "out.bin"
+    text.write_bytes(TEXTS[0])
+    done = run_cli("rwkv", "calibrate", source, text, "-o", out, "--dtype", "q5_1", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["file_bytes"] == out.stat().st_size and told["n_tokens"] == 1 + len(TEXTS[0])
+    again = run_cli("rwkv", "calibrate", source, text, "-o", out)
+    assert again.returncode == 1
+    assert again.stderr.strip() == (
+        f"rwkv: out: expected a file that is not there, got {str(out)!r}. Try --force, which "
+        "replaces it"
+    )
+    assert run_cli("rwkv", "calibrate", source, text, "-o", out, "--force").returncode == 0
