@@ -292,7 +292,7 @@ def test_chat_errors(model: Path, run_cli: RunCli, tmp_path: Path) -> None:
     assert done.stderr == "/nonsense: there is no such command. Try /help\n"
     # What is wrong with a line is no reason not to answer the others.
     lines = "/undo\n/loda x\n/set temprature 1\n/set x 1\nHi\n"
-    done = run_cli("rwkv", "chat", model, "-n", "3", stdin=lines)
+    done = run_cli("rwkv", "chat", model, "-n", "0", stdin=lines)
     assert done.returncode == 1
     assert done.stdout.count("\n") == 1
     undone, loaded, near, far, cut = done.stderr.splitlines()
@@ -301,7 +301,7 @@ def test_chat_errors(model: Path, run_cli: RunCli, tmp_path: Path) -> None:
     assert near.startswith("/set: expected one of max_tokens, temperature, ")
     assert near.endswith(", got temprature. Try /set temperature")
     assert far.endswith(", got x. Try /set")
-    assert cut == "(Cut after 3 tokens; /continue goes on.)"
+    assert cut == "(Cut after 0 tokens; /continue goes on.)"
 
 
 def test_remedies_are_for_who_types(model: Path, run_cli: RunCli, tmp_path: Path) -> None:
@@ -317,7 +317,9 @@ def test_remedies_are_for_who_types(model: Path, run_cli: RunCli, tmp_path: Path
 
 def test_continue_edit_and_messages(model: Path, run_cli: RunCli) -> None:
     """Case: an answer that is cut is gone on with; and what is said can be changed, any of it."""
-    options = ("--temperature", "0", "--format", "instruct")
+    # Penalties begin anew where an answer is gone on with.
+    penalties = ("--presence-penalty=0", "--frequency-penalty=0")
+    options = ("--temperature=0", "--format=instruct", *penalties)
     whole = run_cli("rwkv", "chat", model, *options, "-n", "30", stdin="Explain json.\n")
     lines = "Explain json.\n/continue\n/continue\n/messages\n"
     done = run_cli("rwkv", "chat", model, *options, "-n", "10", stdin=lines, check=True)

@@ -39,6 +39,7 @@ def bpe(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     model = tokenizers.models.BPE(vocabulary, [("t", "r"), ("u", "e"), ("{", '"')])
     tokenizer = tokenizers.Tokenizer(model)
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
     path = tmp_path_factory.mktemp("json") / "tokenizer.json"
     tokenizer.save(str(path))
     return Tokenizer.open(path)
@@ -219,6 +220,30 @@ def test_an_end_is_no_part_of_a_text() -> None:
     assert (text, reason) == ("a" * 30, "end")
 
 
+def test_a_complete_text_ends_where_no_token_is_an_end() -> None:
+    text, reason = write(Tokenizer.bytewise(), 256, 3, regex="[ab\\x00]{30}", stop_tokens=[])
+    assert (len(text), reason) == (30, "end")
+    assert "\0" in text
+
+
+def test_a_tokenizer_whose_tokens_depend_on_each_other_is_refused() -> None:
+    class Joining(Tokenizer):
+        n_vocab = 256
+        is_context_free = False
+
+        def encode(self, text: str | bytes) -> list[int]:
+            return Tokenizer.bytewise().encode(text)
+
+        def decode_bytes(self, tokens: Any) -> bytes:
+            return Tokenizer.bytewise().decode_bytes(tokens)
+
+    with pytest.raises(
+        InvalidArgumentError, match="regex: expected a tokenizer whose tokens stand"
+    ):
+        write(Joining(), 256, 1, regex="a")
+    assert write(Joining(), 256, 1, max_tokens=3)[1] == "length"
+
+
 def test_banned_tokens_do_not_come_and_a_complete_text_ends_all_the_same() -> None:
     text, reason = write(Tokenizer.bytewise(), 256, 3, regex="[ab]{9}", banned_tokens=[97, 0])
     assert (text, reason) == ("b" * 9, "end")
@@ -269,7 +294,6 @@ def test_banned_tokens_do_not_come_and_a_complete_text_ends_all_the_same() -> No
         ({"grammar": "root ::= [a"}, "grammar: expected a grammar that can be followed, got: "),
         ({"grammar": "start: A\nA: /a/ & /b/"}, "grammar: expected what a text can fit"),
         ({"regex": "a", "json_schema": True}, "regex: expected one of json_schema, regex and gra"),
-        ({"regex": "a", "stop_tokens": []}, "stop_tokens: expected one at least to end a text"),
     ],
 )
 def test_what_cannot_be_followed_is_refused_at_the_door(

@@ -7,9 +7,8 @@ from typing import Any, NamedTuple, Protocol, TypedDict, Unpack
 
 from numpy.typing import ArrayLike
 
-from ._arguments import as_stops
+from ._arguments import as_integers, as_stops
 from ._options import takes_options_of
-from .errors import InvalidArgumentError
 from .grammar import GrammarOptions, GuidedSampler, fit_of
 from .prompt import END_OF_DOCUMENT
 from .sampling import Sampler, SamplingOptions, sampler_of_text, settled
@@ -79,8 +78,7 @@ class Plan(NamedTuple):
         `end_tokens` are the stop tokens if there is no such option, without 0 where it is text.
 
         Raises:
-            InvalidArgumentError, TokenOutOfRangeError: as `TextBuilder`, `Sampler` and `fit_of`; or
-                a text must fit something and no token ends it.
+            InvalidArgumentError, TokenOutOfRangeError: as `TextBuilder`, `Sampler` and `fit_of`.
         """
         end: dict[str, Any] = {"stop_tokens": ending(end_tokens, tokenizer)}
         fitting: dict[str, Any] = {}
@@ -93,13 +91,12 @@ class Plan(NamedTuple):
             else:
                 sampling[name] = value
         end["stop"] = as_stops(end.get("stop", ()))
-        builder = TextBuilder(tokenizer, **end)
+        end["stop_tokens"] = as_integers("stop_tokens", end["stop_tokens"])
         kept = settled(SamplingOptions(**sampling))  # type: ignore[typeddict-item]
         fit = fit_of(tokenizer, n_vocab, end["stop"], **fitting)
-        if fit is not None and not any(token < n_vocab for token in builder.stop_tokens):
-            raise InvalidArgumentError(
-                f"stop_tokens: expected one at least to end a text that fits {fit.option}, got none"
-            )
+        if fit is not None:  # which also ends with a token that is none, where nothing can follow
+            end["stop_tokens"] += [n_vocab]
+        builder = TextBuilder(tokenizer, **end)
 
         def make_sampler() -> TokenSource:
             sampler = sampler_of_text(tokenizer, n_vocab, **kept)

@@ -94,19 +94,20 @@ class Fit(NamedTuple):
 class GuidedSampler:
     """Draws, with a sampler, only tokens with which a text that fits can go on.
 
-    Where the text fits as it is, the tokens that end it may be drawn too; where nothing can follow,
-    one of them is. Elsewhere they are not, so what ends by itself fits.
+    Where the text fits as it is, the tokens that end it may be drawn too, and elsewhere not: what
+    ends by itself fits. Where nothing can follow, the token after the last of the vocabulary ends
+    it.
     """
 
     def __init__(self, sampler: Sampler, fit: Fit, stop_tokens: Iterable[int]):
         self._sampler = sampler
         self._option, matcher, self._n_vocab = fit
         self._matcher = matcher.deep_copy()
-        self._stop_tokens = [token for token in stop_tokens if 0 <= token < fit.n_vocab]
         # Bits by token, as `Sampler.sample` wants them.
         words = np.zeros((fit.n_vocab + 31) // 32, np.uint32)
-        for token in self._stop_tokens:
-            words[token // 32] |= np.uint32(1 << token % 32)
+        for token in stop_tokens:
+            if 0 <= token < fit.n_vocab:
+                words[token // 32] |= np.uint32(1 << token % 32)
         self._ends = words
         known = np.full(len(words), 0xFFFFFFFF, np.uint32)
         if fit.n_vocab % 32:
@@ -128,7 +129,7 @@ class GuidedSampler:
         mask = words[: len(self._text)] & self._text
         if not mask.any():
             if may_end:
-                return self._stop_tokens[0]
+                return end
             raise InvalidArgumentError(
                 f"{self._option}: expected a token of the vocabulary with which the text can go "
                 "on, got none"
@@ -179,6 +180,11 @@ def fit_of(
             endings.append(each.decode())
         except UnicodeDecodeError:
             continue  # no text that fits has those bytes
+    if not tokenizer.is_context_free:
+        raise InvalidArgumentError(
+            f"{found.option}: expected a tokenizer whose tokens stand for the same text wherever "
+            f"they are, got {tokenizer!r}"
+        )
     matcher = _compiled(tokenizer, n_vocab, found, tuple(endings))
     return Fit(found.option, matcher, n_vocab)
 
