@@ -19,7 +19,9 @@ from rwkv_py import Model, evaluate
 from server.conversations import ANSWER, LOOK_UP, PERSON, PLAIN, QUESTION
 from server.serving import serve
 
-langchain_openai = pytest.importorskip("langchain_openai", reason="only in `hatch run clients:test`")
+langchain_openai = pytest.importorskip(
+    "langchain_openai", reason="only in `hatch run clients:test`"
+)
 litellm = pytest.importorskip("litellm", reason="only in `hatch run clients:test`")
 
 
@@ -81,11 +83,15 @@ def test_litellm(base_url: str) -> None:
 def test_lm_eval_gives_our_perplexity(
     client: httpx.Client, base_url: str, converted: Any, examples: Path, tmp_path: Path
 ) -> None:
-    """The words that a passage ends with, scored by lm-eval over HTTP and by `rwkv lambada`."""
+    """The words that a passage ends with, scored by lm-eval over HTTP and by `rwkv lambada`.
+
+    `lambada` reads token 0 before a passage, as RWKV's own programs do; lm-eval adds no token.
+    """
     text = (examples / "heldout_a.txt").read_text()
-    passages = [line.strip() for line in text.splitlines() if re.fullmatch(r".{40,80} \w+", line)][:20]
+    lines = [line.strip() for line in text.splitlines()]
+    passages = [line for line in lines if re.fullmatch(r".{40,80} \w+", line)][:20]
     data = tmp_path / "passages.jsonl"
-    data.write_text("".join(json.dumps({"text": passage}) + "\n" for passage in passages))
+    data.write_text("".join(json.dumps({"text": "\0" + passage}) + "\n" for passage in passages))
     (tmp_path / "task.yaml").write_text(
         f"""task: passages
 dataset_path: json

@@ -26,6 +26,13 @@ def test_bytes(client: httpx.Client) -> None:
     assert client.post("/tokenize", json={"model": "pydoc", "prompt": ""}).json()["tokens"] == []
 
 
+def test_the_first_model_if_none_is_named(client: httpx.Client) -> None:
+    """lm-eval's remote tokenizer names none."""
+    assert client.get("/tokenizer_info").status_code == 200
+    assert client.post("/tokenize", json={"prompt": "ab"}).json()["tokens"] == [97, 98]
+    assert client.post("/detokenize", json={"tokens": [97]}).json() == {"prompt": "a"}
+
+
 def test_a_conversation(client: httpx.Client) -> None:
     said = [{"role": "user", "content": "Hi"}]
     found = client.post("/tokenize", json={"model": "pychat", "messages": said}).json()

@@ -13,6 +13,7 @@ from ..prompt import END_OF_DOCUMENT
 from ..tokenizer import Tokenizer
 from .context import Context, ContextOf
 from .fields import Body
+from .models import Lease
 from .openai_logprobs import token_bytes, token_text
 from .openai_messages import ChatMessage, messages_of
 from .turn import Turn
@@ -72,7 +73,7 @@ class TokenizerInfo(BaseModel):
 @router.post("/tokenize", response_model=Tokens)
 async def tokenize(ask: TokenizeRequest, context: ContextOf) -> Response:
     """Return the tokens of a text or of a conversation."""
-    lease = await context.models.lease(ask.model)
+    lease = await _lease(ask.model, context)
     try:
         tokenizer = lease.served.tokenizer
         if ask.messages is not None:
@@ -101,7 +102,7 @@ async def tokenize(ask: TokenizeRequest, context: ContextOf) -> Response:
 @router.post("/detokenize", response_model=Text)
 async def detokenize(ask: DetokenizeRequest, context: ContextOf) -> Response:
     """Return the text that tokens stand for."""
-    lease = await context.models.lease(ask.model)
+    lease = await _lease(ask.model, context)
     try:
         tokenizer = lease.served.tokenizer
         end = _end_of(tokenizer).encode()
@@ -119,11 +120,16 @@ async def tokenizer_info(
     context: ContextOf, model: str | None = Query(None, description="Which model's.")
 ) -> Response:
     """Tell what a vocabulary is: of the first model, if none is named."""
-    return Json(await _info(context, model or next(iter(context.models.files))))
+    return Json(await _info(context, model))
 
 
-async def _info(context: Context, model: str) -> dict[str, Any]:
-    lease = await context.models.lease(model)
+async def _lease(model: str | None, context: Context) -> Lease:
+    """Lease a model: the first, if none is named, as programs that score texts do not name one."""
+    return await context.models.lease(model or next(iter(context.models.files)))
+
+
+async def _info(context: Context, model: str | None) -> dict[str, Any]:
+    lease = await _lease(model, context)
     try:
         served = lease.served
         end = _end_of(served.tokenizer)
