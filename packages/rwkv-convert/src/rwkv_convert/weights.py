@@ -16,6 +16,7 @@ from .element_types import FP32, FP64
 from .encoder import Encoder
 from .factor_loader import FactorLoader
 from .file_plan import PlacedTensor, write_headers
+from .fused_embedding import check_embedding
 from .identify import identify
 from .merge import MergeFiles, merge_into
 from .model_config import heed_config
@@ -68,6 +69,7 @@ class ModelWeights:
         heed_config(found)
         merged = merge_into(found, merge_files) if merge_files is not None else []
         self._model = model = identify(found)
+        check_embedding(found)
         self.version = model.version
         self.n_layer = model.n_layer
         self.n_embd = model.n_embd
