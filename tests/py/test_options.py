@@ -44,7 +44,7 @@ def test_without_anything_near_all_options_are_named(trained: Model) -> None:
     with Engine(trained) as engine, pytest.raises(UnknownOptionError) as caught:
         engine.submit("a", xyzzy=1)  # type: ignore[call-arg]
     assert caught.value.message == "Engine.submit: expected an argument that it has, got 'xyzzy'"
-    assert caught.value.remedy.startswith("It has prompt, session, ")
+    assert caught.value.remedy.startswith("It has prompt, opening, session, ")
     assert "self" not in caught.value.remedy
 
 

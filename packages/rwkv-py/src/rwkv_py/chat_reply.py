@@ -195,7 +195,7 @@ def new_reply(
             parts = reader.push("")
         else:
             reader = AnswerReader(place="answer")
-            parts = reader.push(begun.text)
+            parts = reader.push(begun.text.lstrip())
         end = answer_options(
             chat_format,
             grammar_of(**fitting),

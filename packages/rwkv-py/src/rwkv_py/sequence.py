@@ -35,7 +35,7 @@ class ReadText(NamedTuple):
     def after(self, piece: Tokens) -> ReadText | None:
         """Return what has been read after a piece; None if a token in it stands for no text."""
         try:
-            parts = [self.tokenizer.decode_bytes(piece[i : i + 1]) for i in range(piece.size)]
+            parts = [self.tokenizer.decode_bytes([token]) for token in piece.tolist()]
         except Exception:  # a token that the vocabulary lacks, or a fault in somebody's tokenizer
             return None
         if not all(parts):

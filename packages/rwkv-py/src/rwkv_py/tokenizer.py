@@ -207,7 +207,7 @@ class _DecodedAlone(Pieces):
         self._tokenizer = tokenizer
 
     def push(self, tokens: Tokens) -> bytes:
-        return self._tokenizer.decode_bytes(tokens)
+        return self._tokenizer.decode_bytes(tokens.tolist())  # as simple a sequence as there is
 
     def finish(self) -> bytes:
         return b""
