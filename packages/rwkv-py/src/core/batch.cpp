@@ -31,9 +31,10 @@ void step(const Model& model, const std::vector<Session*>& sessions,
         const bool all = what == RWKV_LOGITS_ALL || what == RWKV_HIDDEN_ALL;
         const bool hidden = what == RWKV_HIDDEN_LAST || what == RWKV_HIDDEN_ALL;
         const size_t n_rows = what == RWKV_LOGITS_NONE ? 0 : all ? tokens[i].size() : 1;
-        check_size(out[i] ? out[i]->size() : 0, n_rows * (hidden ? n_embd : n_vocab), "out");
+        const std::optional<Out>& given = out[i];
+        check_size(given ? given->size() : 0, n_rows * (hidden ? n_embd : n_vocab), "out");
         check(rwkv_batch_add(batch.get(), uses.back()->get(), tokens[i].data(), tokens[i].size(),
-                             what, out[i] ? out[i]->data() : nullptr));
+                             what, given ? given->data() : nullptr));
     }
     const nb::gil_scoped_release released;
     check(rwkv_batch_run(batch.get()));
