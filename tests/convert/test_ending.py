@@ -88,7 +88,7 @@ STREAMS = {
 )
 def test_streams(source, tmp_path, script, unbuffered):
     # In a pipeline that ends with `true`, the reader must have gone before anything is written.
-    late = script.replace("$RUN", "{ sleep 0.2; $RUN").replace("| true", "; } | true")
+    late = script.replace("$RUN", "{ sleep 1; $RUN").replace("| true", "; } | true")
     code, message = STREAMS[script]
     found, _, errors = shell(
         late if "| true" in script else script, source, tmp_path, PYTHONUNBUFFERED=unbuffered
