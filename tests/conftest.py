@@ -119,7 +119,7 @@ def run_cli(forks: Forks) -> RunCli:
         if command != "rwkv" or options.keys() - {"stdin"}:
             return _run_cli(command, *args, check=check, **options)
         stdin = options.get("stdin") or ""
-        ended = forks.run(*args, stdin=stdin.encode("utf-8", "surrogateescape"))
+        ended = forks.run(*args, stdin=stdin.encode("utf-8", "surrogateescape"), seconds=250)
         assert ended.stdout is not None
         assert ended.stderr is not None
         done = subprocess.CompletedProcess(

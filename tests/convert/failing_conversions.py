@@ -11,6 +11,7 @@ import os
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import rwkv_convert
 from convert.fuzz_readers import KINDS
@@ -19,13 +20,19 @@ from convert.fuzz_readers import KINDS
 def fail_each(kind: str, folder: Path) -> Counter[str]:
     shim = ctypes.CDLL(None)
     shim.failing_call.restype = ctypes.c_char_p
-    source, out = folder / f"{kind}.in", folder / kind
+    given, out = folder / f"{kind}.in", folder / kind
+    given.mkdir()
     out.mkdir()
-    KINDS[kind](source)
+    KINDS[kind].write(given)
+    source = given / KINDS[kind].source if KINDS[kind].source else given
+    options: dict[str, Any] = {
+        name: given / value if isinstance(value, Path) else value
+        for name, value in KINDS[kind].options.items()
+    }
     destination = out / "a.bin"
 
     def convert() -> None:
-        rwkv_convert.convert(source, destination, dtype="q4_0", force=True, threads=1)
+        rwkv_convert.convert(source, destination, dtype="q4_0", force=True, threads=1, **options)
 
     convert()
     expected = destination.read_bytes()

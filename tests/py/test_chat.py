@@ -479,7 +479,8 @@ def test_200_turns_keep_the_number_of_states(trained: Model) -> None:
         if turn % 4 == 3:
             chat.edit(f"Question {turn:03d}, again?").read()
         states.append(live_sessions(trained) - elsewhere)
-    assert set(states[UNDO_TURNS:]) == {STATES}
+    # An answer that can be gone on with may have one of its own.
+    assert {STATES} <= set(states[UNDO_TURNS:]) <= {STATES, STATES + 1}
 
 
 def test_200_turns_keep_no_memory_but_what_was_said(trained: Model) -> None:
