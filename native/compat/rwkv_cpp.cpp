@@ -50,7 +50,11 @@ thread_local bool print_errors = true;
 }  // namespace
 
 struct rwkv_context {
+    explicit rwkv_context(std::shared_ptr<const Opened> of)
+        : opened(std::move(of)), state(*opened->model, rwkv::State::OfCaller{}) {}
+
     const std::shared_ptr<const Opened> opened;
+    rwkv::State state;
     Floats unwanted;  // where the state goes for which the caller has no place
     int last_error = RWKV_ERROR_NONE;
     bool print_errors = ::print_errors;
@@ -117,22 +121,21 @@ void evaluate(rwkv_context& ctx, const uint32_t* tokens, size_t n_tokens, size_t
     const std::vector<int32_t> checked = checked_tokens(ctx, tokens, n_tokens);
     const rwkv::Model& model = *ctx.opened->model;
     const size_t n_state = model.config.state_size();
-    if (!cuts_matter(model)) chunk = n_tokens;  // which is faster
+    // Else in the pieces that are fastest: those of a pass.
+    chunk = cuts_matter(model) ? std::min(chunk, rwkv::kPieceRows) : rwkv::kPieceRows;
     if (state_in == nullptr) state_in = ctx.opened->fresh.data();
     if (state_out == nullptr) {
         ctx.unwanted.resize(n_state);
         state_out = ctx.unwanted.data();
     }
-    // Programs go on in the buffer that they have: there it is computed.
-    if (state_out != state_in) std::memmove(state_out, state_in, n_state * sizeof *state_in);
-    rwkv::State state(model, state_out);
     const rwkv::Cancelled never{false};
     for (size_t at = 0; at < n_tokens; at += chunk) {
         const size_t n = std::min(chunk, n_tokens - at);
         const auto begin = checked.begin() + static_cast<ptrdiff_t>(at);
+        ctx.state.lie_at(at == 0 ? state_in : state_out, state_out);
         const bool wanted = logits_out != nullptr && at + n == n_tokens;
         rwkv::step(model,
-                   {{&state,
+                   {{&ctx.state,
                      {begin, begin + static_cast<ptrdiff_t>(n)},
                      wanted ? RWKV_LOGITS_LAST : RWKV_LOGITS_NONE,
                      logits_out,
@@ -223,8 +226,8 @@ struct rwkv_context* rwkv_init_from_file(const char* model_file_path, const uint
         rwkv::ModelOptions options;
         options.n_threads = n_threads;
         options.like_rwkv_cpp = true;
-        ctx = new rwkv_context{std::make_shared<Opened>(rwkv::load_model(model_file_path, options)),
-                               {}};
+        ctx =
+            new rwkv_context(std::make_shared<Opened>(rwkv::load_model(model_file_path, options)));
     });
     return ctx;
 }
@@ -233,7 +236,7 @@ struct rwkv_context* rwkv_clone_context(struct rwkv_context* ctx, const uint32_t
     rwkv_context* clone = nullptr;
     attempt(nullptr, __func__, status_flags, [&] {
         require_context(ctx);
-        clone = new rwkv_context{ctx->opened, {}};
+        clone = new rwkv_context(ctx->opened);
         clone->print_errors = ctx->print_errors;
     });
     return clone;

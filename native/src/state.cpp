@@ -12,62 +12,8 @@ namespace {
 // pp of version 4 is the logarithm of a maximum over nothing yet.
 constexpr float kFreshPp = -1e30f;
 
-using Four = float __attribute__((vector_size(16)));
-
-Four load(const float* p) noexcept {
-    Four x;
-    std::memcpy(&x, p, sizeof x);
-    return x;
-}
-
-void store(float* p, Four x) noexcept { std::memcpy(p, &x, sizeof x); }
-
-// Four rows become four columns.
-void transpose(Four (&x)[4]) noexcept {
-    const Four low01 = __builtin_shufflevector(x[0], x[1], 0, 4, 1, 5);
-    const Four low23 = __builtin_shufflevector(x[2], x[3], 0, 4, 1, 5);
-    const Four high01 = __builtin_shufflevector(x[0], x[1], 2, 6, 3, 7);
-    const Four high23 = __builtin_shufflevector(x[2], x[3], 2, 6, 3, 7);
-    x[0] = __builtin_shufflevector(low01, low23, 0, 1, 4, 5);
-    x[1] = __builtin_shufflevector(low01, low23, 2, 3, 6, 7);
-    x[2] = __builtin_shufflevector(high01, high23, 0, 1, 4, 5);
-    x[3] = __builtin_shufflevector(high01, high23, 2, 3, 6, 7);
-}
-
-// Transposes (n, n), in place too: in squares of 4 x 4, which change places in pairs.
-void transpose(const float* from, float* to, size_t n) noexcept {
-    if (n % 4 != 0) {
-        for (size_t i = 0; i < n; ++i) {
-            for (size_t j = 0; j <= i; ++j) {
-                const float below = from[i * n + j];
-                to[i * n + j] = from[j * n + i];
-                to[j * n + i] = below;
-            }
-        }
-        return;
-    }
-    for (size_t i = 0; i < n; i += 4) {
-        for (size_t j = 0; j <= i; j += 4) {
-            const size_t below = i * n + j;
-            const size_t above = j * n + i;
-            Four a[4];
-            Four b[4];
-            for (size_t k = 0; k < 4; ++k) {
-                a[k] = load(from + below + k * n);
-                b[k] = load(from + above + k * n);
-            }
-            transpose(a);
-            transpose(b);
-            for (size_t k = 0; k < 4; ++k) {  // on the diagonal both are one square, and equal
-                store(to + below + k * n, b[k]);
-                store(to + above + k * n, a[k]);
-            }
-        }
-    }
-}
-
 // Copies all layers; transposes the heads of version 7 (which is its own inverse).
-void convert(const Config& c, const float* from, float* to) noexcept {
+void convert(const Config& c, Transpose transpose, const float* from, float* to) noexcept {
     if (c.version != Version::v7) {
         std::memcpy(to, from, c.state_size() * sizeof *to);
         return;
@@ -87,21 +33,24 @@ void convert(const Config& c, const float* from, float* to) noexcept {
 
 State::State(const Model& model)
     : config_(model.config),
+      transpose_(model.kernels.transpose),
       memory_((config_.state_size() + config_.n_embd) * sizeof(float)),
       values_(reinterpret_cast<float*>(memory_.data())),
       hidden_(values_ + config_.state_size()) {
     reset();
 }
 
-State::State(const Model& model, float* values)
+State::State(const Model& model, OfCaller)
     : config_(model.config),
+      transpose_(model.kernels.transpose),
       memory_(config_.n_embd * sizeof(float)),
-      values_(values),
+      values_(nullptr),
       hidden_(reinterpret_cast<float*>(memory_.data())),
       is_callers_(true) {}
 
 State::State(const State& other)
     : config_(other.config_),
+      transpose_(other.transpose_),
       memory_(other.memory_.size()),
       values_(reinterpret_cast<float*>(memory_.data())),
       hidden_(values_ + config_.state_size()) {
@@ -136,13 +85,13 @@ void State::reset() noexcept {
 
 void State::read(float* out) const {
     require_whole();
-    convert(config_, values(), out);
+    convert(config_, transpose_, values(), out);
 }
 
 void State::write(const float* in) noexcept {
     end_change();
     has_hidden_ = false;
-    convert(config_, in, values());
+    convert(config_, transpose_, in, values());
 }
 
 void State::set_hidden(const float* values) noexcept {
@@ -150,16 +99,33 @@ void State::set_hidden(const float* values) noexcept {
     if (has_hidden_) std::memcpy(hidden(), values, config_.n_embd * sizeof *values);
 }
 
-HeadV7::HeadV7(State& state, size_t layer, size_t head) noexcept
-    : state_(state),
-      matrix_(state.wkv(layer) + head * state.config_.head_size * state.config_.head_size) {
-    transpose();
+void State::lie_at(const float* from, float* to) noexcept {
+    values_ = to;
+    from_ = to;
+    if (from == to) return;
+    const size_t n = config_.state_size();
+    const bool apart = from + n <= to || to + n <= from;
+    if (config_.version != Version::v7 || config_.head_size > HeadV7::kMostChannels || !apart) {
+        std::memmove(to, from, n * sizeof *to);
+        return;
+    }
+    from_ = from;  // heads come from there when they are wanted
+    for (size_t i = 0; i < config_.n_layer; ++i) {
+        const size_t at = i * config_.layer_state_size();
+        std::memcpy(to + at, from + at, 2 * config_.n_embd * sizeof *to);
+    }
 }
 
-HeadV7::~HeadV7() { transpose(); }
+HeadV7::HeadV7(State& state, size_t layer, size_t head) noexcept
+    : transpose_(state.is_callers_ ? state.transpose_ : nullptr),
+      n_(state.config_.head_size),
+      values_(state.wkv(layer) + head * n_ * n_),
+      matrix_(transpose_ != nullptr && n_ <= kMostChannels ? buffer_ : values_) {
+    if (transpose_ != nullptr) transpose_(state.from_ + (values_ - state.values_), matrix_, n_);
+}
 
-void HeadV7::transpose() const noexcept {
-    if (state_.is_callers_) rwkv::transpose(matrix_, matrix_, state_.config_.head_size);
+HeadV7::~HeadV7() {
+    if (transpose_ != nullptr) transpose_(matrix_, values_, n_);
 }
 
 }  // namespace rwkv

@@ -9,21 +9,29 @@
 
 namespace rwkv {
 
+// The level's kernel of that name.
+using Transpose = decltype(rwkv_kernels::transpose);
+
 // Layer after layer, as the public layout of rwkv.h says, but for the heads of version 7, which are
 // kept transposed (row = key, column = value, like those of versions 5 and 6), as the kernels want
 // them; read and write convert. Behind the last layer stands the hidden state.
 class State {
   public:
     explicit State(const Model& model);  // as reset makes it
-    // What memory of the caller's holds, (config.state_size()) in the public layout: steps change
-    // it there. For steps that nobody cancels: a copy has none of it, and cannot bring it back.
-    State(const Model& model, float* values);
+    // One that lies in memory of the caller's, as soon as `lie_at` says where.
+    struct OfCaller {};
+    State(const Model& model, OfCaller);
     State(const State& other);
     State& operator=(const State& other);  // both of one shape
 
     void reset() noexcept;        // all that a state holds before the first token, without heads
     void read(float* out) const;  // (config.state_size())
     void write(const float* in) noexcept;
+
+    // The state is from now on what is at `from`, (config.state_size()) in the public layout, and the
+    // next pass of a step leaves what it makes of it at `to`, which may be `from`. For steps that
+    // nobody cancels: a copy has none of it, and cannot bring it back.
+    void lie_at(const float* from, float* to) noexcept;
 
     size_t n_bytes() const noexcept { return memory_.size(); }
 
@@ -61,8 +69,10 @@ class State {
     float* layer_begin(size_t i) noexcept { return values() + i * config_.layer_state_size(); }
 
     Config config_;
+    Transpose transpose_;
     Memory memory_;  // the hidden state, and before it the values if they are not the caller's
     float* values_;
+    const float* from_ = nullptr;  // the caller's: where heads of version 7 are read
     float* hidden_;
     const bool is_callers_ = false;
     bool has_hidden_ = false;
@@ -72,6 +82,8 @@ class State {
 // A head's matrix of version 7, as kernels want it for as long as this lives.
 class HeadV7 {
   public:
+    static constexpr size_t kMostChannels = 64;  // of a head that is worked on beside the caller's
+
     HeadV7(State& state, size_t layer, size_t head) noexcept;
     ~HeadV7();
     HeadV7(const HeadV7&) = delete;
@@ -80,10 +92,11 @@ class HeadV7 {
     float* matrix() const noexcept { return matrix_; }  // (N, N), row = key, column = value
 
   private:
-    void transpose() const noexcept;
-
-    const State& state_;
+    const Transpose transpose_;  // nullptr: it is so already
+    const size_t n_;
+    float* const values_;
     float* const matrix_;
+    alignas(64) float buffer_[kMostChannels * kMostChannels];
 };
 
 }  // namespace rwkv

@@ -514,6 +514,21 @@ void test_wkv(const rwkv_kernels& ref, const rwkv_kernels& k) {
     }
 }
 
+void test_transpose(const rwkv_kernels& k) {
+    for (const size_t n : {size_t{1}, size_t{3}, size_t{4}, size_t{8}, size_t{12}, size_t{16},
+                           size_t{60}, size_t{64}, size_t{65}, size_t{128}}) {
+        const std::vector<float> from = floats(n * n, -1, 1);
+        std::vector<float> to(n * n, 7.0f), in_place = from;
+        k.transpose(from.data(), to.data(), n);
+        k.transpose(in_place.data(), in_place.data(), n);
+        const Case c = named("transpose", k, n);
+        for (size_t i = 0; i < n * n; ++i) {
+            c.near(i, to[i], from[i % n * n + i / n], 0.0);
+            c.near(i, in_place[i], to[i], 0.0);
+        }
+    }
+}
+
 // ---- the sampler's: the same bits at every level
 
 bool same_bits(const std::vector<float>& a, const std::vector<float>& b, size_t n) {
@@ -647,6 +662,7 @@ void test_level(const rwkv_kernels& reference, const rwkv_kernels& k) {
         test_block_sums(k, static_cast<rwkv_type>(type));
     }
     test_wkv(reference, k);
+    test_transpose(k);
     test_largest(k);
     test_exp_sum(reference, k);
     test_keep_from(reference, k);

@@ -87,6 +87,46 @@ void test_models() {
     check_file(tiny::File(tiny::gguf_of(made, "7", {}).bytes()).path(), "7");
 }
 
+// ---- buffers: one, two, or two that overlap, which the next call finds as the last one left them
+
+void test_buffers(const char* version, size_t head_size) {
+    constexpr size_t kTokens = 300;  // more than a pass reads
+    tiny::Sizes sizes;
+    sizes.head_size = head_size;
+    const tiny::File file(tiny::random_model(version, RWKV_TYPE_FP32, sizes));
+    rwkv_context* const ctx = rwkv_init_from_file(file.path(), 2, 0);
+    CHECK(ctx != nullptr);
+    std::vector<uint32_t> tokens;
+    for (const int32_t t : random_tokens(kTokens, rwkv_get_n_vocab(ctx))) {
+        tokens.push_back(static_cast<uint32_t>(t));
+    }
+    const size_t n = rwkv_get_state_len(ctx);
+    Floats first(n), expected(n), logits(rwkv_get_logits_len(ctx));
+    CHECK(rwkv_eval(ctx, 1, nullptr, first.data(), nullptr));
+    for (const size_t n_tokens : {size_t{1}, kTokens}) {
+        expected = first;
+        CHECK(rwkv_eval_sequence(ctx, tokens.data(), n_tokens, expected.data(), expected.data(),
+                                 logits.data()));
+        for (const size_t apart : {size_t{1}, n - 1, n, 2 * n}) {
+            for (const bool forwards : {true, false}) {
+                Floats both(3 * n, 7.0f), out(logits.size());
+                float* const in = both.data() + (forwards ? 0 : apart);
+                float* const to = both.data() + (forwards ? apart : 0);
+                std::copy(first.begin(), first.end(), in);
+                CHECK(rwkv_eval_sequence(ctx, tokens.data(), n_tokens, in, to, out.data()));
+                CHECK(std::equal(expected.begin(), expected.end(), to) && same_bits(out, logits));
+                if (apart >= n) CHECK(std::equal(first.begin(), first.end(), in));
+            }
+        }
+    }
+    rwkv_free(ctx);
+}
+
+void test_buffers() {
+    for (const char* version : tiny::kVersions) test_buffers(version, tiny::Sizes().head_size);
+    for (const size_t head_size : {8, 12, 64, 96, 128}) test_buffers("7", head_size);
+}
+
 // ---- chunks: what a call for each of them gives, to the bit, at every level
 
 void test_chunks(const char* version, rwkv_type type) {
@@ -360,6 +400,7 @@ int main() {
         choose_level(*level);
         test_models();
         test_chunks();
+        test_buffers();
     }
     CHECK(unsetenv("RWKV_KERNELS") == 0);
     test_quantising();

@@ -451,6 +451,44 @@ INLINE vec vfrom_int32(ints v) { return _mm256_cvtepi32_ps(v); }
 
 #include "columns_matmul.h"
 
+/* ---- squares --------------------------------------------------------------------------------- */
+
+enum { SQUARE = 8 };
+
+/* Its left half, then its right: beside row r stands row r + 4. */
+typedef struct square {
+    vec half[2][4];
+} square;
+
+INLINE square load_square(const float* p, size_t ld) {
+    square x;
+    for (size_t h = 0; h < 2; ++h) {
+        for (size_t r = 0; r < 4; ++r) {
+            const float* row = p + r * ld + 4 * h;
+            x.half[h][r] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(row)),
+                                                _mm_loadu_ps(row + 4 * ld), 1);
+        }
+    }
+    return x;
+}
+
+INLINE void store_transposed(square x, float* p, size_t ld) {
+    for (size_t h = 0; h < 2; ++h) {
+        const vec* row = x.half[h];
+        const vec low01 = _mm256_unpacklo_ps(row[0], row[1]);
+        const vec high01 = _mm256_unpackhi_ps(row[0], row[1]);
+        const vec low23 = _mm256_unpacklo_ps(row[2], row[3]);
+        const vec high23 = _mm256_unpackhi_ps(row[2], row[3]);
+        float* to = p + 4 * h * ld;
+        _mm256_storeu_ps(to, _mm256_shuffle_ps(low01, low23, 0x44));
+        _mm256_storeu_ps(to + ld, _mm256_shuffle_ps(low01, low23, 0xee));
+        _mm256_storeu_ps(to + 2 * ld, _mm256_shuffle_ps(high01, high23, 0x44));
+        _mm256_storeu_ps(to + 3 * ld, _mm256_shuffle_ps(high01, high23, 0xee));
+    }
+}
+
+#include "transpose.h"
+
 void rwkv_kernels_avx2(rwkv_kernels* k) {
     use_matmul_blocks(k);
     use_columns(k);
@@ -458,4 +496,5 @@ void rwkv_kernels_avx2(rwkv_kernels* k) {
     k->quantize = quantize;
     use_vector_kernels(k);
     use_vector_sampler(k);
+    k->transpose = transpose;
 }

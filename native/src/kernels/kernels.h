@@ -212,6 +212,10 @@ typedef struct rwkv_kernels {
                  const float* k, const float* v, const float* a, const float* b, float* S,
                  float* y);
 
+    /* The way from the official layout of such a head to ours, and back: to (n, n) := the transpose
+     * of from (n, n). `to` may be `from`. */
+    void (*transpose)(const float* from, float* to, size_t n);
+
     /* The sampler's; n is a multiple of RWKV_LANES. Every level gives the same bits, so that the
      * same seed gives the same tokens: no product is fused with a sum, and element i is added to
      * lane i % 16, then the upper half of the lanes to the lower until one is left. */
@@ -255,6 +259,17 @@ void rwkv_kernels_neon_dotprod(rwkv_kernels* k);
  * and its window of instructions keep too few lines under way to reach the memory's rate while it
  * computes. Prefetching beyond the end of the weights is harmless. */
 static inline void rwkv_prefetch(const uint8_t* p) { __builtin_prefetch(p + RWKV_PREFETCH, 0, 3); }
+
+/* rwkv_kernels.transpose, number by number. */
+static inline void rwkv_transpose(const float* from, float* to, size_t n) {
+    for (size_t i = 0; i < n; ++i) {
+        for (size_t j = 0; j <= i; ++j) {
+            const float below = from[i * n + j];
+            to[i * n + j] = from[j * n + i];
+            to[j * n + i] = below;
+        }
+    }
+}
 
 /* Begins a quantised block whose largest magnitude has these bits (magnitudes compare like their
  * bits, and NaN above infinity above all numbers): sets d and returns id, 0 where q is to be 0. */

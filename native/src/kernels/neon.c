@@ -193,10 +193,37 @@ INLINE int32x4_t block_sum(rwkv_type type, const int8x16_t code[8], const int8_t
 #define HAS_VALUES
 #include "neon_matmul.h"
 
+/* ---- squares --------------------------------------------------------------------------------- */
+
+enum { SQUARE = 4 };
+
+typedef struct square {
+    vec row[4];
+} square;
+
+INLINE square load_square(const float* p, size_t ld) {
+    return (square){
+        {vld1q_f32(p), vld1q_f32(p + ld), vld1q_f32(p + 2 * ld), vld1q_f32(p + 3 * ld)}};
+}
+
+INLINE void store_transposed(square x, float* p, size_t ld) {
+    const float32x4x2_t a = vzipq_f32(x.row[0], x.row[2]);
+    const float32x4x2_t b = vzipq_f32(x.row[1], x.row[3]);
+    const float32x4x2_t low = vzipq_f32(a.val[0], b.val[0]);
+    const float32x4x2_t high = vzipq_f32(a.val[1], b.val[1]);
+    vst1q_f32(p, low.val[0]);
+    vst1q_f32(p + ld, low.val[1]);
+    vst1q_f32(p + 2 * ld, high.val[0]);
+    vst1q_f32(p + 3 * ld, high.val[1]);
+}
+
+#include "transpose.h"
+
 void rwkv_kernels_neon(rwkv_kernels* k) {
     use_matmul_blocks(k);
     use_matmul_values(k);
     k->quantize = quantize;
     use_vector_kernels(k);
     use_vector_sampler(k);
+    k->transpose = transpose;
 }

@@ -259,6 +259,8 @@ static void wkv7(size_t n_tokens, size_t ld, size_t n, const float* r, const flo
     }
 }
 
+static void transpose(const float* from, float* to, size_t n) { rwkv_transpose(from, to, n); }
+
 /* ---- the sampler's -------------------------------------------------------------------------- */
 
 static float sum_lanes(float* lanes) {
@@ -389,6 +391,7 @@ void rwkv_kernels_reference(rwkv_kernels* k) {
         .wkv4 = wkv4,
         .wkv5 = wkv5,
         .wkv7 = wkv7,
+        .transpose = transpose,
         .largest = largest,
         .exp_sum = exp_sum,
         .keep_from = keep_from,
