@@ -97,6 +97,7 @@ def test_relu_makes_as_many_zeros_as_asked_for(
         assert share == pytest.approx(relu_zeros, abs=0.04)
 
 
+@pytest.mark.slow
 def test_trained_models_have_as_many_zeros(
     converted: Callable[[str], Path], repo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

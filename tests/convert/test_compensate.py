@@ -25,12 +25,12 @@ def error(difference, moments):
 @pytest.mark.parametrize("type", TYPES)
 def test_error_is_far_below_that_of_plain_rounding(type):
     random = np.random.default_rng(1)
-    w = random.standard_normal((96, 512)).astype(np.float32)
-    x = inputs(512, random)
+    w = random.standard_normal((24, 256)).astype(np.float32)
+    x = inputs(256, random)
     h = x.T @ x
     found = quantize_compensated(w, h, type)
     kind = WEIGHT_TYPES[type]
-    assert found.blocks.shape == (96, kind.bytes_of(512))
+    assert found.blocks.shape == (24, kind.bytes_of(256))
     values = kind.dequantize(found.blocks.reshape(-1, kind.size)).reshape(w.shape)
     assert np.array_equal(values, found.values)
     assert found.error == pytest.approx(error(w - values, h), rel=1e-3)
@@ -42,7 +42,7 @@ def test_error_is_far_below_that_of_plain_rounding(type):
 @pytest.mark.parametrize("type", TYPES)
 def test_inputs_without_structure_gain_nothing_and_lose_nothing(type):
     random = np.random.default_rng(3)
-    w = random.standard_normal((64, 256)).astype(np.float32)
+    w = random.standard_normal((24, 256)).astype(np.float32)
     found = quantize_compensated(w, np.eye(256, dtype=np.float32), type)
     assert 0.5 * found.plain_error < found.error <= found.plain_error
 
@@ -52,10 +52,10 @@ def test_inputs_without_structure_gain_nothing_and_lose_nothing(type):
 def test_outliers_in_weights_and_inputs(type, factor):
     """No row is worse than by plain rounding."""
     random = np.random.default_rng(5)
-    w = random.standard_normal((128, 512)).astype(np.float32)
-    w[random.integers(0, 128, 40), random.integers(0, 512, 40)] *= factor
-    x = inputs(512, random, steepness=0.5)
-    x[:, random.integers(0, 512, 8)] *= factor
+    w = random.standard_normal((24, 256)).astype(np.float32)
+    w[random.integers(0, 24, 10), random.integers(0, 256, 10)] *= factor
+    x = inputs(256, random, steepness=0.5)
+    x[:, random.integers(0, 256, 4)] *= factor
     h = x.T @ x
     kind = WEIGHT_TYPES[type]
     found = quantize_compensated(w, h, type)

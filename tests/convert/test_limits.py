@@ -70,6 +70,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_file_that_asks_for_much_is_refused(tmp_path, case):
     write, message = CASES[case]

@@ -122,7 +122,11 @@ def test_help_has_every_setting_under_a_heading(command: str, run_cli: RunCli) -
     assert re.search(r"--threads .* \[default: \(the physical cores\)\]", text)
 
 
-@pytest.mark.parametrize("command", [["generate", "-p", "x"], ["chat"]], ids=["generate", "chat"])
+@pytest.mark.parametrize(
+    "command",
+    [["generate", "-p", "x"], pytest.param(["chat"], marks=pytest.mark.slow)],
+    ids=["generate", "chat"],
+)
 @pytest.mark.parametrize(
     ("option", "complaint"),
     [

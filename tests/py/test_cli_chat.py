@@ -203,7 +203,15 @@ def test_an_empty_answer_is_told(terminal: Callable[..., Terminal]) -> None:
 
 
 @pytest.mark.parametrize(
-    "state", ["", "relative", "/dev/null", "{tmp}/fifo", "{tmp}/full", "{tmp}/locked"]
+    "state",
+    [
+        "",
+        "{tmp}/fifo",
+        *(
+            pytest.param(state, marks=pytest.mark.slow)
+            for state in ("relative", "/dev/null", "{tmp}/full", "{tmp}/locked")
+        ),
+    ],
 )
 def test_where_no_history_can_be_kept(
     state: str, model: Path, tmp_path: Path, reference: Chat

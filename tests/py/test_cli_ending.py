@@ -64,6 +64,9 @@ WRITING = {
 }
 
 
+SLOW = pytest.mark.slow
+
+
 def fill(args: list[str], files: dict[str, str]) -> list[str]:
     return [arg.format(**files) for arg in args]
 
@@ -76,7 +79,13 @@ def check(ended: Ended, code: int, complaint: str = "") -> None:
         assert complaint in ended.stderr
 
 
-@pytest.mark.parametrize("name", WRITING)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name.startswith(("generate", "info", "--")) else pytest.param(name, marks=SLOW)
+        for name in WRITING
+    ],
+)
 def test_output_that_is_lost_is_an_error(name: str, rwkv: Forks, files: dict[str, str]) -> None:
     args = fill(WRITING[name], files)
     good = rwkv.run(*args, stdin=b"Hi\n")

@@ -73,13 +73,8 @@ def engine_bits_per_byte(path: Path, text: bytes) -> float:
     return bits_per_byte(logits, text[1:])
 
 
-@pytest.mark.parametrize(
-    "type",
-    [
-        pytest.param(type, marks=[pytest.mark.slow] * (type != "q4_0"))
-        for type in ["fp32", "fp16", *BLOCK_TYPES]
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("type", ["fp32", "fp16", *BLOCK_TYPES])
 def test_quantised_bits_per_byte(
     type: str, heldout: bytes, converted: Callable[[str], Path]
 ) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 
+import pytest
+
 RunCli = Callable[..., CompletedProcess[str]]
 
 
@@ -36,6 +38,7 @@ def test_demo(examples: Path, run_cli: RunCli) -> None:
     assert "Assistant: The module json: Encode and decode the JSON format.\n" in answered
 
 
+@pytest.mark.slow
 def test_demo_same_seed_same_text(examples: Path, run_cli: RunCli) -> None:
     def demo(seed: str) -> str:
         demo = examples / "demo.py"
