@@ -361,3 +361,25 @@ def test_a_tokenizer_that_changes_text_has_no_boundaries_after_it(
     session = Session(trained, tokenizer=lossy, cache=cache)
     session.feed(SYSTEM + "x")  # read as small letters, but the text is another
     assert cache.tokens_found == 0
+
+
+def test_loaded_states_share_what_is_read_after_them(trained: Model, tmp_path: Path) -> None:
+    """After the same numbers the same text; after others, not."""
+    session = Session(trained)
+    session.feed("Something to remember.")
+    session.save_state(tmp_path / "one.state")
+    session.feed(" And more.")
+    session.save_state(tmp_path / "two.state")
+    session.state = session.state  # without the last token
+    session.save_state(tmp_path / "three.state")
+    cache = PrefixCache(trained)
+    text = "A long text that several want to read after what they remember. "
+    for name, n_found in (("one", 0), ("two", 0), ("one", 1), ("three", 1), ("two", 2), ("three", 3)):
+        cached, plain = Session(trained, cache=cache), Session(trained)
+        for each in (cached, plain):
+            each.load_state(tmp_path / f"{name}.state")
+        assert np.array_equal(cached.feed(text), plain.feed(text))
+        assert cache.tokens_found == n_found * len(text)
+    cached.state = cached.state
+    assert np.array_equal(cached.feed(text), cached.logits)
+    assert cache.tokens_found == 3 * len(text)

@@ -19,6 +19,7 @@ from rwkv_py import (
     InvalidArgumentError,
     Model,
     PrefixCache,
+    RwkvError,
     Session,
     StateFileError,
     StateFolder,
@@ -84,6 +85,42 @@ def test_what_memory_has_no_room_for_is_in_the_folder(trained: Model, folder: St
     logits = Session(trained, cache=cache).feed(long[: 256 + 50])
     assert cache.tokens_found == 256
     assert np.array_equal(logits, Session(trained).feed(long[: 256 + 50]))
+
+
+def test_what_was_saved_counts_but_stays(trained: Model, tmp_path: Path) -> None:
+    session = Session(trained)
+    session.feed(SYSTEM)
+    with StateFolder(tmp_path / "a") as folder:
+        size = folder.save(trained, session._sequence.core, {}).n_bytes
+    with StateFolder(tmp_path / "b", budget=2 * size) as folder:
+        cache = PrefixCache(trained, budget=0, folder=folder)
+        for text in (SYSTEM, "Another. " + SYSTEM):
+            Session(trained, cache=cache).feed(text)
+            folder.flush()
+        assert len(files(folder)) == 2
+        saved = [folder.save(trained, session._sequence.core, {}) for _ in range(3)]
+        assert files(folder) == sorted(f"{state.id}.state" for state in saved)
+        folder.delete(saved[0].id)
+        folder.delete(saved[1].id)
+        Session(trained, cache=cache).feed(SYSTEM)
+        folder.flush()
+        assert len(files(folder)) == 2
+
+
+def test_nobody_else_can_read_it(trained: Model, tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        with StateFolder(tmp_path / "above" / "states") as folder:
+            Session(trained, cache=PrefixCache(trained, folder=folder)).feed(SYSTEM)
+            folder.save(trained, Session(trained)._sequence.core, {})
+            folder.flush()
+            found = {path: path.stat().st_mode & 0o777 for path in folder.path.rglob("*")}
+    finally:
+        os.umask(before)
+    assert folder.path.stat().st_mode & 0o777 == 0o700
+    assert len(found) >= 6  # the lock, the index with its journal, the folder, two states
+    for path, mode in found.items():
+        assert mode == (0o700 if path.name == "states" else 0o600), path
 
 
 def test_the_budget_is_kept_and_the_longest_unused_go(trained: Model, tmp_path: Path) -> None:
@@ -160,10 +197,15 @@ def test_a_disk_that_fails_costs_no_answer(
     subprocess.run(["rm", "-r", folder.path / "states"], check=True)
     (folder.path / "states").write_text("in the way")
     cache = PrefixCache(trained, folder=folder)
-    assert np.array_equal(Session(trained, cache=cache).feed(SYSTEM), Session(trained).feed(SYSTEM))
+    for text in (SYSTEM, "Another. " + SYSTEM):
+        logits = Session(trained, cache=cache).feed(text)
+        assert np.array_equal(logits, Session(trained).feed(text))
     folder.flush()
-    assert "a state cannot be written" in caplog.text
+    assert caplog.text.count("states cannot be written") == 1  # the log is no place to fill either
     assert indexed(folder) == []
+    with pytest.raises(RwkvError):
+        folder.save(trained, Session(trained)._sequence.core, {})
+    assert folder.saved() == []
 
 
 def test_one_process_at_a_time(folder: StateFolder, tmp_path: Path) -> None:
@@ -239,6 +281,14 @@ def test_saved_states(trained: Model, tmp_path: Path, converted: Callable[[str],
         assert not folder.delete(state.id)
         assert folder.find(state.id) is None
         assert files(folder) == indexed(folder) == [f"{copy.id}.state"]
+        third = folder.copy(copy, {"of": copy.id})
+        assert folder.saved() == [copy, third]
+        assert (third.notes, third.model) == ({"of": copy.id}, copy.model)
+        assert folder.file_of(third).read_bytes() == data
+        assert folder.saved_bytes == 2 * len(data)
+        folder.delete(copy.id)
+        with pytest.raises(StateFileError, match="cannot be read"):
+            folder.copy(copy, {})
     with pytest.raises(InvalidArgumentError, match="expected an open StateFolder"):
         folder.saved()
 

@@ -15,7 +15,8 @@ from .errors import InvalidArgumentError, OutOfMemoryError
 from .model import Model
 from .prompt import Prompt, pieces
 from .sequence import Place, ReadText, Sequence
-from .state_folder import StateFolder, TextName, digest_of
+from .state_folder import StateFolder
+from .text_index import TextIndex, beginnings
 from .tokenizer import Tokenizer
 
 __all__ = ["PrefixCache"]
@@ -53,8 +54,8 @@ class PrefixCache:
     The states kept are those after each piece of a prompt of 32 tokens or more, and those where a
     generated text has ended. With a folder, the states at the end of prompts and of texts are
     written there as well, and so is what the cache has no room for: they are found again after a
-    restart. A session whose state was set or loaded does not use the cache until
-    it is reset.
+    restart. A session whose state was loaded shares what it reads with those that loaded the same;
+    one whose state was set does not use the cache until it is reset.
 
     May be shared by sessions, engines and threads. In a child process made by `fork` it is empty.
 
@@ -108,6 +109,7 @@ class PrefixCache:
         self._lock = threading.Lock()  # also: a kept session is copied by one thread at a time
         self._kept: OrderedDict[bytes, _Kept] = OrderedDict()  # by pieces; the last used at the end
         self._by_text: dict[_TextKey, bytes] = {}  # which of those was kept last
+        self._lengths = TextIndex()  # of those texts
         self._n_bytes = 0
         self.tokens_read = 0
         self.tokens_found = 0
@@ -143,6 +145,7 @@ class PrefixCache:
         with self._lock:
             self._kept.clear()
             self._by_text.clear()
+            self._lengths = TextIndex()
             self._n_bytes = 0
 
     # What `Reading` and the end of a text use.
@@ -206,30 +209,22 @@ class PrefixCache:
         before, text = place.text, prompt.text
         if before is None or text is None or before.tokenizer is not prompt.tokenizer:
             return []
-        with self._lock:
-            lengths = {
-                n_bytes
-                for begin, tokenizer, n_bytes, _ in self._by_text
-                if begin == place.begin and tokenizer is before.tokenizer
-            }
-        vocabulary = b""
-        if self._folder is not None:
-            vocabulary = digest_of(before.tokenizer)
-            lengths |= self._folder._lengths(self._model_name, place.begin, vocabulary)
-        running, n_hashed, found = before.hash.copy(), 0, []
-        for total in sorted(lengths):
-            n_bytes = total - before.n_bytes
-            if not 0 < n_bytes <= len(text):
-                continue
-            running.update(text[n_hashed:n_bytes])
-            n_hashed = n_bytes
-            digest = running.digest()
-            state = self._by_text.get((place.begin, before.tokenizer, total, digest))
-            if state is None and self._folder is not None:
-                name = TextName(place.begin, vocabulary, total, digest)
-                state = self._folder._named(self._model_name, name)
+        folder, tokenizer = self._folder, before.tokenizer
+
+        def lengths(anchor: bytes) -> set[int]:
+            with self._lock:
+                known = set(self._lengths.lengths((place.begin, tokenizer, anchor)))
+            if folder is not None:
+                known.update(folder._lengths(self._model_name, place.begin, tokenizer, anchor))
+            return known
+
+        found = []
+        for read in beginnings(before, text, lengths):
+            state = self._by_text.get((place.begin, tokenizer, read.n_bytes, read.hash.digest()))
+            if state is None and folder is not None:
+                state = folder._named(self._model_name, place.begin, read)
             if state is not None:
-                found.append((ReadText(before.tokenizer, total, running.copy()), state))
+                found.append((read, state))
         return found[::-1]
 
     def _keep(self, sequence: Sequence, *, is_end: bool = False) -> None:
@@ -257,6 +252,8 @@ class PrefixCache:
                 self._kept[place.pieces] = _Kept(sequence.core.fork(), place, n_bytes)
                 self._n_bytes += n_bytes
                 if (name := _text_key(place)) is not None:
+                    if name not in self._by_text:
+                        self._lengths.add(*_length_key(place))
                     self._by_text[name] = place.pieces
 
     def _keep_end(self, sequence: Sequence) -> None:
@@ -275,6 +272,7 @@ class PrefixCache:
         name = _text_key(gone.place)
         if name is not None and self._by_text.get(name) == key:
             del self._by_text[name]
+            self._lengths.discard(*_length_key(gone.place))
 
     def _count(self, n_found: int, n_read: int) -> None:
         with self._lock:
@@ -294,6 +292,11 @@ def _n_bytes(place: Place) -> int:
 def _text_key(place: Place) -> _TextKey | None:
     text = place.text
     return text and (place.begin, text.tokenizer, text.n_bytes, text.hash.digest())
+
+
+def _length_key(place: Place) -> tuple[tuple[bytes, Tokenizer, bytes], int]:
+    assert place.text is not None
+    return (place.begin, place.text.tokenizer, place.text.anchor), place.text.n_bytes
 
 
 _caches: weakref.WeakSet[PrefixCache] = weakref.WeakSet()

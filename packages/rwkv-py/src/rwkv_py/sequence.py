@@ -14,7 +14,7 @@ from .errors import InvalidArgumentError
 from .prompt import BEGIN_OF_DOCUMENT, Prompt, pieces
 from .tokenizer import Tokenizer
 
-__all__ = ["Moving", "Place", "ReadText", "Sequence", "place_of_state"]
+__all__ = ["Moving", "Place", "ReadText", "Sequence", "next_anchor", "place_of_state"]
 
 Logits = NDArray[np.float32]
 
@@ -26,11 +26,18 @@ class ReadText(NamedTuple):
         tokenizer: what renders them.
         n_bytes: how many there are.
         hash: a running digest of them, which is copied before it goes on.
+        anchor: the digest of the first of them, as many as `next_anchor` named last; b"" before.
     """
 
     tokenizer: Tokenizer
     n_bytes: int
     hash: Any
+    anchor: bytes
+
+    @staticmethod
+    def nothing(tokenizer: Tokenizer) -> ReadText:
+        """Return what has been read before anything is."""
+        return ReadText(tokenizer, 0, hashlib.blake2b(digest_size=32), b"")
 
     def after(self, piece: Tokens) -> ReadText | None:
         """Return what has been read after a piece; None if a token in it stands for no text."""
@@ -38,12 +45,24 @@ class ReadText(NamedTuple):
             parts = [self.tokenizer.decode_bytes([token]) for token in piece.tolist()]
         except Exception:  # a token that the vocabulary lacks, or a fault in somebody's tokenizer
             return None
-        if not all(parts):
-            return None
-        rendered = b"".join(parts)
-        running = self.hash.copy()
-        running.update(rendered)
-        return ReadText(self.tokenizer, self.n_bytes + len(rendered), running)
+        return self.followed_by(b"".join(parts)) if all(parts) else None
+
+    def followed_by(self, text: bytes) -> ReadText:
+        """Return what has been read after more bytes."""
+        running, anchor, n_hashed = self.hash.copy(), self.anchor, 0
+        end = self.n_bytes + len(text)
+        at = next_anchor(self.n_bytes)
+        while at <= end:
+            running.update(text[n_hashed : at - self.n_bytes])
+            n_hashed = at - self.n_bytes
+            anchor, at = running.digest(), next_anchor(at)
+        running.update(text[n_hashed:])
+        return ReadText(self.tokenizer, end, running, anchor)
+
+
+def next_anchor(n_bytes: int) -> int:
+    """Return the next length at which a text that is read gets another anchor: powers of two."""
+    return max(64, 1 << n_bytes.bit_length())
 
 
 class Place(NamedTuple):
@@ -70,20 +89,26 @@ class Place(NamedTuple):
         return Place(self.begin, digest, text)
 
 
-def place_of_state(state: NDArray[np.float32] | None, tokenizer: Tokenizer | None) -> Place:
+def place_of_state(
+    state: NDArray[np.float32] | None,
+    tokenizer: Tokenizer | None,
+    *,
+    person: bytes = b"fresh state",
+) -> Place:
     """Return the place of a sequence that begins so.
 
     Args:
-        state: the numbers of an initial state, or None for the model's own.
+        state: the numbers of a state, or None for the model's own initial one.
         tokenizer: what renders the text that it reads, if that is to be known.
+        person: what kind of numbers they are.
     """
     begin = b""
     if state is not None:
-        data = state.tobytes()
-        begin = hashlib.blake2b(data, digest_size=32, person=b"fresh state").digest()
+        data = np.ascontiguousarray(state)
+        begin = hashlib.blake2b(data, digest_size=32, person=person).digest()
     text = None
     if tokenizer is not None and tokenizer.is_context_free:  # else parts of it do not make it up
-        text = ReadText(tokenizer, 0, hashlib.blake2b(digest_size=32))
+        text = ReadText.nothing(tokenizer)
     return Place(begin, begin, text)
 
 
@@ -99,7 +124,7 @@ class Sequence:
         n_vocab: how many logits there are.
         has_logits: whether the last token read is known, and so the logits after it.
         has_read: whether it has read anything, or its state was set.
-        place: where it is; None after its state was set from elsewhere.
+        place: where it is; None if that is not known, after its state was set from elsewhere.
     """
 
     def __init__(

@@ -20,7 +20,7 @@ from .model import Model
 from .prefix_cache import MIN_TOKENS
 from .prompt import PIECE_TOKENS, Prompt
 from .reading import Reading
-from .sequence import Sequence
+from .sequence import Sequence, place_of_state
 from .text_stream import TextStream
 from .tokenizer import Tokenizer
 
@@ -257,7 +257,14 @@ class Session:
         sequence = self._moving()
         with _as_state_file_error():
             sequence.core.load_state(as_path(path))
-        sequence.was_set(has_logits=_has_last_token(sequence, self.model.info.n_embd))
+        hidden = np.empty(self.model.info.n_embd, np.float32)
+        has_last_token = _read_hidden(sequence, hidden)
+        sequence.was_set(has_logits=has_last_token)
+        if self._beginning.cache is not None:  # what is read after the same state is shared
+            numbers = self.state if not has_last_token else np.concatenate([self.state, hidden])
+            text = self._beginning.place.text
+            tokenizer = None if text is None else text.tokenizer
+            sequence.place = place_of_state(numbers, tokenizer, person=b"loaded state")
 
     def reset(self) -> None:
         """Forget everything that was read: return to the state that the session began with."""
@@ -374,9 +381,10 @@ class _Writer:
             session._beginning.cache._keep_end(session._sequence)
 
 
-def _has_last_token(sequence: Sequence, n_embd: int) -> bool:
+def _read_hidden(sequence: Sequence, hidden: NDArray[np.float32]) -> bool:
+    """Read the final hidden state after the last token; false if that is not known."""
     try:
-        sequence.core.read_hidden(np.empty(n_embd, np.float32))
+        sequence.core.read_hidden(hidden)
     except InvalidArgumentError:
         return False
     return True
