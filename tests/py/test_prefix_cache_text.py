@@ -374,7 +374,14 @@ def test_loaded_states_share_what_is_read_after_them(trained: Model, tmp_path: P
     session.save_state(tmp_path / "three.state")
     cache = PrefixCache(trained)
     text = "A long text that several want to read after what they remember. "
-    for name, n_found in (("one", 0), ("two", 0), ("one", 1), ("three", 1), ("two", 2), ("three", 3)):
+    for name, n_found in (
+        ("one", 0),
+        ("two", 0),
+        ("one", 1),
+        ("three", 1),
+        ("two", 2),
+        ("three", 3),
+    ):
         cached, plain = Session(trained, cache=cache), Session(trained)
         for each in (cached, plain):
             each.load_state(tmp_path / f"{name}.state")

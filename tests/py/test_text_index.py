@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Collection
 
@@ -58,7 +59,7 @@ def test_in_whatever_pieces_a_text_is_read() -> None:
     for _ in range(50):
         cuts = sorted({0, 3000, *choice.choices([*range(3000), 64, 128, 2048], k=5)})
         one = ReadText.nothing(BYTES)
-        for begin, end in zip(cuts, cuts[1:], strict=False):
+        for begin, end in itertools.pairwise(cuts):
             one = one.followed_by(text[begin:end])
         assert one.n_bytes == 3000
         assert one.anchor == read(text[:2048]).hash.digest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -20,7 +21,7 @@ from .think_text import Place, held_back, without_thinking
 from .tokenizer import Tokenizer
 from .tools import CALL_AFTER, Tool, call_before, opening_of, write_calls, write_tools
 
-__all__ = ["Written", "answer_options", "end_tokens", "write_conversation"]
+__all__ = ["Written", "answer_options", "end_tokens", "write_conversation", "write_history"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,7 @@ class Written:
         place: where the answer begins, as for `AnswerReader`.
         tools: the names of the tools that it may call.
         must_call: whether it has to be a call.
+        told: a digest of what it was told of tools.
     """
 
     parts: tuple[str, ...]
@@ -44,6 +46,7 @@ class Written:
     place: Place
     tools: tuple[str, ...]
     must_call: bool
+    told: str
 
     @property
     def prompt(self) -> str:
@@ -64,6 +67,7 @@ def write_conversation(
     tools: Iterable[Tool] = (),
     tool_choice: str = "auto",
     parallel_tool_calls: bool = True,
+    after: str | None = None,
     **fitting: Unpack[GrammarOptions],
 ) -> Written:
     r"""Write a conversation in a format.
@@ -77,6 +81,8 @@ def write_conversation(
         tools: what the model may call.
         tool_choice: "auto", "none", "required", or the name of the tool to call.
         parallel_tool_calls: whether it may make several calls at once, if it has to make one.
+        after: `Written.told` of what was read before, if these are not the first messages: of tools
+            that it knows nothing more is said.
         **fitting: json_schema, regex or grammar: what the answer must fit, without the reasoning
             before it. Of a schema or an expression calls are free, unless `tool_choice` says no.
 
@@ -91,9 +97,8 @@ def write_conversation(
     known = list(as_iterable("tools", tools, "tools"))
     allowed = _chosen(known, tool_choice)
     must_call = tool_choice not in ("auto", "none")
-    about = write_tools(allowed, chat_format.tools, must_call=must_call) if allowed else ""
     writer = _Writer(chat_format, said)
-    writer.write(about)
+    told = writer.write(_about(chat_format, allowed, must_call), after)
     opening = chat_format.opening if writer.place == "begin" else ""
     opened = must_call and writer.place == "begin" and "<think" not in opening
     if opened:
@@ -124,7 +129,49 @@ def write_conversation(
         place=writer.place,
         tools=tuple(tool.name for tool in allowed),
         must_call=must_call,
+        told=told,
     )
+
+
+def write_history(
+    chat_format: ChatFormat,
+    messages: Iterable[Message],
+    *,
+    tools: Iterable[Tool] = (),
+    tool_choice: str = "auto",
+    after: str | None = None,
+) -> tuple[str, str]:
+    r"""Write messages that are over, as they stand in a conversation that goes on.
+
+    Args:
+            chat_format: the format.
+            messages: at least one; the last is an answer, or a system prompt.
+            tools: what the model may call, and as how `tool_choice` says.
+            tool_choice: as for `write_conversation`.
+            after: the same.
+
+    Returns:
+            The text, and `Written.told`.
+
+    Raises:
+            InvalidArgumentError: as `write_conversation`; or the user has the last word.
+
+        >>> write_history(ChatFormat.named("world"), [Message(role="system", content="Be brief.")])[
+        ...     0
+        ... ]
+        'System: Be brief.
+
+    '
+    """
+    allowed = _chosen(list(as_iterable("tools", tools, "tools")), tool_choice)
+    about = _about(chat_format, allowed, tool_choice not in ("auto", "none"))
+    writer = _Writer(chat_format, list(as_iterable("messages", messages, "messages")))
+    told = writer.write(about, after, is_over=True)
+    return "".join(writer.parts), told
+
+
+def _about(chat_format: ChatFormat, tools: Sequence[Tool], must_call: bool) -> str:
+    return write_tools(tools, chat_format.tools, must_call=must_call) if tools else ""
 
 
 def answer_options(
@@ -249,12 +296,26 @@ class _Writer:
         self._messages = messages
         self._waiting: list[Message] = []  # for the turn of the user that they are in
         self._is_named = False  # the assistant's name is the last thing that was written
+        self._follows = False  # these are not the first messages
         self.parts: list[str] = []
         self.place: Place = "begin"
         self.begun = ""
 
-    def write(self, about_tools: str) -> None:
-        """Write all; what is said about tools stands in the system prompt."""
+    def write(self, about_tools: str, after: str | None, *, is_over: bool = False) -> str:
+        """Write all; what is said about tools stands in the system prompt.
+
+        Args:
+            about_tools: that.
+            after: `Written.told` of what was read before, if anything was.
+            is_over: whether the last answer is whole.
+
+        Returns:
+            `Written.told`.
+        """
+        told = hashlib.sha256(about_tools.encode("utf-8", "replace")).hexdigest()
+        if told == after or (after is not None and not about_tools):
+            about_tools, told = "", after
+        self._follows = after is not None
         messages = list(self._messages)
         n_first = next((i for i, m in enumerate(messages) if m.role != "system"), len(messages))
         first = [message.content for message in messages[:n_first]]
@@ -263,7 +324,8 @@ class _Writer:
         for i, message in enumerate(messages[n_first:], n_first):
             text = ""
             if message.role == "assistant":
-                text = self._assistant(message, is_last=i == len(messages) - 1)
+                is_last = i == len(messages) - 1 and not is_over
+                text = self._assistant(message, is_last=is_last)
             else:
                 text = self._user_or_later_system(message, messages[i + 1 : i + 2])
             self.parts.append(text)
@@ -271,16 +333,24 @@ class _Writer:
             self.parts[n_first - 1] = begin
         else:
             self.parts[0] = begin + self.parts[0]
+        if is_over:
+            if self._waiting or self._is_named:
+                raise InvalidArgumentError(
+                    "messages: expected an answer of the assistant last, or a system prompt that "
+                    f"the format {self._format.name} has a place for, got another"
+                )
+            return told
         if self._waiting:
             self.parts[-1] += self._turn()
         if not self._is_named and self.place == "begin":
             self.parts[-1] += self._format.name_of_assistant.lstrip()
+        return told
 
     def _system(self, text: str) -> str:
         if text and not self._format.system:  # the user says it
             self._waiting.append(Message(role="user", content=text))
             text = ""
-        return self._format.write_system(text)
+        return "" if self._follows and not text else self._format.write_system(text)
 
     def _user_or_later_system(self, message: Message, following: Sequence[Message]) -> str:
         if message.role == "system" and not self._waiting and self._format.system:

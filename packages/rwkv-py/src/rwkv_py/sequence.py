@@ -104,7 +104,7 @@ def place_of_state(
     """
     begin = b""
     if state is not None:
-        data = np.ascontiguousarray(state)
+        data = state.tobytes()
         begin = hashlib.blake2b(data, digest_size=32, person=person).digest()
     text = None
     if tokenizer is not None and tokenizer.is_context_free:  # else parts of it do not make it up

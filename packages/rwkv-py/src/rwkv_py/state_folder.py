@@ -83,6 +83,7 @@ class StateFolder:
         self._closed = False
         self._thread: threading.Thread | None = None
         self._has_failed = False  # the last writing, as the log says
+        self._lock_file = -1
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._files.mkdir(mode=0o700, exist_ok=True)
@@ -90,9 +91,13 @@ class StateFolder:
             self._index = StateIndex(self.path / "index.sqlite")
             self._read_index()
         except (OSError, sqlite3.Error) as error:
+            self._unlock()
             raise InvalidArgumentError(
                 f"{self.path}: expected a folder for states, got {error}"
             ) from error
+        except BaseException:
+            self._unlock()
+            raise
 
     def __repr__(self) -> str:
         return f"<StateFolder {str(self.path)!r}: {len(self._index)} states kept>"
@@ -119,8 +124,7 @@ class StateFolder:
             if self._lock_file >= 0:
                 with contextlib.suppress(sqlite3.Error):
                     self._index.close()
-                os.close(self._lock_file)
-                self._lock_file = -1
+                self._unlock()
 
     def flush(self) -> None:
         """Wait until what waits to be written is on the disk, or could not be written."""
@@ -138,7 +142,7 @@ class StateFolder:
     @property
     def saved_bytes(self) -> int:
         """The size of all that was saved."""
-        return sum(state.n_bytes for state in self.saved())
+        return self._index.n_saved_bytes
 
     def save(self, model: Model, core: _core.Session, notes: Mapping[str, Any]) -> SavedState:
         """Keep a state until it is deleted; it is on the disk when this returns.
@@ -262,6 +266,11 @@ class StateFolder:
             self._changed.notify_all()
 
     # Files and the index.
+
+    def _unlock(self) -> None:
+        if self._lock_file >= 0:
+            os.close(self._lock_file)
+            self._lock_file = -1
 
     @property
     def _is_gone(self) -> bool:

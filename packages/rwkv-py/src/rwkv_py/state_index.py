@@ -91,6 +91,7 @@ class StateIndex:
 
     Attributes:
         n_bytes: of all files together.
+        n_saved_bytes: of those that somebody saved.
 
     Raises:
         InvalidArgumentError: a later version made it.
@@ -113,7 +114,7 @@ class StateIndex:
         self._texts: dict[tuple[str, TextName], bytes] = {}
         self._lengths = TextIndex()
         self._used: dict[str, float] = {}  # since the last time that this was written down
-        self.n_bytes = 0
+        self.n_bytes = self.n_saved_bytes = 0
 
     def read(self, is_there: Iterable[str]) -> set[str]:
         """Read what there is, and forget those of which there is no file.
@@ -136,7 +137,9 @@ class StateIndex:
                 continue
             known.add(id)
             self.n_bytes += n_bytes
-            if saved is None:
+            if saved is not None:
+                self.n_saved_bytes += n_bytes
+            else:
                 name = None if text[1] is None else TextName(*text)
                 self._know(model, pieces, _Kept(id, name, n_bytes))
         self._index.commit()
@@ -231,6 +234,7 @@ class StateIndex:
                 (state.id, state.model, state.n_bytes, time.time(), json.dumps(dict(state.notes))),
             )
         self.n_bytes += state.n_bytes
+        self.n_saved_bytes += state.n_bytes
 
     def saved(self, id: str | None = None) -> list[SavedState]:
         """Return all that were saved, in the order of saving; or the one of a name."""
@@ -247,7 +251,9 @@ class StateIndex:
         found = self.saved(id)
         with self._index as index:
             index.execute("DELETE FROM states WHERE id = ? AND saved IS NOT NULL", (id,))
-        self.n_bytes -= sum(state.n_bytes for state in found)
+        for state in found:
+            self.n_bytes -= state.n_bytes
+            self.n_saved_bytes -= state.n_bytes
         return bool(found)
 
     def _know(self, model: str, pieces: bytes, kept: _Kept) -> None:

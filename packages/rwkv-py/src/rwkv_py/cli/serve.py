@@ -70,6 +70,17 @@ def serve(
     cache: Annotated[
         int, typer.Option(min=0, help="Megabytes of states that each model keeps.")
     ] = 512,
+    state_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="A folder where states and responses outlive the server.",
+            show_default="none does",
+        ),
+    ] = None,
+    state_disk: Annotated[
+        int, typer.Option(min=0, help="Megabytes of states in that folder.")
+    ] = 8192,
     memory: Annotated[
         int | None,
         typer.Option(
@@ -109,6 +120,8 @@ def serve(
         max_body_bytes=max_body * _MB,
         max_seconds=max_seconds,
         cache_bytes=cache * _MB,
+        state_dir=state_dir,
+        state_disk_bytes=state_disk * _MB,
         memory=None if memory is None else memory * _MB,
         idle_seconds=idle,
         chat_format=format,

@@ -14,12 +14,13 @@ from ..chat_format import Message
 from ..generation import GenerationOptions
 from ..tools import Tool
 from .anthropic_blocks import Blocks, InputBlock, system_of, values_of
-from .context import ContextOf
+from .context import Context, ContextOf
 from .errors import ApiError, error_body
 from .fields import Body, Sampling
-from .keys import share_of
+from .keys import Asker, asker_of
 from .openai_messages import tool_of
 from .sse import EventStream, event, while_connected
+from .stored_responses import Stored
 from .turn import Answer, Effort, Turn, begin_answer, count_prompt_tokens, new_id
 from .wire import Json
 
@@ -143,8 +144,9 @@ class TokenCount(BaseModel):
 async def messages(ask: MessagesRequest, request: Request, context: ContextOf) -> Response:
     """Go on with a conversation."""
     turn = _turn(ask)
-    answer = await begin_answer(turn, ask.model, context, share_of(request.scope), _NAMES)
-    answering = _Answering(answer)
+    asker = asker_of(request.scope)
+    answer = await begin_answer(turn, ask.model, context, asker, _NAMES)
+    answering = _Answering(answer, context, asker)
     if ask.stream:
         return EventStream(answering.events(), answer.close)
     try:
@@ -154,9 +156,10 @@ async def messages(ask: MessagesRequest, request: Request, context: ContextOf) -
 
 
 @router.post(f"{_PATH}/count_tokens", response_model=TokenCount)
-async def count_tokens(ask: CountRequest, context: ContextOf) -> Response:
+async def count_tokens(ask: CountRequest, request: Request, context: ContextOf) -> Response:
     """Count the tokens of a conversation."""
-    n_tokens = await count_prompt_tokens(_turn(ask), ask.model, context, _NAMES)
+    asker = asker_of(request.scope)
+    n_tokens = await count_prompt_tokens(_turn(ask), ask.model, context, asker, _NAMES)
     return Json({"input_tokens": n_tokens})
 
 
@@ -184,6 +187,7 @@ def _turn(ask: CountRequest) -> Turn:
         effort=_effort(ask),
         fits=fits,
         options=options,
+        state=ask.state,
         seed=seed,
     )
 
@@ -222,8 +226,10 @@ def _effort(ask: CountRequest) -> Effort | None:
 class _Answering:
     """An answer being written, in Anthropic's form."""
 
-    def __init__(self, answer: Answer):
+    def __init__(self, answer: Answer, context: Context, asker: Asker):
         self._answer = answer
+        self._context = context
+        self._asker = asker
         self._blocks = Blocks()
         self._head = {
             "id": new_id("msg"),
@@ -240,6 +246,7 @@ class _Answering:
                 self._blocks.take(part)
             ended = piece.ended or ended
         self._blocks.end()
+        self._keep()
         return Json(
             {
                 **self._head,
@@ -269,6 +276,7 @@ class _Answering:
                     for data in self._blocks.take(part):
                         yield named(data)
                 if piece.ended is not None:
+                    self._keep()
                     for data in self._blocks.end():
                         yield named(data)
                     delta = self._ending(piece.ended)
@@ -277,6 +285,12 @@ class _Answering:
             yield named(error_body(_PATH, error))
             return
         yield named({"type": "message_stop"})
+
+    def _keep(self) -> None:
+        name: str = self._head["id"]
+        self._context.endings.keep(
+            Stored(id=name, owner=self._asker.owner, ending=self._answer.ending())
+        )
 
     def _ending(self, ended: str) -> dict[str, Any]:
         stopped_by = self._answer.stopped_by()

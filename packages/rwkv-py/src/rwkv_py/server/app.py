@@ -28,6 +28,7 @@ from . import (
     openai_models,
     openai_responses,
     operations,
+    states,
     tokens,
 )
 from .access import Access
@@ -38,6 +39,7 @@ from .limits import BodyLimit
 from .metrics import Metrics
 from .models import Models
 from .settings import Settings
+from .state_store import StateStore, open_folder
 from .stored_responses import StoredResponses
 
 __all__ = ["create_app"]
@@ -49,6 +51,7 @@ _ROUTERS = (
     openai_responses.router,
     anthropic_messages.router,
     embeddings.router,
+    states.router,
     tokens.router,
     operations.router,
 )
@@ -79,18 +82,33 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        models = Models(files, settings, open_model=open_model, tokenizer=tokenizer)
-        app.state.context = Context(
-            settings, models, Metrics(models), StoredResponses(settings.max_stored)
-        )
-        if len(files) == 1:
-            (await models.lease(None)).release()
-        unloading = asyncio.create_task(models.unload_idle())
-        try:
+        async with contextlib.AsyncExitStack() as open_things:
+            try:
+                folder = open_folder(settings)
+                most = settings.max_stored
+                path = None if folder is None else folder.path / "responses.sqlite"
+                store = StateStore(
+                    folder, settings.cache_bytes if folder is None else settings.state_disk_bytes
+                )
+                open_things.callback(store.close)
+                responses, endings = StoredResponses(most, path), StoredResponses(most)
+                open_things.callback(responses.close)
+                open_things.callback(endings.close)
+            except RwkvError as error:
+                app.state.failure = error
+                raise
+            models = Models(
+                files, settings, open_model=open_model, tokenizer=tokenizer, folder=folder
+            )
+            open_things.push_async_callback(models.close)
+            app.state.context = Context(
+                settings, models, Metrics(models), responses, endings, store
+            )
+            if len(files) == 1:
+                (await models.lease(None)).release()
+            unloading = asyncio.create_task(models.unload_idle())
+            open_things.callback(unloading.cancel)
             yield
-        finally:
-            unloading.cancel()
-            await models.close()
 
     app = FastAPI(
         title="RWKV on a CPU",

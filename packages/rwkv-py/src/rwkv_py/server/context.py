@@ -11,6 +11,7 @@ from starlette.requests import Request
 from .metrics import Metrics
 from .models import Models
 from .settings import Settings
+from .state_store import StateStore
 from .stored_responses import StoredResponses
 
 __all__ = ["Context", "ContextOf"]
@@ -24,6 +25,8 @@ class Context:
     models: Models
     metrics: Metrics
     responses: StoredResponses
+    endings: StoredResponses  # of what is not asked for again but to keep its state
+    states: StateStore
 
 
 def _context_of(request: Request) -> Context:

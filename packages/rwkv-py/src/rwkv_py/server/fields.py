@@ -36,10 +36,11 @@ class Sampling(Body):
     banned_tokens: list[int] | None = None
     grammar: str | None = Field(None, description="What the text must fit: Lark or GBNF.")
     regex: str | None = Field(None, description="What the text must fit: a regular expression.")
+    state: str | None = Field(None, description="The state to begin at, by its id.")
 
     def given(self) -> dict[str, Any]:
         """Return the options of `Sampler` that the client gave."""
-        names = set(Sampling.model_fields) - {"grammar", "regex"}
+        names = set(Sampling.model_fields) - {"grammar", "regex", "state"}
         found = {name: getattr(self, name) for name in names}
         return {name: value for name, value in found.items() if value is not None}
 

@@ -5,15 +5,29 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .errors import ApiError, error_response
 
-__all__ = ["Keys", "owner_of", "share_of"]
+__all__ = ["Asker", "Keys", "asker_of"]
 
 _OPEN = {"/health"}
+
+
+class Asker(NamedTuple):
+    """Whose request it is.
+
+    Attributes:
+        share: for fair shares: its key, else its address.
+        owner: whose things it may see: those of its key, from one run to the next. Without keys all
+            is everybody's.
+    """
+
+    share: str
+    owner: str
 
 
 class Keys:
@@ -42,23 +56,17 @@ class Keys:
                 error = ApiError(401, message, code="invalid_api_key")
                 await error_response(scope["path"], error)(scope, receive, send)
                 return
-            scope["rwkv.share"] = f"key {known.index(True)}"
+            scope["rwkv.key"] = hashlib.blake2b(digest, digest_size=16, person=b"owner").hexdigest()
         await self._app(scope, receive, send)
 
 
-def share_of(scope: Scope) -> str:
-    """Return whose request it is, for fair shares: by key, else by address."""
-    share: str | None = scope.get("rwkv.share")
-    if share is not None:
-        return share
+def asker_of(scope: Scope) -> Asker:
+    """Return whose request it is."""
+    key: str | None = scope.get("rwkv.key")
+    if key is not None:
+        return Asker(key, key)
     client = scope.get("client")
-    return client[0] if client else ""
-
-
-def owner_of(scope: Scope) -> str:
-    """Return whose things a request may see: those of its key. Without keys all is everybody's."""
-    owner: str = scope.get("rwkv.share", "")
-    return owner
+    return Asker(client[0] if client else "", "")
 
 
 def _digest(key: str) -> bytes:

@@ -79,7 +79,7 @@ def run(
         tell: shows a line to whoever runs it.
 
     Raises:
-        RwkvError: the one model cannot be opened.
+        RwkvError: the one model, or the folder of states, cannot be opened.
         FileNotFoundError: one of several is not there.
     """
     for path in files.values():
@@ -105,8 +105,10 @@ def run(
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
     server = _Server(config, lambda: tell(_said(listening, files)))
     server.run([listening])
-    if not server.started and failures:
-        raise failures[0]
+    if not server.started:
+        failures += filter(None, [getattr(app.state, "failure", None)])
+        for failure in failures:
+            raise failure
 
 
 def _said(listening: socket.socket, files: Mapping[str, Path]) -> str:

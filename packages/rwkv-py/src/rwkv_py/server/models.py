@@ -16,6 +16,7 @@ from ..errors import InvalidArgumentError, ModelFileError, OutOfMemoryError
 from ..model import Model
 from ..models import recognise
 from ..prefix_cache import PrefixCache
+from ..state_folder import StateFolder
 from ..tokenizer import Tokenizer
 from .errors import ApiError
 from .settings import Settings
@@ -37,10 +38,18 @@ class Served:
         used_at: when one did last, by `time.monotonic()`.
     """
 
-    def __init__(self, name: str, model: Model, tokenizer: Tokenizer | None, settings: Settings):
+    def __init__(
+        self,
+        name: str,
+        model: Model,
+        tokenizer: Tokenizer | None,
+        settings: Settings,
+        folder: StateFolder | None,
+    ):
         self.name = name
         self.model = model
-        self.cache = PrefixCache(model, budget=settings.cache_bytes)
+        self._folder = folder
+        self.cache = PrefixCache(model, budget=settings.cache_bytes, folder=folder)
         self.engine = Engine(
             model,
             max_running=settings.max_running,
@@ -82,6 +91,8 @@ class Served:
     def close(self) -> None:
         """Give its memory back; texts being written end."""
         self.engine.close(cancel=True)
+        if self._folder is not None:
+            self._folder.flush()  # its states are the model's, until they are written
         self.model.close()
 
     def tokens_of(self, prompt: str | TokenSequence) -> int:
@@ -113,6 +124,7 @@ class Models:
         settings: those of the server.
         open_model: opens a file.
         tokenizer: what tokens stand for; None: what each model says.
+        folder: where all keep states that are to outlive the server.
     """
 
     def __init__(
@@ -122,12 +134,14 @@ class Models:
         *,
         open_model: Callable[[Path], Model] = Model,
         tokenizer: Tokenizer | None = None,
+        folder: StateFolder | None = None,
     ):
         self.files = dict(files)
         self.created = int(time.time())
         self._settings = settings
         self._open_model = open_model
         self._tokenizer = tokenizer
+        self._folder = folder
         self._served: dict[str, Served] = {}
         self._loading = asyncio.Lock()  # one is loaded at a time: each needs all cores and memory
 
@@ -198,7 +212,7 @@ class Models:
         return served
 
     def _open(self, name: str, path: Path) -> Served:
-        return Served(name, self._open_model(path), self._tokenizer, self._settings)
+        return Served(name, self._open_model(path), self._tokenizer, self._settings, self._folder)
 
     async def _make_room(self, path: Path) -> None:
         """Unload what nobody uses, the longest unused first, until there is room for a file."""

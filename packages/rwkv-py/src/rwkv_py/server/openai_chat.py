@@ -17,7 +17,7 @@ from ..probabilities import TokenProbability
 from .context import Context, ContextOf
 from .errors import ApiError, error_body
 from .fields import Body, OpenAISampling, TokenDetails
-from .keys import share_of
+from .keys import Asker, asker_of
 from .openai_logprobs import ChatLogprobs, chat_logprobs
 from .openai_messages import (
     ChatMessage,
@@ -30,6 +30,7 @@ from .openai_messages import (
     tools_of,
 )
 from .sse import DONE, EventStream, event, while_connected
+from .stored_responses import Stored
 from .turn import Answer, Effort, Turn, begin_answer, new_id
 from .wire import Json
 
@@ -126,8 +127,9 @@ class ChatCompletion(BaseModel):
 async def chat(ask: ChatRequest, request: Request, context: ContextOf) -> Response:
     """Go on with a conversation."""
     turn = _turn(ask, context)
-    answer = await begin_answer(turn, ask.model, context, share_of(request.scope), _NAMES)
-    chatting = _Chatting(ask, answer)
+    asker = asker_of(request.scope)
+    answer = await begin_answer(turn, ask.model, context, asker, _NAMES)
+    chatting = _Chatting(ask, answer, context, asker)
     if ask.stream:
         return EventStream(chatting.events(), answer.close)
     try:
@@ -154,6 +156,7 @@ def _turn(ask: ChatRequest, context: Context) -> Turn:
         effort=ask.reasoning_effort,
         fits=fits_of(ask.response_format, ask.grammar, ask.regex),
         options=options,
+        state=ask.state,
         n=n,
         seed=ask.seed,
         logprobs=(ask.top_logprobs or 0) if ask.logprobs else None,
@@ -197,9 +200,11 @@ class _Message:
 class _Chatting:
     """Answers being written, in OpenAI's form."""
 
-    def __init__(self, ask: ChatRequest, answer: Answer):
+    def __init__(self, ask: ChatRequest, answer: Answer, context: Context, asker: Asker):
         self._ask = ask
         self._answer = answer
+        self._context = context
+        self._asker = asker
         self._n = len(answer.writing.requests)
         self._head = {
             "id": f"chatcmpl-{secrets.token_hex(12)}",
@@ -217,6 +222,7 @@ class _Chatting:
                 message.take(part)
             message.logprobs += piece.logprobs
             message.finish_reason = piece.ended
+        self._keep()
         choices = [
             {
                 "index": i,
@@ -245,6 +251,7 @@ class _Chatting:
 
         for i in range(self._n):
             yield chunk(i, {"role": "assistant", "content": None}, None, None)
+        n_left = self._n
         try:
             async for piece in self._answer.pieces():
                 deltas = [_delta(part) for part in piece.parts]
@@ -255,6 +262,9 @@ class _Chatting:
                     yield chunk(piece.number, delta, told, None)
                     told = None
                 if piece.ended is not None:
+                    n_left -= 1
+                    if not n_left:
+                        self._keep()
                     yield chunk(piece.number, {}, None, piece.ended)
         except ApiError as error:
             yield event(error_body(_PATH, error))
@@ -262,6 +272,12 @@ class _Chatting:
         if with_usage:
             yield event({**self._head, "choices": [], "usage": self._usage()})
         yield DONE
+
+    def _keep(self) -> None:
+        name = str(self._head["id"])
+        self._context.endings.keep(
+            Stored(id=name, owner=self._asker.owner, ending=self._answer.ending())
+        )
 
     def _logprobs(self, probabilities: list[TokenProbability]) -> dict[str, Any] | None:
         if not self._ask.logprobs:

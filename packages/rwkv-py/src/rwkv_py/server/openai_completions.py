@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
 import time
 from collections.abc import AsyncIterator
@@ -14,12 +15,15 @@ from starlette.responses import Response
 
 from ..generation import GenerationOptions
 from ..probabilities import TokenProbability
+from ..prompt import BEGIN_OF_DOCUMENT
+from ..state_folder import StateFolder
 from .context import Context, ContextOf
 from .errors import ApiError, error_body
 from .fields import Body, OpenAISampling, TokenDetails, seed_of
-from .keys import share_of
+from .keys import Asker, asker_of
 from .openai_logprobs import CompletionLogprobs, CompletionTokens
 from .sse import DONE, EventStream, event, while_connected
+from .stored_responses import Ending, Stored
 from .wire import Json
 from .writing import Ask, Writing, begin_writing
 
@@ -122,11 +126,20 @@ async def _begin(ask: CompletionRequest, request: Request, context: Context) -> 
         for prompt in prompts
         for i in range(n)
     ]
+    asker = asker_of(request.scope)
     lease = await context.models.lease(ask.model)
+    if ask.state is not None:
+        try:
+            state = await context.states.find(ask.state, asker.owner)
+            session = await context.states.session(state, lease.served)
+        except BaseException:
+            lease.release()
+            raise
+        asks = [dataclasses.replace(each, session=session) for each in asks]
     writing = await begin_writing(
-        lease, asks, context.settings, context.metrics, share_of(request.scope), _NAMES
+        lease, asks, context.settings, context.metrics, asker.share, _NAMES
     )
-    return _Completing(ask, asks, writing)
+    return _Completing(ask, asks, writing, context, asker)
 
 
 def _prompts(
@@ -144,8 +157,17 @@ def _prompts(
 class _Completing:
     """Texts being gone on with, in OpenAI's form."""
 
-    def __init__(self, ask: CompletionRequest, asks: list[Ask], writing: Writing):
+    def __init__(
+        self,
+        ask: CompletionRequest,
+        asks: list[Ask],
+        writing: Writing,
+        context: Context,
+        asker: Asker,
+    ):
         self.writing = writing
+        self._context = context
+        self._asker = asker
         self._ask = ask
         self._asks = asks
         served = writing.lease.served
@@ -201,9 +223,15 @@ class _Completing:
 
     async def _choices(self) -> AsyncIterator[dict[str, Any]]:
         """Return all that comes as choices of chunks."""
+        n_left = len(self._asks)
+        said = [""] * n_left
         async for piece in self.writing.pieces():
             i = piece.number
             text = piece.text
+            said[i] += text
+            n_left -= piece.ended
+            if not n_left:
+                self._keep(said)
             tokens: list[tuple[int, TokenProbability | None]] = []
             if not self._echoed[i]:
                 self._echoed[i] = True
@@ -221,6 +249,21 @@ class _Completing:
                 "logprobs": None if self._ask.logprobs is None else self._tokens[i].next(tokens),
                 "finish_reason": self.writing.finish_reason(i) if piece.ended else None,
             }
+
+    def _keep(self, said: list[str]) -> None:
+        served = self.writing.lease.served
+        read: list[tuple[str | list[int], ...]] = []
+        for ask, request, text in zip(self._asks, self.writing.requests, said, strict=True):
+            if not isinstance(ask.prompt, str):
+                read.append((list(ask.prompt), request.tokens))
+            elif ask.prompt or ask.session is not None:
+                read.append((ask.prompt + text,))
+            else:
+                read.append((BEGIN_OF_DOCUMENT.tokens.tolist(), text))
+        whose = StateFolder.model_name(served.model)
+        ending = Ending(served.name, whose, self._ask.state, None, tuple(read))
+        name = str(self._head["id"])
+        self._context.endings.keep(Stored(id=name, owner=self._asker.owner, ending=ending))
 
     def _echo(self, index: int) -> tuple[str, list[tuple[int, TokenProbability | None]]]:
         """Return the prompt as the beginning of the text."""

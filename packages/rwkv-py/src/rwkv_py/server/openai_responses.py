@@ -17,7 +17,7 @@ from ..tools import ToolCall
 from .context import Context, ContextOf
 from .errors import ApiError, error_body
 from .fields import Body, OpenAISampling
-from .keys import owner_of, share_of
+from .keys import Asker, asker_of
 from .openai_messages import ContentPart, ResponseFormat, fits_of, text_of, tool_of
 from .response_items import Items
 from .sse import EventStream, event, while_connected
@@ -123,11 +123,18 @@ class Deleted(BaseModel):
 @router.post(_PATH, response_model=ResponseObject)
 async def respond(ask: ResponseRequest, request: Request, context: ContextOf) -> Response:
     """Go on with a conversation."""
-    owner = owner_of(request.scope)
-    said = _said(ask, context, owner)
-    turn = _turn(ask, said)
-    answer = await begin_answer(turn, ask.model, context, share_of(request.scope), _NAMES)
-    responding = _Responding(ask, answer, said, owner, context)
+    asker = asker_of(request.scope)
+    before = None
+    if ask.previous_response_id is not None:
+        if ask.state is not None:
+            message = "state: expected none with previous_response_id, whose state it is, got one"
+            raise ApiError(400, message)
+        name = ask.previous_response_id
+        before = context.responses.find(name, asker.owner, field="previous_response_id")
+    said = _said(ask, () if before is None else before.messages)
+    turn = _turn(ask, said, ask.state if before is None else before.ending.state)
+    answer = await begin_answer(turn, ask.model, context, asker, _NAMES)
+    responding = _Responding(ask, answer, said, asker, context)
     if ask.stream:
         return EventStream(responding.events(), answer.close)
     try:
@@ -139,22 +146,18 @@ async def respond(ask: ResponseRequest, request: Request, context: ContextOf) ->
 @router.get(f"{_PATH}/{{response_id}}", response_model=ResponseObject)
 async def show(response_id: str, request: Request, context: ContextOf) -> Response:
     """Return a response that is kept."""
-    return Json(context.responses.find(response_id, owner_of(request.scope)).response)
+    return Json(context.responses.find(response_id, asker_of(request.scope).owner).response)
 
 
 @router.delete(f"{_PATH}/{{response_id}}", response_model=Deleted)
 async def delete(response_id: str, request: Request, context: ContextOf) -> Response:
     """Forget a response."""
-    context.responses.delete(response_id, owner_of(request.scope))
+    context.responses.delete(response_id, asker_of(request.scope).owner)
     return Json({"id": response_id, "object": "response", "deleted": True})
 
 
-def _said(ask: ResponseRequest, context: Context, owner: str) -> tuple[Message, ...]:
+def _said(ask: ResponseRequest, before: tuple[Message, ...]) -> tuple[Message, ...]:
     """Return what was said up to now, without the instructions."""
-    before: tuple[Message, ...] = ()
-    if ask.previous_response_id is not None:
-        name = ask.previous_response_id
-        before = context.responses.find(name, owner, field="previous_response_id").messages
     if isinstance(ask.input, str):
         return (*before, Message(role="user", content=ask.input))
     said = list(before)
@@ -191,7 +194,7 @@ def _message_of(item: InputItem, where: str) -> Message | None:
     )
 
 
-def _turn(ask: ResponseRequest, said: tuple[Message, ...]) -> Turn:
+def _turn(ask: ResponseRequest, said: tuple[Message, ...], state: str | None) -> Turn:
     options: GenerationOptions = ask.options()
     if ask.max_output_tokens is not None:
         options["max_tokens"] = ask.max_output_tokens
@@ -216,6 +219,7 @@ def _turn(ask: ResponseRequest, said: tuple[Message, ...]) -> Turn:
         effort=ask.reasoning.effort if ask.reasoning is not None else None,
         fits=fits_of(wanted, ask.grammar, ask.regex),
         options=options,
+        state=state,
         seed=ask.seed,
     )
 
@@ -228,13 +232,13 @@ class _Responding:
         ask: ResponseRequest,
         answer: Answer,
         said: tuple[Message, ...],
-        owner: str,
+        asker: Asker,
         context: Context,
     ):
         self._ask = ask
         self._answer = answer
         self._said = said
-        self._owner = owner
+        self._asker = asker
         self._context = context
         self._items = Items()
         fields = ask.model_dump(mode="json", by_alias=True)
@@ -326,8 +330,15 @@ class _Responding:
                 if item["type"] == "function_call"
             )
             answer = Message(role="assistant", content=self._items.text, tool_calls=calls)
-            kept = Stored(response, (*self._said, answer), self._owner)
-            self._context.responses.keep(kept)
+            self._context.responses.keep(
+                Stored(
+                    id=response["id"],
+                    owner=self._asker.owner,
+                    ending=self._answer.ending(),
+                    response=response,
+                    messages=(*self._said, answer),
+                )
+            )
         return response
 
     def _reasoning_tokens(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from .._arguments import as_count, as_number
 from ..chat_format import ChatFormat
@@ -28,6 +29,9 @@ class Settings:
         max_choices: how many texts one request may ask for.
         max_stored: how many responses are kept for `previous_response_id`.
         cache_bytes: what each model keeps of beginnings that were read.
+        state_dir: where states and responses outlive the server; None: nothing does.
+        state_disk_bytes: what states may take there. Without `state_dir` those that clients keep
+            may take `cache_bytes`, until the server ends.
         memory: bytes that the loaded models may take; None: any number.
         idle_seconds: after how long a model that nobody uses is unloaded; None: never.
         chat_format: how chats are written; None: what each model file says, else "world".
@@ -48,6 +52,8 @@ class Settings:
     max_choices: int = 16
     max_stored: int = 1000
     cache_bytes: int = 512 << 20
+    state_dir: Path | None = None
+    state_disk_bytes: int = 8 << 30
     memory: int | None = None
     idle_seconds: float | None = None
     chat_format: str | None = None
@@ -56,7 +62,7 @@ class Settings:
     def __post_init__(self) -> None:
         for name in ("max_running", "max_prompt_tokens", "max_output_tokens", "max_body_bytes"):
             as_count(name, getattr(self, name), at_least=1)
-        for name in ("max_waiting", "max_stored", "cache_bytes"):
+        for name in ("max_waiting", "max_stored", "cache_bytes", "state_disk_bytes"):
             as_count(name, getattr(self, name))
         as_count("max_choices", self.max_choices, at_least=1)
         for name in ("max_seconds", "idle_seconds"):

@@ -77,7 +77,7 @@ async def tokenize(ask: TokenizeRequest, context: ContextOf) -> Response:
     try:
         tokenizer = lease.served.tokenizer
         if ask.messages is not None:
-            written, _ = Turn(messages=messages_of(ask.messages)).written(lease.served)
+            written, _ = Turn(messages=messages_of(ask.messages)).written(lease.served, None)
             tokens = [
                 *tokenizer.encode("".join(written.parts)),
                 *tokenizer.encode(written.opening),

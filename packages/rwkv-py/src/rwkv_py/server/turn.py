@@ -7,17 +7,21 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias, cast
 
-from ..answer_reader import AnswerPart
+from ..answer_reader import AnswerPart, AnswerReader
 from ..chat_format import Message
-from ..conversation import Written, end_tokens, write_conversation
+from ..conversation import Written, end_tokens, write_conversation, write_history
 from ..generation import GenerationOptions
 from ..grammar import GrammarOptions
 from ..probabilities import TokenProbability
+from ..session import Session
+from ..state_folder import StateFolder
 from ..tools import Tool
 from .context import Context
 from .errors import api_error
 from .fields import seed_of, stops_of
+from .keys import Asker
 from .models import Served
+from .stored_responses import Ending
 from .writing import Ask, Writing, begin_writing
 
 __all__ = [
@@ -47,6 +51,7 @@ class Turn:
         effort: how much to reason; None: as the format has it.
         fits: what the answer must fit.
         options: how to write, without the seed; `stop` are the client's own.
+        state: where to begin; None begins anew.
         n: how many answers.
         seed: of the first; the next has the next.
         logprobs: how many probable tokens to tell with each; None tells nothing.
@@ -59,12 +64,18 @@ class Turn:
     effort: Effort | None = None
     fits: GrammarOptions = field(default_factory=lambda: GrammarOptions())
     options: GenerationOptions = field(default_factory=lambda: GenerationOptions())
+    state: str | None = None
     n: int = 1
     seed: int | None = None
     logprobs: int | None = None
 
-    def written(self, served: Served) -> tuple[Written, GenerationOptions]:
-        """Return the conversation as the model reads it, and the options that its format has."""
+    def written(self, served: Served, after: str | None) -> tuple[Written, GenerationOptions]:
+        """Return the conversation as the model reads it, and the options that its format has.
+
+        Args:
+            served: the model.
+            after: `Written.told` of what was read before, if anything was.
+        """
         chat_format = served.chat_format.with_effort(self.effort)
         written = write_conversation(
             chat_format,
@@ -72,6 +83,7 @@ class Turn:
             tools=self.tools,
             tool_choice=self.tool_choice,
             parallel_tool_calls=self.parallel_tool_calls,
+            after=after,
             **self.fits,
         )
         options: GenerationOptions = {
@@ -79,6 +91,31 @@ class Turn:
             **cast(GenerationOptions, chat_format.sampling),
         }
         return written, options
+
+    def history(
+        self, served: Served, after: str | None, written: Written, reader: AnswerReader, text: str
+    ) -> tuple[str, str]:
+        """Return the conversation with its answer, as `write_history` does.
+
+        Args:
+            served: the model.
+            after: as for `written`.
+            written: what that returned.
+            reader: what read the answer.
+            text: what was said in it.
+        """
+        messages = self.messages
+        if written.place != "begin":  # the answer goes on with the last message
+            last, messages = messages[-1], messages[:-1]
+            text = last.content + text if written.place == "answer" else text
+        answer = Message(role="assistant", content=text, tool_calls=tuple(reader.calls))
+        return write_history(
+            served.chat_format.with_effort(self.effort),
+            [*messages, answer],
+            tools=self.tools,
+            tool_choice=self.tool_choice,
+            after=after,
+        )
 
 
 class AnswerPiece(NamedTuple):
@@ -100,13 +137,26 @@ class AnswerPiece(NamedTuple):
 class Answer:
     """Answers being written; `close` it, whatever happens.
 
-    Attributes:
+    Args:
         writing: the texts that they are taken from.
+        turn: what was asked.
+        written: how that was written.
+        after: `Written.told` of what was read before, if anything was.
+        stops: the client's own.
+
+    Attributes:
+        writing: the same.
     """
 
-    def __init__(self, writing: Writing, written: Written, stops: list[str]):
+    def __init__(
+        self, writing: Writing, turn: Turn, written: Written, after: str | None, stops: list[str]
+    ):
         self.writing = writing
+        self._turn = turn
+        self._written = written
+        self._after = after
         self._readers = [written.reader() for _ in writing.requests]
+        self._said = [""] * len(self._readers)
         self._stops = {stop.encode("utf-8", "replace"): stop for stop in stops}
 
     @property
@@ -127,15 +177,26 @@ class Answer:
         async for piece in self.writing.pieces():
             reader = self._readers[piece.number]
             parts = reader.push(piece.text) if piece.text else []
+            if piece.ended:
+                parts += reader.finish()
+            self._said[piece.number] += "".join(p.text for p in parts if p.kind == "answer")
             if not piece.ended:
                 if parts or piece.logprobs:
                     yield AnswerPiece(piece.number, parts, piece.logprobs, None)
                 continue
-            parts += reader.finish()
             ended = self.writing.finish_reason(piece.number)
             if reader.calls and ended == "stop":
                 ended = "tool_calls"
             yield AnswerPiece(piece.number, parts, piece.logprobs, cast(FinishReason, ended))
+
+    def ending(self) -> Ending:
+        """Return what the model has read of each answer, when all have ended."""
+        served, read, told = self.served, [], ""
+        for reader, text in zip(self._readers, self._said, strict=True):
+            history, told = self._turn.history(served, self._after, self._written, reader, text)
+            read.append((history,))
+        whose = StateFolder.model_name(served.model)
+        return Ending(served.name, whose, self._turn.state, told, tuple(read))
 
     def stopped_by(self, index: int = 0) -> str | None:
         """Return the client's stop string that ended an answer, if one of them did."""
@@ -147,7 +208,7 @@ async def begin_answer(
     turn: Turn,
     model: str | None,
     context: Context,
-    share: str,
+    asker: Asker,
     names: Mapping[str, str],
 ) -> Answer:
     """Ask a model to go on with a conversation.
@@ -156,7 +217,7 @@ async def begin_answer(
         turn: the conversation.
         model: what the client calls the model.
         context: of the server.
-        share: whose request it is.
+        asker: whose request it is.
         names: what the protocol calls our arguments.
 
     Raises:
@@ -164,10 +225,13 @@ async def begin_answer(
     """
     lease = await context.models.lease(model)
     try:
-        written, options = turn.written(lease.served)
-    except Exception as error:
+        after, session = await _before(turn, context, asker, lease.served)
+        written, options = turn.written(lease.served, after)
+    except BaseException as error:
         lease.release()
-        raise api_error(error, names) from error
+        if isinstance(error, Exception):
+            raise api_error(error, names) from error
+        raise
     stops = stops_of(cast("list[str]", turn.options.get("stop")))
     options.update(cast(GenerationOptions, context.settings.sampling))
     options.update(turn.options)
@@ -177,22 +241,40 @@ async def begin_answer(
         Ask(
             prompt="".join(written.parts),
             opening=written.opening,
+            session=session,
             options={**options, "seed": seed_of(turn.seed, i)},
             logprobs=turn.logprobs,
         )
         for i in range(turn.n)
     ]
-    writing = await begin_writing(lease, asks, context.settings, context.metrics, share, names)
-    return Answer(writing, written, stops)
+    writing = await begin_writing(
+        lease, asks, context.settings, context.metrics, asker.share, names
+    )
+    return Answer(writing, turn, written, after, stops)
+
+
+async def _before(
+    turn: Turn, context: Context, asker: Asker, served: Served
+) -> tuple[str | None, Session | None]:
+    """Return what was told of tools before a conversation, and the session that read it."""
+    if turn.state is None:
+        return None, None
+    state = await context.states.find(turn.state, asker.owner)
+    return state.notes["told"] or "", await context.states.session(state, served)
 
 
 async def count_prompt_tokens(
-    turn: Turn, model: str | None, context: Context, names: Mapping[str, str]
+    turn: Turn, model: str | None, context: Context, asker: Asker, names: Mapping[str, str]
 ) -> int:
-    """Return how many tokens a conversation has."""
+    """Return how many tokens a conversation has, after the state that it begins at."""
     lease = await context.models.lease(model)
     try:
-        written, _ = turn.written(lease.served)
+        after = None
+        if turn.state is not None:
+            state = await context.states.find(turn.state, asker.owner)
+            context.states.check(state, lease.served)
+            after = state.notes["told"] or ""
+        written, _ = turn.written(lease.served, after)
         encode = lease.served.tokenizer.encode
         return len(encode("".join(written.parts))) + len(encode(written.opening))
     except Exception as error:

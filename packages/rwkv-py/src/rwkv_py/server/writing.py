@@ -12,6 +12,7 @@ from .._arguments import TokenSequence
 from ..generation import GenerationOptions
 from ..probabilities import TokenProbability
 from ..request import Request
+from ..session import Session
 from .errors import ApiError, api_error
 from .metrics import Metrics
 from .models import Lease
@@ -27,13 +28,17 @@ class Ask:
     Attributes:
         prompt: text or tokens.
         opening: what is read after it, see `Engine.submit`.
+        session: where to begin; None begins anew.
+        keep_session: whether what the model remembers is kept, see `Engine.submit`.
         options: how to write.
         logprobs: how many probable tokens to tell with each; None tells nothing.
         prompt_logprobs: the same for the prompt.
     """
 
     prompt: str | TokenSequence
-    opening: str = ""
+    opening: str | TokenSequence = ""
+    session: Session | None = None
+    keep_session: bool = False
     options: GenerationOptions = field(default_factory=lambda: GenerationOptions())
     logprobs: int | None = None
     prompt_logprobs: int | None = None
@@ -174,6 +179,8 @@ async def begin_writing(
                 lease.served.engine.submit,
                 ask.prompt,
                 opening=ask.opening,
+                session=ask.session,
+                keep_session=ask.keep_session,
                 logprobs=ask.logprobs,
                 prompt_logprobs=ask.prompt_logprobs,
                 share=share,
