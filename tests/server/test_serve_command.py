@@ -148,6 +148,7 @@ def test_others_may_ask_only_with_a_key_or_if_that_is_said(
     [
         (["{folder}/no.bin"], 1, "no.bin: "),
         (["{folder}/no.bin", "{model}"], 1, "no.bin: "),
+        (["{folder}/empty"], 1, "empty: "),
         (["{model}", "{model}"], 2, "expected another name for each model"),
         (
             ["{model}", "--alias", "a", "--alias", "b"],

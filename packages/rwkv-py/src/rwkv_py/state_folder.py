@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Self
 
 from . import _core
 from ._arguments import StrPath, as_count, as_path
-from .errors import InvalidArgumentError, RwkvError, StateFileError
+from .errors import InvalidArgumentError, ModelFileError, RwkvError, StateFileError
 from .model import Model
 from .sequence import Place, ReadText
 from .state_index import Key, SavedState, StateIndex, TextName, digest_of, text_name
@@ -284,10 +284,10 @@ class StateFolder:
 
     @contextlib.contextmanager
     def _file_errors(self) -> Iterator[None]:
-        """Let what a disk fails with be a StateFileError."""
+        """Let what a disk fails with be a StateFileError, which has a cause then."""
         try:
             yield
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, sqlite3.Error, ModelFileError) as error:
             raise StateFileError(f"{self.path}: cannot be used: {error}") from error
 
     def _file(self, id: str) -> Path:
@@ -311,8 +311,8 @@ class StateFolder:
         path = self._file(id)
         self._check_open()
         try:
-            write(path)
             with self._file_errors():
+                write(path)
                 path.chmod(0o600)
                 state = SavedState(id, model, path.stat().st_size, noted)
                 with self._changed:
@@ -355,6 +355,9 @@ class StateFolder:
             with self._changed:
                 self._index.note_uses()
                 self._make_room(n_bytes)
+                if self._index.n_bytes + n_bytes > self.budget:
+                    path.unlink()  # what was saved has all the room
+                    return
                 self._index.keep(id, one.key, n_bytes, one.text)
         except BaseException:
             with contextlib.suppress(OSError):

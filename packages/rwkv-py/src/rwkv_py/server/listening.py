@@ -104,11 +104,16 @@ def run(
     )
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
     server = _Server(config, lambda: tell(_said(listening, files)))
-    server.run([listening])
-    if not server.started:
-        failures += filter(None, [getattr(app.state, "failure", None)])
-        for failure in failures:
-            raise failure
+    ended: SystemExit | None = None
+    try:
+        server.run([listening])
+    except SystemExit as error:  # of uvicorn, where an application cannot begin
+        ended = error
+    failure = next(iter(failures), getattr(app.state, "failure", None))
+    if failure is not None and not server.started:
+        raise failure
+    if ended is not None:
+        raise ended
 
 
 def _said(listening: socket.socket, files: Mapping[str, Path]) -> str:

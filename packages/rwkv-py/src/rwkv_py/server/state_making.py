@@ -66,7 +66,7 @@ async def keep_state(ask: StateRequest, context: Context, asker: Asker) -> Saved
         ending = _ending_of(ask, ask.response_id, context, asker)
         model, name = ending.model, ending.state
     lease = await context.models.lease(model)
-    served, names = lease.served, {"prompt": given[0], "text": given[0]}
+    served, names = lease.served, dict.fromkeys(("prompt", "text", "tokens"), given[0])
     try:
         before = None if name is None else await context.states.find(name, asker.owner)
         told = None if before is None else before.notes["told"]

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import logging
 import os
+import re
 import sqlite3
 import tempfile
 import time
@@ -77,8 +78,9 @@ class StateStore:
             ApiError: it is not kept, or is somebody else's.
         """
         found = None
-        if self._folder is not None:
-            found = await asyncio.to_thread(self._folder.find, name.removeprefix("state_"))
+        id = re.fullmatch(r"state_([0-9a-f]{32})", name)
+        if self._folder is not None and id is not None:
+            found = await asyncio.to_thread(self._folder.find, id[1])
         if found is None or found.notes["owner"] != owner:
             message = f"{field}: expected a state that is kept, got {name[:80]!r}"
             raise ApiError(404, message, code="state_not_found")
@@ -159,7 +161,7 @@ class StateStore:
                 message = f"file: expected a state of the model {served.name}, got another model's"
                 raise ApiError(400, message, code="state_of_another_model") from None
             except StateFileError as error:
-                if isinstance(error.__cause__, OSError):
+                if error.__cause__ is not None:  # what the disk failed with
                     raise
                 raise _no_state() from None
             except RwkvError:
