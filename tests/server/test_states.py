@@ -453,6 +453,8 @@ def test_wrong_requests(client: httpx.Client) -> None:
         ),
     ):
         assert refused(client, STATES, code, **{"model": "pychat", **ask}).startswith(begin)
+    answer = client.post(STATES, json="x")
+    assert answer.json()["error"]["message"] == "body: expected an object, got a string"
     answer = client.post(STATES, content=b"a=b", headers={"content-type": "text/plain"})
     assert answer.json()["error"]["message"] == (
         "content-type: expected application/json or application/octet-stream, got text/plain"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Query
-from pydantic import BaseModel
+from pydantic import BaseModel, WithJsonSchema
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -25,6 +25,9 @@ router = APIRouter()
 _PATH = "/v1/states"
 _OCTETS = "application/octet-stream"
 _MAX_LISTED = 1000
+
+# The bytes of a body that is no JSON; in JSON nothing stands for them.
+_File = Annotated[bytes, WithJsonSchema({"not": {}})]
 
 
 class StateFacts(BaseModel):
@@ -69,7 +72,7 @@ class StateDeleted(BaseModel):
 async def create(
     request: Request,
     context: ContextOf,
-    ask: Annotated[StateRequest | bytes, Body(description="What to read, or a state file.")],
+    ask: Annotated[StateRequest | _File, Body(description="What to read, or a state file.")],
     model: Annotated[str | None, Query(description="Of an uploaded state.")] = None,
     name: Annotated[str | None, Query(description="The same.", max_length=200)] = None,
 ) -> Response:
@@ -83,6 +86,8 @@ async def create(
         return await while_connected(request, kept())
     kind = request.headers.get("content-type", "none")
     if kind.partition(";")[0].strip().lower() != _OCTETS:
+        if "json" in kind:
+            raise ApiError(400, "body: expected an object, got a string")
         message = f"content-type: expected application/json or {_OCTETS}, got {kind[:80]}"
         raise ApiError(400, message)
     labels = Labels(name=name, metadata=None)
