@@ -317,8 +317,8 @@ class StateFolder:
                 state = SavedState(id, model, path.stat().st_size, noted)
                 with self._changed:
                     self._check_open()
+                    self._make_room(state.n_bytes)
                     self._index.save(state)
-                    self._make_room(0)
         except BaseException:
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)

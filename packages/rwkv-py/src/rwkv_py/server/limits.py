@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -9,9 +12,11 @@ from .errors import ApiError, error_response
 
 __all__ = ["BodyLimit"]
 
+_DRAIN_SECONDS = 5
+
 
 class BodyLimit:
-    """Refuses bodies that are too long, whether they say so or not, without reading them."""
+    """Refuses bodies that are too long, whether they say so or not, without keeping them."""
 
     def __init__(self, app: ASGIApp, max_bytes: int):
         self._app = app
@@ -49,10 +54,20 @@ class BodyLimit:
                 await self._refuse(scope, receive, send, "more")
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send, got: str) -> None:
+        if "expect" not in Headers(scope=scope):  # else a client that asks before it sends
+            await _drain(receive)
         message = f"body: expected at most {self._max_bytes} bytes, got {got}"
         response = error_response(scope["path"], ApiError(413, message))
-        response.headers["Connection"] = "close"  # what is still coming is not read
+        response.headers["Connection"] = "close"  # what may still be coming is not read
         await response(scope, receive, send)
+
+
+async def _drain(receive: Receive) -> None:
+    """Read what is still coming, for a while: many clients see no answer before they have sent."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_DRAIN_SECONDS):
+            while (await receive()).get("more_body"):
+                pass
 
 
 class _TooLong(BaseException):

@@ -22,7 +22,7 @@ __all__ = ["Ending", "Stored", "StoredResponses"]
 _log = logging.getLogger("rwkv_py.server")
 
 # Texts of all that is kept, at most.
-_MAX_BYTES = 256 << 20
+_MAX_BYTES = 64 << 20
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS responses (
