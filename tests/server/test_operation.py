@@ -151,18 +151,14 @@ def test_a_body_that_is_too_long(serve: Serve, pychat_file: Path) -> None:
         assert refused.status_code == 413
         assert refused.json()["error"]["type"] == "request_too_large"
         assert client.post("/v1/completions", json={"prompt": "a"}).status_code == 200
-        # Who sends all before it reads gets the answer, too.
-        for n_bytes in (100_000, 20_000_000):
-            for body in (b"a" * n_bytes, (b"a" * n_bytes for _ in range(1))):
-                refused = client.post("/v1/completions", content=body, headers=kind)
-                assert refused.status_code == 413
-        # Who asks before it sends need not send.
+        # Who sends all before it reads gets the answer; who asks before it sends need not send.
         host, port = client.base_url.host, client.base_url.port
         assert port is not None
-        with socket.create_connection((host, port), timeout=3) as connection:
-            head = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"
-            connection.sendall(f"{head}Content-Length: 5000\r\n\r\n".encode())
-            assert connection.recv(12) == b"HTTP/1.1 413"
+        head = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 20000000\r\n"
+        for sent in (b"\r\n" + b"a" * 20_000_000, b"Expect: 100-continue\r\n\r\n"):
+            with socket.create_connection((host, port), timeout=10) as connection:
+                connection.sendall(head.encode() + sent)
+                assert connection.recv(12) == b"HTTP/1.1 413"
 
 
 def test_keys(serve: Serve, pychat_file: Path) -> None:

@@ -69,6 +69,24 @@ def test_a_conversation_costs_its_new_tokens_after_a_restart(
     assert_private(tmp_path / "states")
 
 
+def test_what_waits_to_be_written_is_written_in_the_end(
+    pychat_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the model is there, whose states they are."""
+    write = StateFolder._write
+
+    def slowly(folder: StateFolder, one: Any) -> None:
+        time.sleep(0.3)
+        write(folder, one)
+
+    monkeypatch.setattr(StateFolder, "_write", slowly)
+    user = {"role": "user", "content": QUESTION}
+    for is_cached in (False, True):
+        with serve({"pychat": pychat_file}, state_dir=tmp_path / "states") as client:
+            answer = post(client, CHAT.path, **CHAT.ask([SYSTEM, user]))
+        assert (new(answer) == 0) == is_cached
+
+
 def assert_private(folder: Path) -> None:
     for path in [folder, *folder.rglob("*")]:
         assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path
