@@ -295,13 +295,13 @@ class StateFolder:
 
     def _read_index(self) -> None:
         """Read what there is, and delete what belongs to nothing."""
-        there = list(self._files.iterdir())
-        states = {path.stem for path in there if path.suffix == ".state" and path.is_file()}
-        known = self._index.read(states)
+        with os.scandir(self._files) as entries:  # there may be many
+            there = {entry.name: entry.is_file(follow_symlinks=False) for entry in entries}
+        states = {name[:-6] for name in there if there[name] and name.endswith(".state")}
+        known = {f"{id}.state" for id in self._index.read(states)}
         self._make_room(0)
-        for path in there:
-            if path.suffix != ".state" or path.stem not in known:
-                _remove(path)
+        for name in there.keys() - known:
+            _remove(self._files / name)
 
     def _saved(
         self, model: str, write: Callable[[Path], None], notes: Mapping[str, Any]

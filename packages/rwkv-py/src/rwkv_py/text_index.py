@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterator
 
 from .sequence import ReadText, next_anchor
@@ -18,11 +17,12 @@ class TextIndex:
     """
 
     def __init__(self) -> None:
-        self._lengths: dict[Hashable, Counter[int]] = {}
+        self._lengths: dict[Hashable, dict[int, int]] = {}  # and of how many texts each is
 
     def add(self, key: Hashable, n_bytes: int) -> None:
         """Note a text: `key` is what it was read after, with its anchor."""
-        self._lengths.setdefault(key, Counter())[n_bytes] += 1
+        lengths = self._lengths.setdefault(key, {})
+        lengths[n_bytes] = lengths.get(n_bytes, 0) + 1
 
     def discard(self, key: Hashable, n_bytes: int) -> None:
         """Forget a text that was noted."""
