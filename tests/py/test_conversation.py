@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from rwkv_py import Chat, Engine, InvalidArgumentError, Model, Session, Tokenizer
 from rwkv_py.answer_reader import AnswerReader
 from rwkv_py.chat_format import CHAT_FORMATS, Message
-from rwkv_py.conversation import Written, answer_options, write_conversation
+from rwkv_py.conversation import Written, answer_options, write_conversation, write_history
 from rwkv_py.grammar import grammar_of
 from rwkv_py.tools import Tool, ToolCall
 from whim import write
@@ -350,3 +351,55 @@ def test_reasoning_that_was_cut_within_its_end(half: str) -> None:
         answer = "".join(part.text for part in parts if part.kind == "answer")
         assert reason == "length" or answer == "yes"
         assert "think>" not in answer
+
+
+@pytest.mark.parametrize("name", CHAT_FORMATS)
+@pytest.mark.parametrize("tools", [(), (NOW,)])
+def test_a_conversation_in_two_parts_is_the_whole(name: str, tools: tuple[Tool, ...]) -> None:
+    """Cut after any answer; what begins a conversation, and tools, are written once."""
+    chat_format = dataclasses.replace(CHAT_FORMATS[name], begin="Begin.\n\n")
+    call = ToolCall(name="now", arguments="{}")
+    messages = [
+        *said(("system", "Be brief."), ("user", "One?"), ("assistant", "<think>Hm.</think>1.")),
+        *said(("user", "Now?")), Message(role="assistant", content="", tool_calls=(call,)),
+        *said(("tool", "noon"), ("assistant", "Noon."), ("user", "More?")),
+    ]  # fmt: skip
+    for begin in (0, 1):
+        every = messages[begin:]
+        whole = write_conversation(chat_format, every, tools=tools)
+        for cut in range(1, len(every)):
+            if every[cut - 1].role != "assistant":
+                continue
+            history, told = write_history(chat_format, every[:cut], tools=tools)
+            rest = write_conversation(chat_format, every[cut:], tools=tools, after=told)
+            assert history + rest.prompt == whole.prompt
+            assert rest.told == told == whole.told
+            # One more part.
+            middle, same = write_history(chat_format, every[cut:-1], tools=tools, after=told) if (
+                cut < len(every) - 1) else ("", told)  # fmt: skip
+            last = write_conversation(chat_format, every[-1:], tools=tools, after=same)
+            assert history + middle + last.prompt == whole.prompt
+            if tools:  # others are told of
+                other = write_conversation(chat_format, every[cut:], tools=[WEATHER], after=told)
+                assert "get_weather" in other.prompt and other.told != told
+            if tools and every[cut].role == "user":  # without, the model still knows of them
+                without = write_conversation(chat_format, every[cut:], after=told)
+                assert without.told == told
+
+
+@pytest.mark.parametrize("name", CHAT_FORMATS)
+def test_a_system_prompt_alone(name: str) -> None:
+    chat_format = CHAT_FORMATS[name]
+    system, user = said(("system", "Be brief."), ("user", "One?"))
+    history, told = write_history(chat_format, [system])
+    rest = write_conversation(chat_format, [user], after=told)
+    assert history + rest.prompt == write_conversation(chat_format, [system, user]).prompt
+
+
+@pytest.mark.parametrize("last", [[("user", "One?")], [("user", "One?"), ("system", "Brief.")]])
+def test_a_user_has_not_the_last_word_of_what_is_over(last: list[tuple[str, str]]) -> None:
+    with pytest.raises(InvalidArgumentError, match="messages: expected an answer of the assist"):
+        write_history(CHAT_FORMATS["world"], said(*last))
+    without = dataclasses.replace(CHAT_FORMATS["world"], system="")
+    with pytest.raises(InvalidArgumentError, match="the format world has a place for"):
+        write_history(without, said(("system", "Be brief.")))

@@ -141,27 +141,20 @@ def write_history(
     tool_choice: str = "auto",
     after: str | None = None,
 ) -> tuple[str, str]:
-    r"""Write messages that are over, as they stand in a conversation that goes on.
+    """Write messages that are over, as they stand in a conversation that goes on.
 
     Args:
-            chat_format: the format.
-            messages: at least one; the last is an answer, or a system prompt.
-            tools: what the model may call, and as how `tool_choice` says.
-            tool_choice: as for `write_conversation`.
-            after: the same.
+        chat_format: the format.
+        messages: at least one; the last is an answer, or a system prompt.
+        tools: what the model may call.
+        tool_choice: as for `write_conversation`.
+        after: the same.
 
     Returns:
-            The text, and `Written.told`.
+        The text, and `Written.told`.
 
     Raises:
-            InvalidArgumentError: as `write_conversation`; or the user has the last word.
-
-        >>> write_history(ChatFormat.named("world"), [Message(role="system", content="Be brief.")])[
-        ...     0
-        ... ]
-        'System: Be brief.
-
-    '
+        InvalidArgumentError: as `write_conversation`; or the user has the last word.
     """
     allowed = _chosen(list(as_iterable("tools", tools, "tools")), tool_choice)
     about = _about(chat_format, allowed, tool_choice not in ("auto", "none"))
