@@ -18,9 +18,9 @@ import pytest
 from rwkv_py import InvalidArgumentError, StateFolder
 from rwkv_py.server import Settings, create_app
 from server.conversations import QUESTION
+from server.protocols import DRAWN, PROTOCOLS, STATES, post, refused
 from server.serving import Serve, serve
 from server.test_serve_command import running
-from server.test_states import DRAWN, PROTOCOLS, STATES, post, refused
 
 CHAT, COMPLETIONS, RESPONSES, MESSAGES = PROTOCOLS
 SYSTEM = {"role": "system", "content": "Answer in one sentence, in the words of the manual."}
