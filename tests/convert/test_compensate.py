@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rwkv_convert import OptionError, quantize_compensated
+from rwkv_convert import InputMoments, OptionError, quantize_compensated, rounded
 from rwkv_convert.quantize import quantize
 from rwkv_convert.weight_types import WEIGHT_TYPES
 
@@ -94,7 +94,41 @@ def test_refusals():
         quantize_compensated(w, h, "fp16")
     with pytest.raises(OptionError, match=r"weights: shape, expected \(rows, a multiple of 256\)"):
         quantize_compensated(w, h, "q4_K")
-    with pytest.raises(OptionError, match=r"moments: shape, expected \(64, 64\), got \(3, 64\)"):
+    with pytest.raises(OptionError, match=r"moments: shape, expected a square, got \(3, 64\)"):
         quantize_compensated(w, h[:3], "q4_0")
+    with pytest.raises(OptionError, match=r"moments: shape, expected \(64, 64\), got \(32, 32\)"):
+        quantize_compensated(w, h[:32, :32], "q4_0")
     with pytest.raises(OptionError, match="moments: expected finite numbers, got others"):
         quantize_compensated(w, h + np.nan, "q4_0")
+
+
+@pytest.mark.parametrize("type", ["q4_0", "q4_K"])
+def test_rows_do_not_depend_on_each_other(type):
+    """And moments that are kept for several calls give what they give for one."""
+    random = np.random.default_rng(5)
+    w = random.standard_normal((12, 256)).astype(np.float32)
+    x = random.standard_normal((999, 256)) * np.exp(random.standard_normal(256))
+    h = (x.T @ x).astype(np.float32)
+    whole = quantize_compensated(w, h, type)
+    kept = InputMoments(h)
+    for rows in (slice(0, 5), slice(5, 12)):
+        part = quantize_compensated(w[rows], kept, type)
+        np.testing.assert_allclose(part.values, whole.values[rows], atol=2e-2)
+        assert (part.blocks == whole.blocks[rows]).mean() > 0.99
+
+
+@pytest.mark.parametrize(
+    ("type", "step"),
+    [("fp32", 0), ("fp16", 2**-11), ("bf16", 2**-8), ("q8_0", 0.01), ("q4_0", 0.2)],
+)
+def test_rounded(type, step):
+    x = np.random.default_rng(6).standard_normal((2, 3, 64)).astype(np.float32)
+    found = rounded(x, type)
+    assert found.shape == x.shape and found.dtype == np.float32
+    difference = np.abs(found - x).max()
+    assert difference <= step * np.abs(x).max() and (difference > 0) == (step > 0)
+
+
+def test_rounded_refuses():
+    with pytest.raises(OptionError, match=r"type: expected one of fp32, .*, got 'q3'"):
+        rounded(np.zeros((2, 64), np.float32), "q3")

@@ -110,7 +110,9 @@ def test_types_in_gguf(checkpoint, tmp_path, dtype):
     out = tmp_path / "out.gguf"
     source = checkpoint("7", n_embd=256, n_ffn=512)
     found = calibrate(source, TEXTS, out, dtype=dtype, token_limit=300)
-    assert len(found.errors) == 12 and max(found.errors.values()) < 1
+    # The head is of another type than they, also of one that is compensated.
+    assert len(found.errors) == 13 and max(found.errors.values()) < 1
+    assert found.types["head.weight"] == "q6_K"
     assert rwkv_convert.info(out).types[dtype].tensors >= 12
     with rwkv_convert.ModelWeights(source) as a, rwkv_convert.ModelWeights(out) as b:
         for name in found.errors:
@@ -123,6 +125,75 @@ def test_low_rank_matrices_too(checkpoint, tmp_path):
     """Stacked ones among them."""
     found, _ = calibrated(checkpoint("6"), tmp_path, lowrank_dtype="q5_1")
     assert "blocks.1.att.time_maa_w2" in found.errors
+
+
+@pytest.mark.parametrize("version", ["4", "6", "7"])
+def test_types_for_a_size(checkpoint, tmp_path, version):
+    source = checkpoint(version)
+    small, large = 0, 0
+    with rwkv_convert.ModelWeights(source) as weights:
+        for dtype in ("q4_0", "q8_0"):
+            every = dict.fromkeys(weights.names, "fp32") | {
+                name: dtype for name, types in weights.possible_types().items() if dtype in types
+            }
+            small, large = large, weights.file_bytes(dtype, every, "ggmf")
+    for file_bytes in ((small + large) // 2, large):
+        found, data = calibrated(source, tmp_path, file_bytes=file_bytes, token_limit=100)
+        assert 0.97 * file_bytes < found.file_bytes == len(data) <= file_bytes
+        written = rwkv_convert.info(found.path).tensors
+        assert written == found.types
+        n_types = len(set(written.values()))
+        assert n_types == 2 if file_bytes == large else n_types > 3
+        compensated = {name for name, t in written.items() if t not in ("fp32", "q8_0")}
+        assert set(found.errors) == compensated - {"emb.weight"}
+
+
+def test_what_matters_more_gets_more_bits(checkpoint, tmp_path):
+    """Of two matrices that are alike, the one whose outputs count a hundred times more."""
+    model = synth.checkpoint("7", n_layer=2, n_vocab=256)
+    first, second = (model[f"blocks.{i}.ffn.value.weight"] for i in range(2))
+    second[...] = first
+    first *= np.float32(0.01)
+    source = write_pth(tmp_path / "in.pth", views(model, "fp32"))
+    folder = tmp_path / "out"
+    folder.mkdir()
+    bytes_of = {"q4_0": 18, "q4_1": 20, "q5_0": 22, "q5_1": 24, "q8_0": 34}
+    found, _ = calibrated(source, folder, bits=6.5, token_limit=300)
+    sizes = [bytes_of[found.types[f"blocks.{i}.ffn.value.weight"]] for i in range(2)]
+    assert sizes[0] < sizes[1]
+
+
+def test_types_for_a_size_in_gguf(checkpoint, tmp_path):
+    """Where layer 0 holds a tensor twice."""
+    source, out = checkpoint("7", n_embd=256, n_ffn=512), tmp_path / "out.gguf"
+    calibrate(source, TEXTS, out, bits=5.5, token_limit=200)
+    assert out.stat().st_size <= rwkv_convert.info(source).parameters * 5.5 / 8
+    used = rwkv_convert.info(out).types
+    assert {"q4_K", "q5_K", "q6_K"} & set(used)
+    assert Model(out).info.data_type
+
+
+def test_types_are_chosen_once(checkpoint, tmp_path):
+    """And the head's, if they are said, not at all."""
+    source = checkpoint("7")
+    options = {"bits": 7.0, "head_dtype": "q5_0", "token_limit": 300}
+    steps = []
+    found, expected = calibrated(
+        source, tmp_path, progress=lambda n, total: steps.append(n), **options
+    )
+    assert steps == [1, 2, 1, 2] and found.types["head.weight"] == "q5_0"
+    steps.clear()
+
+    def stop(n, total):
+        steps.append(n)
+        if len(steps) == 3:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        calibrate(source, TEXTS, tmp_path / "out.bin", force=True, progress=stop, **options)
+    steps.clear()
+    again, data = calibrated(source, tmp_path, progress=lambda n, total: steps.append(n), **options)
+    assert steps == [2] and data == expected and again.types == found.types
 
 
 def test_of_each_text_as_many_tokens(checkpoint, tmp_path):
@@ -138,6 +209,12 @@ def test_refusals(checkpoint, tmp_path):
         calibrate(source, [b""], out)
     with pytest.raises(ConversionError, match="dtype: expected one of"):
         calibrate(source, TEXTS, out, dtype="q3")
+    with pytest.raises(InvalidArgumentError, match=r"^dtype: expected one of dtype, file_bytes, b"):
+        calibrate(source, TEXTS, out, dtype="q4_0", bits=4.5)
+    with pytest.raises(InvalidArgumentError, match=r"^file_bytes: expected at least \d+, what all"):
+        calibrate(source, TEXTS, out, file_bytes=1000)
+    with pytest.raises(InvalidArgumentError, match=r"^bits: expected a number above 0, got nan"):
+        calibrate(source, TEXTS, out, bits=float("nan"))
     with pytest.raises(ConversionError, match=r"nothing\.pth"):
         calibrate(tmp_path / "nothing.pth", TEXTS, out)
     with pytest.raises(NoTokenizerError, match="vocabulary of 300"):
@@ -173,3 +250,36 @@ def test_command(checkpoint, tmp_path, run_cli):
         "replaces it"
     )
     assert run_cli("rwkv", "calibrate", source, text, "-o", out, "--force").returncode == 0
+
+
+def test_command_to_a_size(checkpoint, tmp_path, run_cli):
+    source = checkpoint("7")
+    text, out = tmp_path / "text.txt", tmp_path / "out.bin"
+    text.write_bytes(TEXTS[0])
+    arguments = ["rwkv", "calibrate", source, text, "-o", out, "--token-limit", "200"]
+    for options, wrong in (
+        (["--size", "much"], "expected bytes, or a number with kB, MB or GB, got 'much'"),
+        (["--size", "0"], "expected bytes, or a number with kB, MB or GB, got '0'"),
+        (["--bits", "0"], "expected a number above 0, got 0"),
+        (["--size", "1MB", "--bits", "5"], "expected one of them, got --size and --bits"),
+    ):
+        done = run_cli(*arguments, *options)
+        assert (done.returncode, wrong in " ".join(done.stderr.split())) == (2, True), done.stderr
+    done = run_cli(*arguments, "--size", "1k")
+    assert done.returncode == 1 and "file_bytes: expected at least" in done.stderr
+    done = run_cli(*arguments, "--size", "0.4 MB", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["file_bytes"] == out.stat().st_size <= 400_000
+    assert len(set(told["types"].values())) > 2
+    shown = run_cli("rwkv-convert", "--info", out).stdout
+    _, _, mix = shown.partition("layers' types, where they are not the same in all:\n")
+    types = told["types"]
+    mixed = {
+        name[9:]
+        for name in types
+        if name[:9] == "blocks.1."
+        and f"blocks.0.{name[9:]}" in types
+        and types[name] != types[f"blocks.0.{name[9:]}"]
+    }
+    assert mixed and {line.split()[0] for line in mix.splitlines()} == mixed

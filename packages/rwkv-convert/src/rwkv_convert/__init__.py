@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 # What is used is imported when it is used: numpy takes a tenth of a second, in which the command
 # would not be ready for Ctrl-C.
 if TYPE_CHECKING:
-    from .compensate import Compensated, quantize_compensated
+    from .compensate import Compensated, InputMoments, quantize_compensated, rounded
     from .conversion import Layout, Progress, Quality, Summary, convert
     from .errors import (
         CheckpointError,
@@ -39,6 +39,7 @@ __all__ = [
     "Container",
     "ConvertError",
     "HubFiles",
+    "InputMoments",
     "Layout",
     "ModelError",
     "ModelInfo",
@@ -59,10 +60,11 @@ __all__ = [
     "parse_dtype",
     "quantize_compensated",
     "read_time_state",
+    "rounded",
 ]
 
 _MODULES = {
-    "compensate": ("Compensated", "quantize_compensated"),
+    "compensate": ("Compensated", "InputMoments", "quantize_compensated", "rounded"),
     "conversion": ("Layout", "Progress", "Quality", "Summary", "convert"),
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
     "hub_fetch": ("HubFiles", "fetch_hub_files", "find_hub_files"),

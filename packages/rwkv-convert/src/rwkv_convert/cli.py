@@ -256,6 +256,7 @@ def _describe(model: ModelInfo) -> list[str]:
         f"  parameters  {model.parameters:,}",
         f"  size        {_size(model.file_bytes)}",
         *_type_lines(model.types),
+        *_mix_lines(model.tensors),
     ]
     if model.name is not None:
         lines.append(f"  name        {model.name!a}")
@@ -306,6 +307,22 @@ def _type_lines(types: dict[str, TypeUse]) -> list[str]:
         f"  {name:<10}  {use.tensors} tensors, {use.parameters:,} parameters, {_size(use.bytes)}"
         for name, use in largest_first
     ]
+
+
+def _mix_lines(tensors: dict[str, str]) -> list[str]:
+    """The layers in which a tensor has which type, where that is not the same in all."""
+    kinds: dict[str, dict[str, list[str]]] = {}
+    for name, type in tensors.items():
+        prefix, layer, kind = (*name.split(".", 2), "", "")[:3]
+        if prefix in ("blk", "blocks") and layer.isdecimal():
+            kinds.setdefault(kind, {}).setdefault(type, []).append(layer)
+    mixed = {kind: types for kind, types in kinds.items() if len(types) > 1}
+    width = max(map(len, mixed), default=0)
+    lines = ["  layers' types, where they are not the same in all:"] if mixed else []
+    for kind, types in mixed.items():
+        of_types = ", ".join(f"{type} {' '.join(layers)}" for type, layers in sorted(types.items()))
+        lines.append(f"    {kind:<{width}}  {of_types}")
+    return lines
 
 
 def _size(count: int) -> str:

@@ -23,12 +23,13 @@ numbers for it, if they stay, are those where the derivative is zero: Q_k + (E H
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .element_types import BlockType, Bytes, Floats
+from .element_types import BF16, FP16, BlockType, Bytes, Floats, to_bf16_bits
 from .errors import OptionError, quote
 from .quantize import quantize
 from .search_scales import inverted
@@ -60,18 +61,72 @@ class Compensated:
     plain_error: float
 
 
-def quantize_compensated(
-    weights: Floats, moments: Floats, type: str, damping: float = DAMPING
-) -> Compensated:
+class InputMoments:
+    """The second moments of what a matrix multiplies, and their factors, computed once.
+
+    Its methods may be called by several threads.
+    """
+
+    def __init__(self, moments: Floats, damping: float = DAMPING) -> None:
+        """Takes moments; nothing is computed yet.
+
+        Args:
+            moments: (columns, columns), the sum of x x^T over inputs x; symmetric, finite.
+            damping: see DAMPING.
+
+        Raises:
+            OptionError: they are not square, or not finite.
+        """
+        if moments.ndim != 2 or moments.shape[0] != moments.shape[1]:
+            raise OptionError("moments", f"shape, expected a square, got {moments.shape}")
+        if not np.isfinite(moments).all():
+            raise OptionError("moments", "expected finite numbers, got others")
+        self.moments = moments
+        self._damping = damping
+        self._factors: dict[int, Factors] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def columns(self) -> int:
+        """How many inputs there are."""
+        return len(self.moments)
+
+    def factors(self, block: int) -> Factors:
+        """The factors, columns in the order in which blocks of a size have their turn."""
+        with self._lock:
+            if block not in self._factors:
+                self._factors[block] = _factors(self.moments, block, self._damping)
+            return self._factors[block]
+
+
+@dataclass(frozen=True, slots=True)
+class Factors:
+    """Of H = U D U^T, columns in their turn.
+
+    Attributes:
+        order: (columns,), where they stand in the file.
+        h: H, damped.
+        upper: U.
+        diagonal: D's.
+    """
+
+    order: NDArray[np.int64]
+    h: Floats
+    upper: Floats
+    diagonal: Floats
+
+
+def quantize_compensated(weights: Floats, inputs: Floats | InputMoments, type: str) -> Compensated:
     """Quantises a matrix by the inputs that it multiplies.
 
     No row's error is larger than that of plain rounding: where it would be, the row is rounded.
+    Rows do not depend on each other.
 
     Args:
         weights: (rows, columns); rows that are not finite are rounded plainly.
-        moments: (columns, columns), the sum of x x^T over inputs x; symmetric, finite.
+        inputs: their second moments, (columns, columns), as for InputMoments; or these, which keep
+            what takes long for the next call.
         type: the name of a quantised type, whose block divides the columns.
-        damping: see DAMPING.
 
     Raises:
         OptionError: there is no such type, shapes do not fit, or moments are not finite.
@@ -85,13 +140,15 @@ def quantize_compensated(
             "weights",
             f"shape, expected (rows, a multiple of {kind.block}), got {weights.shape}",
         )
-    if moments.shape != (columns, columns):
+    if not isinstance(inputs, InputMoments):
+        inputs = InputMoments(inputs)
+    moments = inputs.moments
+    if inputs.columns != columns:
         raise OptionError("moments", f"shape, expected {(columns, columns)}, got {moments.shape}")
-    if not np.isfinite(moments).all():
-        raise OptionError("moments", "expected finite numbers, got others")
     plain = quantize(weights, kind)
     with np.errstate(all="ignore"):
-        blocks = _compensated(np.where(np.isfinite(weights), weights, 0), moments, kind, damping)
+        finite = np.where(np.isfinite(weights), weights, np.float32(0))
+        blocks = _compensated(finite, inputs.factors(kind.block), kind)
         values, of_plain = _values(blocks, kind), _values(plain, kind)
         errors = _errors(weights - values, moments)
         plain_errors = _errors(weights - of_plain, moments)
@@ -101,6 +158,30 @@ def quantize_compensated(
     return Compensated(
         blocks, values, float(errors.sum(dtype=float)), float(plain_errors.sum(dtype=float))
     )
+
+
+def rounded(values: Floats, type: str) -> Floats:
+    """What numbers stand for when they are rounded to a type, with scales that are searched for.
+
+    Args:
+        values: (..., columns).
+        type: the name of any type; the block of a quantised one divides the columns.
+
+    Raises:
+        OptionError: there is no such type, or rows do not fit.
+    """
+    kind = WEIGHT_TYPES.get(type)
+    if kind is None:
+        raise OptionError("type", f"expected one of {', '.join(WEIGHT_TYPES)}, got {quote(type)}")
+    if isinstance(kind, BlockType):
+        rows = values.reshape(-1, values.shape[-1])
+        blocks = quantize(rows, kind, np.ones(rows.shape[1], np.float32))
+        return _values(blocks, kind).reshape(values.shape)
+    if kind is FP16:
+        return values.astype(np.float16).astype(np.float32)
+    if kind is BF16:
+        return (to_bf16_bits(values).astype(np.uint32) << 16).view(np.float32)
+    return values
 
 
 def _values(blocks: Bytes, type: BlockType) -> Floats:
@@ -113,18 +194,25 @@ def _errors(difference: Floats, moments: Floats) -> Floats:
     return errors
 
 
-def _compensated(weights: Floats, moments: Floats, type: BlockType, damping: float) -> Bytes:
+def _compensated(weights: Floats, factors: Factors, type: BlockType) -> Bytes:
     """The blocks, (rows, bytes per row)."""
-    order = _order(np.asarray(moments.diagonal()), type.block)
-    h = _damped(moments[np.ix_(order, order)], damping)
+    order = factors.order
     # From here on (columns, rows), columns in their turn.
     matrix = _Matrix(np.ascontiguousarray(weights.T[order]), order, type)
-    upper, diagonal = _factors(h)
     for start in range(0, len(order), type.block):
-        matrix.quantize_block(start, upper, diagonal)
-    del upper
-    matrix.refine(h.astype(np.float32))
+        matrix.quantize_block(start, factors.upper, factors.diagonal)
+    matrix.refine(factors.h)
     return matrix.packed()
+
+
+def _factors(moments: Floats, block: int, damping: float) -> Factors:
+    order = _order(np.asarray(moments.diagonal()), block)
+    h = _damped(moments[np.ix_(order, order)], damping)
+    # H = R R^T with R upper triangular: Cholesky's factor, of the matrix turned round.
+    r = np.linalg.cholesky(h[::-1, ::-1])[::-1, ::-1]
+    scale = r.diagonal()
+    upper, diagonal = (r / scale).astype(np.float32), (scale * scale).astype(np.float32)
+    return Factors(order, h.astype(np.float32), upper, diagonal)
 
 
 def _order(diagonal: Floats, block: int) -> NDArray[np.int64]:
@@ -142,14 +230,6 @@ def _damped(moments: Floats, damping: float) -> NDArray[np.float64]:
     mean = float(h.diagonal().mean()) or 1.0
     np.fill_diagonal(h, h.diagonal() + damping * mean)
     return h
-
-
-def _factors(h: NDArray[np.float64]) -> tuple[Floats, Floats]:
-    """U and D."""
-    # H = R R^T with R upper triangular: Cholesky's factor, of the matrix turned round.
-    r = np.linalg.cholesky(h[::-1, ::-1])[::-1, ::-1]
-    scale = r.diagonal()
-    return (r / scale).astype(np.float32), (scale * scale).astype(np.float32)
 
 
 class _Matrix:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .checkpoint import Checkpoint
 from .element_types import ElementType
@@ -60,6 +60,7 @@ class ModelInfo:
         layout: how its tensors are named and stored: `official names`, `fla RWKV-7` and so on.
         key: path of the dict that holds the model, and prefix of its names; "" if there is neither.
         n_files: number of files.
+        tensors: the type of each tensor, by its name in the file.
     """
 
     path: str
@@ -83,6 +84,7 @@ class ModelInfo:
     layout: str = ""
     key: str = ""
     n_files: int = 1
+    tensors: dict[str, str] = field(default_factory=dict)
 
 
 def info(
@@ -111,7 +113,7 @@ def describe(found: ModelTensors, model: Model) -> ModelInfo:
     checkpoint = found.checkpoint
     # The file's tensors: one of them may hold several of the model.
     group = checkpoint.groups[found.group]
-    tensors = [view for name, view in group.items() if name not in found.ignored]
+    tensors = {name: view for name, view in group.items() if name not in found.ignored}
     tokens = checkpoint.metadata.get("tokenizer.ggml.tokens")
     return ModelInfo(
         path=str(checkpoint.path),
@@ -123,9 +125,9 @@ def describe(found: ModelTensors, model: Model) -> ModelInfo:
         n_head=model.n_head,
         head_size=model.n_embd // model.n_head if model.n_head else None,
         n_vocab=model.n_vocab,
-        parameters=sum(view.count for view in tensors),
+        parameters=sum(view.count for view in tensors.values()),
         file_bytes=sum(stamp.size for stamp in checkpoint.files.values()),
-        types=count_types((view.type, view.count) for view in tensors),
+        types=count_types((view.type, view.count) for view in tensors.values()),
         has_time_state=any(map(is_time_state, found.tensors)),
         unused=(*model.unused, *other_entries(found)),
         name=_text(checkpoint, "general.name"),
@@ -135,6 +137,7 @@ def describe(found: ModelTensors, model: Model) -> ModelInfo:
         layout=found.layout,
         key=found.key,
         n_files=len(checkpoint.files),
+        tensors={name: view.type.name for name, view in tensors.items()},
     )
 
 

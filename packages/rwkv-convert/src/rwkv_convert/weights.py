@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -12,21 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .checkpoint import layer_of
-from .element_types import FP32, FP64
+from .element_types import FP16, FP32, FP64, ElementType
 from .encoder import Encoder
 from .factor_loader import FactorLoader
 from .file_plan import PlacedTensor, write_headers
 from .fused_embedding import check_embedding
-from .identify import identify
+from .identify import FileTensor, identify
 from .merge import MergeFiles, merge_into
 from .model_config import heed_config
 from .official_names import find_model
 from .piece_reader import PieceReader
 from .quantize import PIECE
 from .sources import open_source
-from .tensor_table import TypeChoice
-from .weight_types import DTYPES, Container, fitting, parse_dtype
+from .tensor_table import ROLE_TYPES, Role, TypeChoice
+from .weight_types import DTYPES, GGMF_TYPES, GGUF_TYPES, Container, fitting, parse_dtype
 from .write_ggmf import plan_ggmf
+from .write_gguf import plan_gguf
 
 
 class ModelWeights:
@@ -68,6 +70,7 @@ class ModelWeights:
         found = find_model(checkpoint, key, tuple(ignore))
         heed_config(found)
         merged = merge_into(found, merge_files) if merge_files is not None else []
+        self._checkpoint = checkpoint
         self._model = model = identify(found)
         check_embedding(found)
         self.version = model.version
@@ -120,17 +123,61 @@ class ModelWeights:
         Raises:
             OptionError: there is no such type.
         """
-        options = {"head_dtype": head_dtype, "emb_dtype": emb_dtype, "lowrank_dtype": lowrank_dtype}
-        overrides = {
-            option: DTYPES[parse_dtype(text, option)]
-            for option, text in options.items()
-            if text is not None
-        }
+        overrides = _overrides(head_dtype, emb_dtype, lowrank_dtype)
         choice = TypeChoice(DTYPES[parse_dtype(dtype)], overrides, gguf=container == "gguf")
         return {
             name: fitting(choice.type_of(tensor.role), tensor.shape[-1]).name
             for name, tensor in self._tensors.items()
         }
+
+    def possible_types(
+        self,
+        *,
+        head_dtype: str | None = None,
+        emb_dtype: str | None = None,
+        lowrank_dtype: str | None = None,
+        container: Container = "ggmf",
+    ) -> dict[str, tuple[str, ...]]:
+        """The types that each tensor can be written in, in a quantised file, by name.
+
+        Of vectors fp32; of matrices every quantised type into whose blocks their rows fit, or the
+        one that is asked for.
+
+        Raises:
+            OptionError: there is no such type.
+        """
+        overrides = _overrides(head_dtype, emb_dtype, lowrank_dtype)
+        known = GGUF_TYPES if container == "gguf" else GGMF_TYPES
+        quantized = [type for type in known.values() if type.is_quantized]
+        found = {}
+        for name, tensor in self._tensors.items():
+            columns = tensor.shape[-1]
+            asked = overrides.get(ROLE_TYPES[tensor.role].option)
+            types = [type for type in quantized if columns % type.block == 0]
+            if tensor.role is Role.VECTOR:
+                types = [FP32]
+            elif asked is not None or not types:
+                types = [fitting(asked or FP16, columns)]
+            found[name] = tuple(type.name for type in types)
+        return found
+
+    def tensor_bytes(self, name: str, type: str) -> int:
+        """How many bytes a tensor takes in a type."""
+        return DTYPES[type].bytes_of(math.prod(self._tensors[name].shape))
+
+    def file_bytes(self, dtype: str, types: Mapping[str, str], container: Container) -> int:
+        """The size of the file that `convert` writes with these types of all tensors.
+
+        Raises:
+            ModelError, OptionError: the container has no place for the model.
+        """
+
+        def type_of(tensor: FileTensor) -> ElementType:
+            return DTYPES[types[tensor.name_in_ggmf]]
+
+        if container == "gguf":
+            return plan_gguf(self._model, self._checkpoint, dtype, None, type_of).file_bytes
+        return plan_ggmf(self._model, DTYPES[dtype], type_of, lambda _: False).file_bytes
 
     def read(self, name: str) -> NDArray[np.float32]:
         """A tensor's numbers as a model file has them: float32, in `shape`.
@@ -180,3 +227,14 @@ class ModelWeights:
             values = self.read(name) if values is None else values
             write_at(placed.offset, np.ascontiguousarray(values, "<f4").data)
         return data
+
+
+def _overrides(
+    head_dtype: str | None, emb_dtype: str | None, lowrank_dtype: str | None
+) -> dict[str, ElementType]:
+    options = {"head_dtype": head_dtype, "emb_dtype": emb_dtype, "lowrank_dtype": lowrank_dtype}
+    return {
+        option: DTYPES[parse_dtype(text, option)]
+        for option, text in options.items()
+        if text is not None
+    }

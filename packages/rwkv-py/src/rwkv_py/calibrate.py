@@ -10,43 +10,32 @@ the rows.
 from __future__ import annotations
 
 import hashlib
-import json
+import math
 import os
-import shutil
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-import numpy as np
-from numpy.typing import NDArray
-
-from . import _core
-from ._arguments import StrPath, Tokens, as_count, as_path, as_tokens
+from ._arguments import StrPath, Tokens, as_count, as_number, as_path, as_tokens
+from .choose_types import choose_types
 from .errors import ConversionError, InvalidArgumentError, NoTokenizerError
-from .moments import Workers, add_moments, mirror
+from .kept_layers import KeptLayers
+from .layer_rows import LayerRows
+from .moments import Workers
 from .prompt import END_OF_DOCUMENT
+from .quantize_layers import Progress, quantize_layers
 from .tokenizer import Tokenizer
+from .type_effects import measure_effects, probe_tokens
 
 if TYPE_CHECKING:
     import rwkv_convert
 
 __all__ = ["Calibration", "Progress", "calibrate"]
 
-Progress = Callable[[int, int], None]
-"""Called with how many steps are done, and of how many."""
-
-Rows = NDArray[np.float32]
-
 # Tokens that follow each other with the state carried through, at most.
 _SEQUENCE = 4096
-
-# Rows that run through a layer at once.
-_ROWS = 2048
-
-# What 8 bits lose is not worth the time: such matrices are rounded as always.
-_FINE = ("q8_0", "fp16", "bf16", "fp32")
 
 
 class _Types(TypedDict):
@@ -65,12 +54,14 @@ class Calibration:
         n_tokens: tokens that were read.
         errors: for each matrix that was compensated, the squared error of what it computes on
             these tokens, as a part of what plain rounding to the same type makes.
+        types: of each tensor, by its name in a ggmf file.
     """
 
     path: str
     file_bytes: int
     n_tokens: int
     errors: dict[str, float]
+    types: dict[str, str]
 
 
 def calibrate(
@@ -78,7 +69,9 @@ def calibrate(
     texts: Sequence[str | bytes],
     out: StrPath,
     *,
-    dtype: str = "q4_0",
+    dtype: str | None = None,
+    file_bytes: int | None = None,
+    bits: float | None = None,
     head_dtype: str | None = None,
     emb_dtype: str | None = None,
     lowrank_dtype: str | None = None,
@@ -101,7 +94,11 @@ def calibrate(
         checkpoint: what `rwkv_convert.convert` reads.
         texts: several kinds are better than one; each is read from its beginning.
         out: the file to write; GGUF if its name ends in .gguf, else ggmf.
-        dtype: type of the layers' matrices.
+        dtype: type of the layers' matrices; by default q4_0.
+        file_bytes: in place of `dtype`, how large the file may be: each tensor then has the type
+            that harms least in such a file, by what is measured of each, and the time is a
+            multiple.
+        bits: the same as bits of the file for each parameter of the model.
         head_dtype: type of `head.weight`.
         emb_dtype: type of `emb.weight`, which is not multiplied by, and so rounded as always.
         lowrank_dtype: type of the low-rank matrices of RWKV-6 and 7.
@@ -138,6 +135,16 @@ def calibrate(
             f"out: expected a file that is not there, got {str(path)!r}",
             remedy="Try calibrate(..., force=True)",
         )
+    asked = {"dtype": dtype, "file_bytes": file_bytes, "bits": bits}
+    given = {name: value for name, value in asked.items() if value is not None}
+    if len(given) > 1:
+        raise InvalidArgumentError(f"dtype: expected one of {', '.join(asked)}, got {given}")
+    if file_bytes is not None:
+        file_bytes = as_count("file_bytes", file_bytes, at_least=1)
+    if bits is not None:
+        bits = as_number("bits", bits)
+        if not 0 < bits < math.inf:
+            raise InvalidArgumentError(f"bits: expected a number above 0, got {bits:g}")
     container: rwkv_convert.Container = "gguf" if path.suffix.lower() == ".gguf" else "ggmf"
     options: _Types = {
         "head_dtype": head_dtype,
@@ -146,37 +153,113 @@ def calibrate(
     }
     try:
         with rwkv_convert.ModelWeights(checkpoint) as weights:
-            types = weights.types(dtype, container=container, **options)
+            possible = _Possible(weights, container, options)
+            if bits is not None:
+                file_bytes = int(bits * possible.n_parameters / 8)
+            if file_bytes is not None:
+                possible.check(file_bytes)
+            else:
+                fixed = weights.types(dtype or "q4_0", container=container, **options)
             tokens = _tokens_of(texts, _tokenizer_for(weights.n_vocab, tokenizer), token_limit)
             settings = {
                 "checkpoint": _identity(checkpoint),
-                "types": types,
+                "types": fixed if file_bytes is None else [file_bytes, container, options],
                 "tokens": hashlib.sha256(b"|".join(some.tobytes() for some in tokens)).hexdigest(),
             }
-            folder = _Folder(path.with_name(path.name + ".calibration"), settings)
+            kept = KeptLayers(path.with_name(path.name + ".calibration"), settings)
             with Workers.started(threads or len(os.sched_getaffinity(0))) as workers:
-                _Job(weights, types, tokens, folder, workers, threads or 0).run(progress)
+
+                def rows_of(some: list[Tokens]) -> LayerRows:
+                    return LayerRows(weights, some, workers, threads or 0)
+
+                rows = rows_of(tokens)
+                if file_bytes is None:
+                    kept.types = fixed
+                elif not kept.types:
+                    reading = rows_of(probe_tokens(tokens))
+                    effects = measure_effects(rows, reading, possible.types, progress)
+                    kept.types = possible.choose(effects, file_bytes)
+                types = kept.types
+                quantize_layers(rows, types, kept, progress)
         summary = rwkv_convert.convert(
             checkpoint,
             path,
-            dtype=dtype,
+            dtype=_most_used(weights, types) if dtype is None else dtype,
             container=container,
             quality="best",
-            blocks=folder.blocks(),
+            types=types,
+            blocks=kept.blocks(),
             force=force,
-            **options,
         )
     except rwkv_convert.ConvertError as error:
         # What it advises in Python's words are arguments of its own.
         remedy = "" if "=" in error.remedy else error.remedy
         raise ConversionError(error.message, remedy=remedy) from None
-    folder.remove()
+    kept.remove()
     return Calibration(
         path=str(path),
         file_bytes=summary.file_bytes,
         n_tokens=sum(map(len, tokens)),
-        errors=folder.errors,
+        errors=kept.errors,
+        types=types,
     )
+
+
+class _Possible:
+    """The types that tensors can be written in, and the files that come of them."""
+
+    def __init__(
+        self,
+        weights: rwkv_convert.ModelWeights,
+        container: rwkv_convert.Container,
+        options: _Types,
+    ) -> None:
+        self.types = weights.possible_types(container=container, **options)
+        self.n_parameters = sum(math.prod(weights.shape(name)) for name in self.types)
+        self._weights = weights
+        self._container = container
+        self._sizes = {
+            name: {type: weights.tensor_bytes(name, type) for type in types}
+            for name, types in self.types.items()
+            if len(types) > 1
+        }
+
+    def file_bytes(self, types: dict[str, str]) -> int:
+        """The size of a file."""
+        return self._weights.file_bytes(_most_used(self._weights, types), types, self._container)
+
+    def check(self, file_bytes: int) -> None:
+        """Make sure that a file can be so small."""
+        least = self.file_bytes(
+            {name: min(types, key=self._size_in(name)) for name, types in self.types.items()}
+        )
+        if least > file_bytes:
+            raise InvalidArgumentError(
+                f"file_bytes: expected at least {least}, what all matrices take in 4 bits, got "
+                f"{file_bytes}"
+            )
+
+    def choose(self, effects: dict[str, dict[str, float]], file_bytes: int) -> dict[str, str]:
+        """The types that harm least in a file of a size at most."""
+        fixed = {name: types[0] for name, types in self.types.items()}
+        room = file_bytes
+        while True:
+            chosen = fixed | choose_types(self._sizes, effects, room)
+            too_much = self.file_bytes(chosen) - file_bytes
+            if too_much <= 0:
+                return chosen
+            room -= too_much  # headers, and what a container holds twice
+
+    def _size_in(self, name: str) -> Callable[[str], int]:
+        return lambda type: self._weights.tensor_bytes(name, type)
+
+
+def _most_used(weights: rwkv_convert.ModelWeights, types: dict[str, str]) -> str:
+    """The type that takes most of a file, which is what the file says of itself."""
+    used: Counter[str] = Counter()
+    for name, type in types.items():
+        used[type] += weights.tensor_bytes(name, type)
+    return used.most_common(1)[0][0]
 
 
 def _tokenizer_for(n_vocab: int, tokenizer: Tokenizer | StrPath | None) -> Tokenizer:
@@ -225,201 +308,3 @@ def _identity(checkpoint: StrPath) -> list[Any]:
     except OSError:  # one on a hub
         return [name]
     return [os.path.abspath(name), found.st_size, found.st_mtime_ns]
-
-
-class _Folder:
-    """What is kept between layers, for whoever goes on after an interruption."""
-
-    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
-        self._path = path
-        self._settings = json.loads(json.dumps(settings))
-        self.n_layers = 0  # that are done
-        self.errors: dict[str, float] = {}
-        kept = self._read()
-        if kept is None and path.exists():
-            raise FileExistsError(f"{path}: expected a folder of an earlier call, or none")
-        if kept is None or kept["settings"] != self._settings:
-            shutil.rmtree(path, ignore_errors=True)
-            path.mkdir()
-            self._note()
-            return
-        self.n_layers = kept["n_layers"]
-        self.errors = kept["errors"]
-
-    def _read(self) -> dict[str, Any] | None:
-        try:
-            kept: dict[str, Any] = json.loads((self._path / "progress.json").read_bytes())
-        except (OSError, ValueError):
-            return None
-        return kept
-
-    def rows(self) -> tuple[Rows, Rows]:
-        """The rows after the layers that are done, and version 7's `v_first`."""
-        with np.load(self._path / f"rows-{self.n_layers}.npz") as kept:
-            return kept["x"], kept["v_first"]
-
-    def save(self, x: Rows, v_first: Rows, errors: dict[str, float]) -> None:
-        """Note that one more layer is done: `save_blocks` has had its matrices."""
-        n_layers = self.n_layers + 1
-        np.savez(self._path / f"rows-{n_layers}.npz", x=x, v_first=v_first)
-        self.errors |= errors
-        self.n_layers = n_layers
-        self._note()
-        (self._path / f"rows-{n_layers - 1}.npz").unlink(missing_ok=True)
-
-    def _note(self) -> None:
-        kept = {"settings": self._settings, "n_layers": self.n_layers, "errors": self.errors}
-        new = self._path / "progress.new"
-        new.write_text(json.dumps(kept))
-        new.replace(self._path / "progress.json")
-
-    def save_blocks(self, name: str, blocks: NDArray[np.uint8]) -> None:
-        """Keep a matrix."""
-        np.save(self._path / f"{name}.npy", blocks.reshape(-1))
-
-    def blocks(self) -> dict[str, NDArray[np.uint8]]:
-        """All matrices, by name; they stay on the disk."""
-        return {
-            file.name.removesuffix(".npy"): np.load(file, mmap_mode="r")
-            for file in self._path.glob("*.npy")
-        }
-
-    def remove(self) -> None:
-        """Let go of all."""
-        shutil.rmtree(self._path, ignore_errors=True)
-
-
-class _Job:
-    """Quantises layer after layer."""
-
-    def __init__(
-        self,
-        weights: rwkv_convert.ModelWeights,
-        types: dict[str, str],
-        tokens: list[Tokens],
-        folder: _Folder,
-        workers: Workers,
-        n_threads: int,
-    ) -> None:
-        self._weights = weights
-        self._types = types
-        self._tokens = tokens
-        self._folder = folder
-        self._workers = workers
-        self._n_threads = n_threads
-        self._reading = threading.Lock()  # weights are for one thread at a time
-
-    def run(self, progress: Progress | None) -> None:
-        """Quantise all that are not done."""
-        n_layers = self._weights.n_layer
-        if self._folder.n_layers:
-            x, v_first = self._folder.rows()
-        else:
-            x = self._embedded()
-            v_first = np.zeros_like(x)
-        for layer in range(self._folder.n_layers, n_layers):
-            moments = self._moments(layer, x, v_first)
-            quantized, errors = self._quantize(moments)
-            del moments
-            changed = self._layer(layer, quantized)
-            for rows in self._pieces():
-                if rows.start in self._begins:
-                    changed.reset()
-                changed.run(x[rows], v_first[rows], None)
-            self._folder.save(x, v_first, errors)
-            if progress is not None:
-                progress(layer + 1, n_layers)
-
-    def _embedded(self) -> Rows:
-        """What the first layer is given."""
-        embedding = self._weights.read("emb.weight")
-        weight, bias = (self._weights.read(f"blocks.0.ln0.{part}") for part in ("weight", "bias"))
-        x = embedding[np.concatenate(self._tokens)].astype(np.float64)
-        x -= x.mean(axis=1, keepdims=True)
-        x /= np.sqrt((x * x).mean(axis=1, keepdims=True) + 1e-5)
-        return (x * weight + bias).astype(np.float32)
-
-    def _layer(self, layer: int, others: dict[str, NDArray[np.float32]] | None = None) -> Any:
-        file = self._weights.layer_file(layer, others)
-        return _core.Layers(file, layer, 1, self._n_threads, 0.0)
-
-    @property
-    def _begins(self) -> set[int]:
-        """At which rows sequences begin."""
-        ends = np.cumsum([len(some) for some in self._tokens])
-        return {0, *map(int, ends[:-1])}
-
-    def _pieces(self) -> Iterator[slice]:
-        """Rows of one sequence each, in order."""
-        first = 0
-        for some in self._tokens:
-            for begin in range(0, len(some), _ROWS):
-                yield slice(first + begin, first + min(begin + _ROWS, len(some)))
-            first += len(some)
-
-    def _moments(self, layer: int, x: Rows, v_first: Rows) -> dict[str, list[Rows]]:
-        """The second moments of each matrix's inputs, by tensor: one or, where stacked, several."""
-        model = self._layer(layer)
-        tapped = []
-        moments: dict[str, list[Rows]] = {}
-        for name, _, n_in in model.matrices():
-            tensor = name.partition("[")[0]
-            wanted = self._types[tensor] not in _FINE
-            tapped.append(n_in if wanted else None)
-            if wanted:
-                moments.setdefault(tensor, []).append(np.zeros((n_in, n_in), np.float32))
-        if not moments:
-            return moments
-        flat = [one for several in moments.values() for one in several]
-        for rows in self._pieces():
-            if rows.start in self._begins:
-                model.reset()
-            n_rows = rows.stop - rows.start
-            inputs = [None if n is None else np.empty((n_rows, n), np.float32) for n in tapped]
-            model.run(x[rows].copy(), v_first[rows].copy(), inputs)
-            read = [some for some in inputs if some is not None]
-            self._workers.run(
-                task
-                for one, some in zip(flat, read, strict=True)
-                for task in add_moments(one, some)
-            )
-        for one in flat:
-            mirror(one)
-        return moments
-
-    def _quantize(
-        self, moments: dict[str, list[Rows]]
-    ) -> tuple[dict[str, NDArray[np.float32]], dict[str, float]]:
-        """Quantise a layer's tensors; what they now stand for, and their errors."""
-
-        def task(name: str) -> Callable[[], tuple[NDArray[np.float32], float]]:
-            return lambda: self._quantize_tensor(name, moments[name])
-
-        # The largest first: threads that are done early would wait for it.
-        names = sorted(moments, key=lambda name: -moments[name][0].size)
-        done = self._workers.run(map(task, names))
-        return (
-            {name: values for name, (values, _) in zip(names, done, strict=True)},
-            {name: error for name, (_, error) in zip(names, done, strict=True)},
-        )
-
-    def _quantize_tensor(self, name: str, moments: list[Rows]) -> tuple[NDArray[np.float32], float]:
-        import rwkv_convert
-
-        values = self._weights_of(name)
-        parts = []
-        error = plain = 0.0
-        for matrix, h in zip(
-            values.reshape(len(moments), -1, values.shape[-1]), moments, strict=True
-        ):
-            found = rwkv_convert.quantize_compensated(matrix, h, self._types[name])
-            parts.append(found.blocks)
-            error += found.error
-            plain += found.plain_error
-            matrix[...] = found.values
-        self._folder.save_blocks(name, np.concatenate(parts))
-        return values, error / plain if plain else 1.0
-
-    def _weights_of(self, name: str) -> NDArray[np.float32]:
-        with self._reading:
-            return self._weights.read(name)

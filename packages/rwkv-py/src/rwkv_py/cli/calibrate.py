@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+from collections import Counter
 from pathlib import Path
 from statistics import median
 from typing import Annotated
@@ -10,7 +12,7 @@ from typing import Annotated
 import typer
 
 from .. import calibrate as calibration
-from .options import AsJson, TokenizerOption, open_tokenizer
+from .options import AsJson, TokenizerOption, above_zero, open_tokenizer
 from .output import progress_bar, show
 from .streams import read_all, read_stdin
 
@@ -29,8 +31,25 @@ def calibrate(
         typer.Option("--output", "-o", metavar="OUT", help="The model file to write."),
     ],
     dtype: Annotated[
-        str, typer.Option(metavar="DTYPE", help="Type of the layers' matrices.")
-    ] = "q4_0",
+        str | None,
+        typer.Option(metavar="DTYPE", help="Type of the layers' matrices.", show_default="q4_0"),
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="In place of a type: choose each tensor's, so that the file has at most this "
+            "size (such as 900M, 1.2GB) and harms least.",
+        ),
+    ] = None,
+    bits: Annotated[
+        float | None,
+        typer.Option(
+            metavar="BITS",
+            callback=above_zero,
+            help="The same, in bits of the file for each of the model's parameters.",
+        ),
+    ] = None,
     head_dtype: Annotated[
         str | None,
         typer.Option(metavar="DTYPE", help="Of head.weight.", show_default="as rwkv-convert"),
@@ -64,6 +83,15 @@ def calibrate(
     The file is as large and as fast as one of rwkv-convert. Interrupted, and called again, it goes
     on where it was.
     """
+    file_bytes = _bytes_of(size)
+    named = [
+        name
+        for name, value in (("--dtype", dtype), ("--size", size), ("--bits", bits))
+        if value is not None
+    ]
+    if len(named) > 1:
+        names = " and ".join(named)
+        raise typer.BadParameter(f"expected one of them, got {names}", param_hint=names)
     contents = []
     for text in texts:
         if str(text) == "-":
@@ -78,6 +106,8 @@ def calibrate(
             contents,
             out,
             dtype=dtype,
+            file_bytes=file_bytes,
+            bits=bits,
             head_dtype=head_dtype,
             emb_dtype=emb_dtype,
             lowrank_dtype=lowrank_dtype,
@@ -93,12 +123,15 @@ def calibrate(
         "file_bytes": found.file_bytes,
         "n_tokens": found.n_tokens,
         "errors": found.errors,
+        "types": found.types,
         "seconds": seconds,
     }
     errors = list(found.errors.values())
+    used = Counter(found.types.values())
     rows = [
         ("written", f"{found.path}, {found.file_bytes / 1e6:.1f} MB"),
         ("read", f"{found.n_tokens:,} tokens in {seconds:.1f} s"),
+        ("types", ", ".join(f"{n} {type}" for type, n in used.most_common())),
         ("compensated", f"{len(errors)} matrices"),
     ]
     if errors:
@@ -109,3 +142,15 @@ def calibrate(
             )
         )
     show(facts, rows, as_json=as_json)
+
+
+def _bytes_of(size: str | None) -> int | None:
+    """How large the file may be, if that is said."""
+    if size is None:
+        return None
+    found = re.fullmatch(r"(\d+|\d*\.\d+) ?([kMG]?)B?", size.strip())
+    if found is None or float(found[1]) == 0:
+        raise typer.BadParameter(
+            f"expected bytes, or a number with kB, MB or GB, got {size!r}", param_hint="--size"
+        )
+    return round(float(found[1]) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[found[2]])
