@@ -8,8 +8,11 @@ import pytest
 
 import rwkv_convert
 from convert.checkpoint_writers import views, write_pth
+from rwkv_convert.importance import read_importance
+from rwkv_convert.input_file import InputFile
+from rwkv_convert.read_gguf import read_part
 from rwkv_py import Model
-from rwkv_py.calibrate import calibrate
+from rwkv_py.calibrate import calibrate, importance_matrix
 from rwkv_py.errors import ConversionError, InvalidArgumentError, NoTokenizerError
 from rwkv_py.evaluate import compare
 from twin import synth
@@ -283,3 +286,73 @@ def test_command_to_a_size(checkpoint, tmp_path, run_cli):
         and types[name] != types[f"blocks.0.{name[9:]}"]
     }
     assert mixed and {line.split()[0] for line in mix.splitlines()} == mixed
+
+
+def squares(name, checkpoint, text):
+    """The sum of the squares of what a matrix of layer 0 multiplies, straight from the weights."""
+    with rwkv_convert.ModelWeights(checkpoint) as weights:
+        read = weights.read
+
+        def norm(x, which):
+            x = x - x.mean(axis=1, keepdims=True)
+            x = x / np.sqrt((x * x).mean(axis=1, keepdims=True) + 1e-5)
+            return x * read(f"blocks.0.{which}.weight") + read(f"blocks.0.{which}.bias")
+
+        x = read("emb.weight")[[0, *text]].astype(np.float64)
+        x = norm(norm(x, "ln0"), "ln1")
+        before = np.concatenate([np.zeros((1, x.shape[1])), x[:-1]])
+        row = {"receptance": 0, "key": 2, "value": 3}[name]
+        mixed = x + (before - x) * read("blocks.0.att.x_rwkvag").reshape(6, -1)[row]
+    return (mixed**2).sum(axis=0)
+
+
+def test_importance_matrix(checkpoint, tmp_path, run_cli):
+    source, out = checkpoint("7", n_embd=256, n_ffn=512), tmp_path / "imatrix.gguf"
+    n_tokens = importance_matrix(source, [TEXTS[0]], out, names=["a.txt"])
+    assert n_tokens == 1 + len(TEXTS[0])
+    with InputFile(out) as file:
+        found = read_importance(file)
+        values = read_part(file).values
+    assert values["general.type"].scalar() == "imatrix"
+    assert values["imatrix.datasets"].count() == 1
+    assert (
+        values["imatrix.chunk_count"].scalar() * values["imatrix.chunk_size"].scalar() == n_tokens
+    )
+    matrices = [f"blk.{i}.time_mix_{name}.weight" for i in range(2) for name in ("key", "output")]
+    assert {*matrices, "blk.1.channel_mix_value.weight", "output.weight"} <= set(found)
+    for name in ("receptance", "key", "value"):
+        np.testing.assert_allclose(
+            found[f"blk.0.time_mix_{name}.weight"],
+            squares(name, source, TEXTS[0]) / n_tokens,
+            rtol=1e-4,
+        )
+    summary = rwkv_convert.convert(source, tmp_path / "a.gguf", dtype="q4_K", imatrix=out)
+    assert not [text for text in summary.warnings if "att." in text or "ffn." in text]
+    text, other = tmp_path / "a.txt", tmp_path / "other.gguf"
+    text.write_bytes(TEXTS[0])
+    done = run_cli("rwkv", "calibrate", source, text, "--imatrix", other, "--json")
+    assert done.returncode == 0 and json.loads(done.stdout)["n_tokens"] == n_tokens
+    assert other.read_bytes() == out.read_bytes()
+
+
+def test_importance_matrix_refusals(checkpoint, tmp_path, run_cli):
+    out = tmp_path / "imatrix.gguf"
+    with pytest.raises(ConversionError, match=r"^checkpoint: expected RWKV-6 or 7, .* got RWKV-4"):
+        importance_matrix(checkpoint("4"), TEXTS, out)
+    assert not out.exists()
+    out.write_text("mine")
+    with pytest.raises(ConversionError, match=r"^out: expected a file that is not there"):
+        importance_matrix(checkpoint("6"), TEXTS, out)
+    assert out.read_text() == "mine"
+    text = tmp_path / "a.txt"
+    text.write_bytes(TEXTS[0])
+    arguments = ["rwkv", "calibrate", checkpoint("6"), text]
+    both = ["-o", tmp_path / "a.bin", "--imatrix", tmp_path / "b.gguf"]
+    typed = ["--imatrix", tmp_path / "b.gguf", "--dtype", "q4_0"]
+    for options, got in (
+        ([], "got neither"),
+        (both, "got --output and --imatrix"),
+        (typed, "got --imatrix and --dtype"),
+    ):
+        done = run_cli(*arguments, *options)
+        assert (done.returncode, got in " ".join(done.stderr.split())) == (2, True), done.stderr

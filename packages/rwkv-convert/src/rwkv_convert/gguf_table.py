@@ -110,3 +110,13 @@ GGUF_TABLES: dict[str, list[GgufRow]] = {
     ],
 }
 """By version."""
+
+
+def gguf_name(name: str, version: str) -> str:
+    """llama.cpp's name for a tensor of a model file of ours; the same where it has none."""
+    layer = name.split(".")[1] if name.startswith("blocks.") else ""
+    in_any_layer = name.replace(f".{layer}.", ".{i}.", 1) if layer else name
+    for row in GGUF_TABLES.get(version, ()):
+        if row.ours[0] == in_any_layer and not row.filler:
+            return row.name.replace("{i}", layer)
+    return name

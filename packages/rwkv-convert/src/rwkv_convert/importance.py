@@ -29,7 +29,7 @@ from .element_types import FP32, Floats
 from .encoder import is_copied
 from .errors import CheckpointError, quote
 from .file_plan import PlacedTensor
-from .gguf_table import GGUF_TABLES
+from .gguf_table import gguf_name
 from .input_file import InputFile
 from .read_gguf import GGUF_MAGIC, read_part
 
@@ -83,15 +83,11 @@ def with_importance(
     Raises:
         CheckpointError: it is that of another model.
     """
-    names = {row.ours[0]: row.name for row in GGUF_TABLES.get(version, ()) if not row.filler}
     placed, without = [], []
     for each in tensors:
         columns = each.tensor.shape[-1]
         if _searches(each):
-            name = each.tensor.name
-            layer = name.split(".")[1] if name.startswith("blocks.") else ""
-            in_any_layer = name.replace(f".{layer}.", ".{i}.", 1) if layer else name
-            name = names.get(in_any_layer, name).replace("{i}", layer)
+            name = gguf_name(each.tensor.name, version)
             means = importance.get(name)
             if means is None:
                 without.append(each.tensor.name)

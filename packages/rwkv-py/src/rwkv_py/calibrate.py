@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from ._arguments import StrPath, Tokens, as_count, as_number, as_path, as_tokens
+from ._arguments import StrPath, Tokens, as_count, as_number, as_path
+from .calibration_text import calibration_tokens
 from .choose_types import choose_types
-from .errors import ConversionError, InvalidArgumentError, NoTokenizerError
+from .errors import ConversionError, InvalidArgumentError
 from .kept_layers import KeptLayers
 from .layer_rows import LayerRows
 from .moments import Workers
-from .prompt import END_OF_DOCUMENT
 from .quantize_layers import Progress, quantize_layers
 from .tokenizer import Tokenizer
 from .type_effects import measure_effects, probe_tokens
@@ -32,10 +32,7 @@ from .type_effects import measure_effects, probe_tokens
 if TYPE_CHECKING:
     import rwkv_convert
 
-__all__ = ["Calibration", "Progress", "calibrate"]
-
-# Tokens that follow each other with the state carried through, at most.
-_SEQUENCE = 4096
+__all__ = ["Calibration", "Progress", "calibrate", "importance_matrix"]
 
 
 class _Types(TypedDict):
@@ -117,24 +114,14 @@ def calibrate(
         ConversionError: the checkpoint cannot be read, or `out` not be written; it is there.
         ImportError: rwkv-convert or threadpoolctl is not installed.
     """
-    try:
-        import threadpoolctl  # noqa: F401
+    _check_installed()
+    import rwkv_convert
 
-        import rwkv_convert
-    except ImportError as error:
-        raise ImportError(
-            f"calibrating needs rwkv-convert and threadpoolctl, {error.name} is not installed. Try "
-            "`pip install rwkv-py[calibrate]`"
-        ) from None
     path = Path(os.fsdecode(as_path(out)))
     token_limit = as_count("token_limit", token_limit, at_least=1)
     if threads is not None:
         threads = as_count("threads", threads, at_least=1)
-    if path.exists() and not force:
-        raise ConversionError(
-            f"out: expected a file that is not there, got {str(path)!r}",
-            remedy="Try calibrate(..., force=True)",
-        )
+    _check_new(path, force=force)
     asked = {"dtype": dtype, "file_bytes": file_bytes, "bits": bits}
     given = {name: value for name, value in asked.items() if value is not None}
     if len(given) > 1:
@@ -160,7 +147,7 @@ def calibrate(
                 possible.check(file_bytes)
             else:
                 fixed = weights.types(dtype or "q4_0", container=container, **options)
-            tokens = _tokens_of(texts, _tokenizer_for(weights.n_vocab, tokenizer), token_limit)
+            tokens = calibration_tokens(texts, weights.n_vocab, tokenizer, token_limit)
             settings = {
                 "checkpoint": _identity(checkpoint),
                 "types": fixed if file_bytes is None else [file_bytes, container, options],
@@ -192,9 +179,7 @@ def calibrate(
             force=force,
         )
     except rwkv_convert.ConvertError as error:
-        # What it advises in Python's words are arguments of its own.
-        remedy = "" if "=" in error.remedy else error.remedy
-        raise ConversionError(error.message, remedy=remedy) from None
+        raise _ours(error) from None
     kept.remove()
     return Calibration(
         path=str(path),
@@ -203,6 +188,94 @@ def calibrate(
         errors=kept.errors,
         types=types,
     )
+
+
+def importance_matrix(
+    checkpoint: StrPath,
+    texts: Sequence[str | bytes],
+    out: StrPath,
+    *,
+    names: Sequence[str] = (),
+    token_limit: int = 32768,
+    tokenizer: Tokenizer | StrPath | None = None,
+    threads: int | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> int:
+    """Write how large the inputs of each matrix are when a model reads texts, as llama.cpp does.
+
+    The file is GGUF, an importance matrix for llama.cpp's quantiser and for `rwkv-convert
+    --imatrix`. The model is read layer by layer, as by `calibrate`, and so needs as little memory.
+
+    Args:
+        checkpoint: what `rwkv_convert.convert` reads, RWKV-6 or 7.
+        texts: as for `calibrate`.
+        out: the file to write.
+        names: of the texts, for the file to tell.
+        token_limit: as for `calibrate`, and so all that follows.
+        tokenizer: what tokens stand for.
+        threads: how many to use.
+        force: replace `out` if it exists.
+        progress: called after each layer.
+
+    Returns:
+        how many tokens were read.
+
+    Raises:
+        As `calibrate`.
+    """
+    _check_installed()
+    import rwkv_convert
+
+    path = Path(os.fsdecode(as_path(out)))
+    token_limit = as_count("token_limit", token_limit, at_least=1)
+    if threads is not None:
+        threads = as_count("threads", threads, at_least=1)
+    try:
+        with rwkv_convert.ModelWeights(checkpoint) as weights:
+            if weights.version not in ("6", "7"):
+                raise ConversionError(
+                    "checkpoint: expected RWKV-6 or 7, whose matrices llama.cpp has names for, got "
+                    f"RWKV-{weights.version}"
+                )
+            _check_new(path, force=force)
+            tokens = calibration_tokens(texts, weights.n_vocab, tokenizer, token_limit)
+            with Workers.started(threads or len(os.sched_getaffinity(0))) as workers:
+                rows = LayerRows(weights, tokens, workers, threads or 0)
+                sums = rows.input_squares(progress)
+            n_tokens = sum(map(len, tokens))
+            rwkv_convert.write_importance(
+                path, sums, version=weights.version, n_tokens=n_tokens, texts=names, force=force
+            )
+    except rwkv_convert.ConvertError as error:
+        raise _ours(error) from None
+    return n_tokens
+
+
+def _check_installed() -> None:
+    try:
+        import threadpoolctl  # noqa: F401
+
+        import rwkv_convert  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f"calibrating needs rwkv-convert and threadpoolctl, {error.name} is not installed. Try "
+            "`pip install rwkv-py[calibrate]`"
+        ) from None
+
+
+def _check_new(path: Path, *, force: bool) -> None:
+    if path.exists() and not force:
+        raise ConversionError(
+            f"out: expected a file that is not there, got {str(path)!r}",
+            remedy="Try calibrate(..., force=True)",
+        )
+
+
+def _ours(error: rwkv_convert.ConvertError) -> ConversionError:
+    # What it advises in Python's words are arguments of its own.
+    remedy = "" if "=" in error.remedy else error.remedy
+    return ConversionError(error.message, remedy=remedy)
 
 
 class _Possible:
@@ -260,44 +333,6 @@ def _most_used(weights: rwkv_convert.ModelWeights, types: dict[str, str]) -> str
     for name, type in types.items():
         used[type] += weights.tensor_bytes(name, type)
     return used.most_common(1)[0][0]
-
-
-def _tokenizer_for(n_vocab: int, tokenizer: Tokenizer | StrPath | None) -> Tokenizer:
-    if isinstance(tokenizer, Tokenizer):
-        return tokenizer
-    if tokenizer is not None:
-        return Tokenizer.open(tokenizer)
-    if n_vocab == 256:
-        return Tokenizer.bytewise()
-    if n_vocab == 65536:
-        return Tokenizer.world()
-    raise NoTokenizerError(
-        f"tokenizer: expected one for a vocabulary of {n_vocab}, which is neither World nor bytes, "
-        "got none",
-        remedy="Try tokenizer= with its vocabulary file",
-    )
-
-
-def _tokens_of(
-    texts: Sequence[str | bytes], tokenizer: Tokenizer, token_limit: int
-) -> list[Tokens]:
-    """Sequences that are read on their own, each after the end of a document."""
-    if isinstance(texts, str | bytes):
-        raise InvalidArgumentError("texts: expected a list of texts, got one text")
-    all_tokens = [as_tokens([END_OF_DOCUMENT, *tokenizer.encode(text)]) for text in texts if text]
-    if not all_tokens:
-        raise InvalidArgumentError("texts: expected at least one that is not empty, got none")
-    sequences = []
-    left = token_limit
-    by_length = sorted(range(len(all_tokens)), key=lambda i: len(all_tokens[i]))
-    taken = {}
-    for n_done, i in enumerate(by_length):  # short ones leave more for the others
-        taken[i] = min(len(all_tokens[i]), left // (len(by_length) - n_done))
-        left -= taken[i]
-    for i, tokens in enumerate(all_tokens):
-        for begin in range(0, taken[i], _SEQUENCE):
-            sequences.append(tokens[begin : min(begin + _SEQUENCE, taken[i])])
-    return sequences
 
 
 def _identity(checkpoint: StrPath) -> list[Any]:

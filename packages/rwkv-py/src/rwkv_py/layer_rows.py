@@ -114,6 +114,30 @@ class LayerRows:
         mirror(found)
         return found
 
+    def input_squares(
+        self, progress: Callable[[int, int], None] | None
+    ) -> dict[str, NDArray[np.float32]]:
+        """The sum of the square of each input of each matrix, by tensor; not of stacked ones."""
+        n_layers = self.weights.n_layer
+        x = self.embedded()
+        v_first = np.zeros_like(x)
+        sums: dict[str, NDArray[np.float64]] = {}
+        for i in range(n_layers):
+            model = self.layer(i)
+            shapes = [(name, n_in) for name, _, n_in in model.matrices()]
+            for rows in self._pieces(model):
+                inputs = [np.empty((rows.stop - rows.start, n), np.float32) for _, n in shapes]
+                model.run(x[rows], v_first[rows], inputs)
+                for (name, _), some in zip(shapes, inputs, strict=True):
+                    if "[" not in name:
+                        found = np.einsum("ij,ij->j", some, some, dtype=np.float64)
+                        sums[name] = sums.get(name, 0) + found
+            if progress is not None:
+                progress(i + 1, n_layers)
+        inputs_of_head = self.head_inputs(x).astype(np.float64)
+        sums["head.weight"] = np.einsum("ij,ij->j", inputs_of_head, inputs_of_head)
+        return {name: sum_.astype(np.float32) for name, sum_ in sums.items()}
+
     def _add(self, moments: list[Rows], inputs: list[Rows]) -> None:
         self.workers.run(
             task

@@ -162,13 +162,13 @@ class _Effects:
         matrices = matrices.reshape(len(moments), -1, matrices.shape[-1])
         step = max(1, matrices.shape[1] // _ROWS)
         some = np.ascontiguousarray(matrices[:, ::step])
-        share = some.shape[1] / matrices.shape[1]
+        share: float = some.shape[1] / matrices.shape[1]
         inputs = [rwkv_convert.InputMoments(h) for h in moments]
 
         def error(type: str) -> float:
             if type in FINE:
                 return _error(some - _rounded(some, type), moments) / share
-            total = 0.0
+            total: float = 0.0
             for matrix, h in zip(some, inputs, strict=True):
                 total += rwkv_convert.quantize_compensated(matrix, h, type).error
             return total / share

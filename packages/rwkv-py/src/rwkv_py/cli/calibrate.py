@@ -27,9 +27,17 @@ def calibrate(
         typer.Argument(metavar="TEXT...", help="Files of text, of several kinds; - reads stdin."),
     ],
     out: Annotated[
-        Path,
+        Path | None,
         typer.Option("--output", "-o", metavar="OUT", help="The model file to write."),
-    ],
+    ] = None,
+    imatrix: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="OUT",
+            help="In place of a model file, write an importance matrix (GGUF) for llama.cpp's "
+            "quantiser and for rwkv-convert --imatrix.",
+        ),
+    ] = None,
     dtype: Annotated[
         str | None,
         typer.Option(metavar="DTYPE", help="Type of the layers' matrices.", show_default="q4_0"),
@@ -92,6 +100,19 @@ def calibrate(
     if len(named) > 1:
         names = " and ".join(named)
         raise typer.BadParameter(f"expected one of them, got {names}", param_hint=names)
+    types = [name for name in named if imatrix is not None]
+    if (out is None) == (imatrix is None) or types:
+        got = (
+            "neither"
+            if out is None and imatrix is None
+            else " and ".join(
+                ["--output", "--imatrix"] if out is not None else ["--imatrix", *types]
+            )
+        )
+        raise typer.BadParameter(
+            f"expected a model file to write, or --imatrix alone, got {got}",
+            param_hint="--output",
+        )
     contents = []
     for text in texts:
         if str(text) == "-":
@@ -99,6 +120,20 @@ def calibrate(
             continue
         with text.open("rb") as file:
             contents.append(read_all(file, str(text)))
+    if imatrix is not None:
+        _write_importance(
+            imatrix,
+            checkpoint,
+            texts,
+            contents,
+            token_limit,
+            tokenizer,
+            threads,
+            force=force,
+            as_json=as_json,
+        )
+        return
+    assert out is not None
     with progress_bar("Calibrating", "layers") as progress:
         begin = time.perf_counter()
         found = calibration.calibrate(
@@ -154,3 +189,31 @@ def _bytes_of(size: str | None) -> int | None:
             f"expected bytes, or a number with kB, MB or GB, got {size!r}", param_hint="--size"
         )
     return round(float(found[1]) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[found[2]])
+
+
+def _write_importance(
+    out: Path,
+    checkpoint: Path,
+    texts: list[Path],
+    contents: list[bytes],
+    token_limit: int,
+    tokenizer: str | None,
+    threads: int | None,
+    *,
+    force: bool,
+    as_json: bool,
+) -> None:
+    with progress_bar("Reading", "layers") as progress:
+        n_tokens = calibration.importance_matrix(
+            checkpoint,
+            contents,
+            out,
+            names=[text.name for text in texts],
+            token_limit=token_limit,
+            tokenizer=open_tokenizer(tokenizer),
+            threads=threads,
+            force=force,
+            progress=progress,
+        )
+    rows = [("written", str(out)), ("read", f"{n_tokens:,} tokens")]
+    show({"path": str(out), "n_tokens": n_tokens}, rows, as_json=as_json)

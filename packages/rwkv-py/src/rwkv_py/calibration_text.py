@@ -1,0 +1,73 @@
+"""Texts as sequences of tokens to calibrate by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ._arguments import StrPath, Tokens, as_tokens
+from .errors import InvalidArgumentError, NoTokenizerError
+from .prompt import END_OF_DOCUMENT
+from .tokenizer import Tokenizer
+
+__all__ = ["calibration_tokens"]
+
+# Tokens that follow each other with the state carried through, at most.
+_SEQUENCE = 4096
+
+
+def calibration_tokens(
+    texts: Sequence[str | bytes],
+    n_vocab: int,
+    tokenizer: Tokenizer | StrPath | None,
+    token_limit: int,
+) -> list[Tokens]:
+    """Sequences that are read on their own, each text after the end of a document.
+
+    Args:
+        texts: of each as many tokens are taken as of the others.
+        n_vocab: the model's.
+        tokenizer: by default bytes for 256 tokens, World for 65536.
+        token_limit: how many tokens, at most.
+
+    Raises:
+        InvalidArgumentError: there is no text.
+        NoTokenizerError: no tokenizer is known for so many tokens.
+    """
+    return _tokens_of(texts, _tokenizer_for(n_vocab, tokenizer), token_limit)
+
+
+def _tokenizer_for(n_vocab: int, tokenizer: Tokenizer | StrPath | None) -> Tokenizer:
+    if isinstance(tokenizer, Tokenizer):
+        return tokenizer
+    if tokenizer is not None:
+        return Tokenizer.open(tokenizer)
+    if n_vocab == 256:
+        return Tokenizer.bytewise()
+    if n_vocab == 65536:
+        return Tokenizer.world()
+    raise NoTokenizerError(
+        f"tokenizer: expected one for a vocabulary of {n_vocab}, which is neither World nor bytes, "
+        "got none",
+        remedy="Try tokenizer= with its vocabulary file",
+    )
+
+
+def _tokens_of(
+    texts: Sequence[str | bytes], tokenizer: Tokenizer, token_limit: int
+) -> list[Tokens]:
+    if isinstance(texts, str | bytes):
+        raise InvalidArgumentError("texts: expected a list of texts, got one text")
+    all_tokens = [as_tokens([END_OF_DOCUMENT, *tokenizer.encode(text)]) for text in texts if text]
+    if not all_tokens:
+        raise InvalidArgumentError("texts: expected at least one that is not empty, got none")
+    sequences = []
+    left = token_limit
+    by_length = sorted(range(len(all_tokens)), key=lambda i: len(all_tokens[i]))
+    taken = {}
+    for n_done, i in enumerate(by_length):  # short ones leave more for the others
+        taken[i] = min(len(all_tokens[i]), left // (len(by_length) - n_done))
+        left -= taken[i]
+    for i, tokens in enumerate(all_tokens):
+        for begin in range(0, taken[i], _SEQUENCE):
+            sequences.append(tokens[begin : min(begin + _SEQUENCE, taken[i])])
+    return sequences
