@@ -132,3 +132,29 @@ def test_rounded(type, step):
 def test_rounded_refuses():
     with pytest.raises(OptionError, match=r"type: expected one of fp32, .*, got 'q3'"):
         rounded(np.zeros((2, 64), np.float32), "q3")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("type", ["q4_0", "q4_K", "iq4_nl"])
+def test_outliers_in_a_layer_of_usual_width(type):
+    """Of 1.5B: weights of 40 to 96 times a row's mean, and input channels that are as far out."""
+    random = np.random.default_rng(7)
+    rows, columns = 96, 2048
+    w = random.standard_normal((rows, columns)).astype(np.float32)
+    for row in w:
+        at = random.integers(0, columns, 3)
+        row[at] = np.abs(row).mean() * random.uniform(40, 96, 3) * random.choice([-1, 1], 3)
+    x = random.standard_normal((4096, 64)) @ random.standard_normal((64, columns))
+    x += random.standard_normal(x.shape)
+    x[:, random.integers(0, columns, 8)] *= 50
+    h = (x.T @ x).astype(np.float32)
+    found = quantize_compensated(w, h, type)
+    kind = WEIGHT_TYPES[type]
+    plain = kind.dequantize(quantize(w, kind).reshape(-1, kind.size)).reshape(w.shape)
+
+    def errors(q):
+        e = (w - q).astype(np.float64)
+        return np.einsum("ij,ij->i", e @ h, e)
+
+    assert (errors(found.values) <= errors(plain) * 1.001).all()
+    assert found.error < 0.1 * found.plain_error

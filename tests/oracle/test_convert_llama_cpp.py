@@ -259,3 +259,16 @@ def test_types_and_values_of_files_that_llama_cpp_quantised(
     # llama.cpp rounds activations to 8 bits, which random weights magnify here and there.
     difference = np.abs(one - two) / np.ptp(two)
     assert np.quantile(difference, 0.99) < 0.02 and difference.max() < 0.05
+
+
+def test_llama_cpp_reads_any_mix_of_types(tmp_path: Path):
+    """As `rwkv calibrate --size` makes them: low-rank matrices, head and embedding too."""
+    path = tmp_path / "mixed.gguf"
+    with rwkv_convert.ModelWeights(CHECKPOINT) as weights:
+        possible = weights.possible_types(container="gguf")
+    types = {
+        name: some[i * 5 % len(some)] for i, (name, some) in enumerate(sorted(possible.items()))
+    }
+    rwkv_convert.convert(CHECKPOINT, path, dtype="q5_K", types=types)
+    assert len(rwkv_convert.info(path).types) == 10
+    check_trained(path, "q5_K")

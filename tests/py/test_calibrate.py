@@ -64,14 +64,19 @@ def test_every_version(checkpoint, tmp_path, version):
 
 @pytest.mark.slow
 def test_the_trained_model_changes_less(examples, converted, tmp_path):
-    """On text that was not read."""
+    """On text that was not read, of the same kind and of kinds that are far from it."""
     text = (examples / "heldout_a.txt").read_bytes()
     out = tmp_path / "out.bin"
     found = calibrate(examples / "rwkv7-pydoc-L6-D256.pth", [text[:6000]], out)
     assert np.median(list(found.errors.values())) < 0.55
-    unread = text[-4000:]
-    plain = compare(converted("fp32"), converted("q4_0"), unread).kl_mean
-    assert compare(converted("fp32"), out, unread).kl_mean < 0.8 * plain
+    random = np.random.default_rng(1)
+    chinese = "".join(map(chr, random.integers(0x4E00, 0x9FA5, 700))).encode()
+    code = (examples.parent / "native" / "src" / "session.cpp").read_bytes()
+    others = {"code": code[:3000], "chinese": chinese, "random": random.bytes(2000)}
+    for kind, most in {"unread": 0.8, "code": 0.8, "chinese": 0.9, "random": 0.9}.items():
+        unread = {"unread": text[-4000:], **others}[kind]
+        plain = compare(converted("fp32"), converted("q4_0"), unread).kl_mean
+        assert compare(converted("fp32"), out, unread).kl_mean < most * plain, kind
 
 
 def test_threads_change_nothing(checkpoint, tmp_path):
@@ -154,16 +159,16 @@ def test_types_for_a_size(checkpoint, tmp_path, version):
 def test_what_matters_more_gets_more_bits(checkpoint, tmp_path):
     """Of two matrices that are alike, the one whose outputs count a hundred times more."""
     model = synth.checkpoint("7", n_layer=2, n_vocab=256)
-    first, second = (model[f"blocks.{i}.ffn.value.weight"] for i in range(2))
-    second[...] = first
-    first *= np.float32(0.01)
+    model["blocks.0.ffn.key.weight"] = model["blocks.1.ffn.key.weight"]
+    model["blocks.0.ffn.value.weight"] = model["blocks.1.ffn.value.weight"] * np.float32(0.01)
     source = write_pth(tmp_path / "in.pth", views(model, "fp32"))
     folder = tmp_path / "out"
     folder.mkdir()
     bytes_of = {"q4_0": 18, "q4_1": 20, "q5_0": 22, "q5_1": 24, "q8_0": 34}
-    found, _ = calibrated(source, folder, bits=6.5, token_limit=300)
-    sizes = [bytes_of[found.types[f"blocks.{i}.ffn.value.weight"]] for i in range(2)]
-    assert sizes[0] < sizes[1]
+    found, _ = calibrated(source, folder, bits=7.5, token_limit=300)
+    for kind in ("key", "value"):
+        sizes = [bytes_of[found.types[f"blocks.{i}.ffn.{kind}.weight"]] for i in range(2)]
+        assert sizes[0] < sizes[1]
 
 
 def test_types_for_a_size_in_gguf(checkpoint, tmp_path):
@@ -177,12 +182,12 @@ def test_types_for_a_size_in_gguf(checkpoint, tmp_path):
 
 
 def test_types_are_chosen_once(checkpoint, tmp_path):
-    """And the head's, if they are said, not at all."""
+    """With any number of threads; and the head's, if it is said, not at all."""
     source = checkpoint("7")
     options = {"bits": 7.0, "head_dtype": "q5_0", "token_limit": 300}
     steps = []
     found, expected = calibrated(
-        source, tmp_path, progress=lambda n, total: steps.append(n), **options
+        source, tmp_path, progress=lambda n, total: steps.append(n), threads=1, **options
     )
     assert steps == [1, 2, 1, 2] and found.types["head.weight"] == "q5_0"
     steps.clear()
@@ -193,7 +198,8 @@ def test_types_are_chosen_once(checkpoint, tmp_path):
             raise Interrupted
 
     with pytest.raises(Interrupted):
-        calibrate(source, TEXTS, tmp_path / "out.bin", force=True, progress=stop, **options)
+        out = tmp_path / "out.bin"
+        calibrate(source, TEXTS, out, force=True, progress=stop, threads=2, **options)
     steps.clear()
     again, data = calibrated(source, tmp_path, progress=lambda n, total: steps.append(n), **options)
     assert steps == [2] and data == expected and again.types == found.types

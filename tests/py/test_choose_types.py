@@ -68,6 +68,12 @@ def test_a_type_that_others_beat_is_not_taken():
     assert choose_types(sizes, effects, 24) == {"a": "q5_1"}
 
 
+def test_a_step_over_a_type_that_gains_little():
+    sizes = {"a": {"q4_0": 18, "q5_0": 22, "q5_1": 24}, "b": {"q4_0": 18, "q5_1": 24}}
+    effects = {"a": {"q4_0": 1.0, "q5_0": 0.95, "q5_1": 0.1}, "b": {"q4_0": 1.0, "q5_1": 0.5}}
+    assert choose_types(sizes, effects, 42) == {"a": "q5_1", "b": "q4_0"}
+
+
 def test_no_room_at_all():
     sizes, effects = problem(1)
     assert set(choose_types(sizes, effects, 0).values()) == {"q4_0"}

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from ._arguments import StrPath, Tokens, as_count, as_number, as_path
-from .calibration_text import calibration_tokens
+from .calibration_text import calibration_tokens, random_tokens
 from .choose_types import choose_types
 from .errors import ConversionError, InvalidArgumentError
 from .kept_layers import KeptLayers
@@ -48,7 +48,7 @@ class Calibration:
     Attributes:
         path: the file that was written.
         file_bytes: its size.
-        n_tokens: tokens that were read.
+        n_tokens: tokens of the texts that were read.
         errors: for each matrix that was compensated, the squared error of what it computes on
             these tokens, as a part of what plain rounding to the same type makes.
         types: of each tensor, by its name in a ggmf file.
@@ -89,7 +89,8 @@ def calibrate(
 
     Args:
         checkpoint: what `rwkv_convert.convert` reads.
-        texts: several kinds are better than one; each is read from its beginning.
+        texts: several kinds are better than one; each is read from its beginning. Some random
+            tokens are read besides, so that what is of no kind of these texts is not forgotten.
         out: the file to write; GGUF if its name ends in .gguf, else ggmf.
         dtype: type of the layers' matrices; by default q4_0.
         file_bytes: in place of `dtype`, how large the file may be: each tensor then has the type
@@ -148,10 +149,11 @@ def calibrate(
             else:
                 fixed = weights.types(dtype or "q4_0", container=container, **options)
             tokens = calibration_tokens(texts, weights.n_vocab, tokenizer, token_limit)
+            everything = [*tokens, *random_tokens(weights.n_vocab, tokens)]
             settings = {
                 "checkpoint": _identity(checkpoint),
                 "types": fixed if file_bytes is None else [file_bytes, container, options],
-                "tokens": hashlib.sha256(b"|".join(some.tobytes() for some in tokens)).hexdigest(),
+                "tokens": _digest(everything),
             }
             kept = KeptLayers(path.with_name(path.name + ".calibration"), settings)
             with Workers.started(threads or len(os.sched_getaffinity(0))) as workers:
@@ -159,7 +161,7 @@ def calibrate(
                 def rows_of(some: list[Tokens]) -> LayerRows:
                     return LayerRows(weights, some, workers, threads or 0)
 
-                rows = rows_of(tokens)
+                rows = rows_of(everything)
                 if file_bytes is None:
                     kept.types = fixed
                 elif not kept.types:
@@ -333,6 +335,10 @@ def _most_used(weights: rwkv_convert.ModelWeights, types: dict[str, str]) -> str
     for name, type in types.items():
         used[type] += weights.tensor_bytes(name, type)
     return used.most_common(1)[0][0]
+
+
+def _digest(tokens: Sequence[Tokens]) -> str:
+    return hashlib.sha256(b"|".join(some.tobytes() for some in tokens)).hexdigest()
 
 
 def _identity(checkpoint: StrPath) -> list[Any]:

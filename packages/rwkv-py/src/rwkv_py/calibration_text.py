@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from ._arguments import StrPath, Tokens, as_tokens
 from .errors import InvalidArgumentError, NoTokenizerError
 from .prompt import END_OF_DOCUMENT
 from .tokenizer import Tokenizer
 
-__all__ = ["calibration_tokens"]
+__all__ = ["calibration_tokens", "random_tokens"]
 
 # Tokens that follow each other with the state carried through, at most.
 _SEQUENCE = 4096
+
+# Random tokens, as a part of those of texts.
+_RANDOM = 8
 
 
 def calibration_tokens(
@@ -71,3 +76,17 @@ def _tokens_of(
         for begin in range(0, taken[i], _SEQUENCE):
             sequences.append(tokens[begin : min(begin + _SEQUENCE, taken[i])])
     return sequences
+
+
+def random_tokens(n_vocab: int, texts: Sequence[Tokens]) -> list[Tokens]:
+    """Sequences of random tokens, an eighth of those of texts, always the same.
+
+    A text says nothing about inputs that it never leads to, and errors would be moved there: into
+    what other languages and other kinds of text need. A few tokens of all kinds keep them out.
+    """
+    n = -(-sum(map(len, texts)) // _RANDOM)
+    drawn = np.random.Generator(np.random.PCG64(0)).integers(1, n_vocab, n)
+    return [
+        as_tokens([END_OF_DOCUMENT, *drawn[begin : begin + _SEQUENCE].tolist()])
+        for begin in range(0, n, _SEQUENCE)
+    ]
