@@ -193,29 +193,6 @@ def tables(found: list[Cost], n_bytes: int, n_beginning: int) -> list[report.Tab
     ]
 
 
-def highest(found: list[Cost]) -> list[Cost]:
-    """Each type at the highest level, the largest file first."""
-    return sorted({c.type: c for c in found}.values(), key=lambda c: -c.file_bytes)
-
-
-def digest(found: list[Cost]) -> report.Table:
-    """A row for each type: what it costs beside fp32."""
-    return report.Table(
-        "",
-        ["type", "file, MB", "bits per byte", "KL divergence, nats", "same most probable token"],
-        [
-            [
-                c.type,
-                f"{c.file_bytes / 1e6:.1f}",
-                f"{c.in_pieces:.4f}",
-                "-" if c.kl is None else f"{c.kl:.5f}",
-                "-" if c.same_token is None else f"{100 * c.same_token:.1f} %",
-            ]
-            for c in highest(found)
-        ],
-    )
-
-
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(
@@ -271,13 +248,13 @@ def main() -> None:
     n_bytes, n_beginning = max(s.n_bytes for s in scores), args.beginning - 1
     report.publish(
         args,
-        [*tables(found, n_bytes, n_beginning), digest(found)],
+        tables(found, n_bytes, n_beginning),
         {"machine": about, "scores": [asdict(s) for s in scores]},
         args.output.with_suffix(".json"),
     )
     if args.docs:
         kept = {"machine": about, "n_bytes": n_bytes, "n_beginning": n_beginning}
-        report.keep("quality", {**kept, "costs": [asdict(c) for c in found]})
+        report.keep("levels", {**kept, "costs": [asdict(c) for c in found]})
 
 
 if __name__ == "__main__":

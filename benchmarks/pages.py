@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from . import bits_per_byte, figures, machine, model_tables, pool, tables
+from . import bits_per_byte, chat_task, figures, machine, model_tables, pool, quality, tables
 from .figures import Measurements
 from .paths import DATA, REPO
 from .report import Table, between
@@ -94,16 +94,28 @@ def _pool() -> str:
     return _markdown([*shown, f"Measured {machine.sentence(found['machine'])}"])
 
 
-def _quality() -> str:
-    found = _other("quality")
+def _levels() -> str:
+    found = _other("levels")
     costs = [bits_per_byte.Cost(**row) for row in found["costs"]]
     shown = bits_per_byte.tables(costs, found["n_bytes"], found["n_beginning"])
     return _markdown([*shown, f"Measured {machine.sentence(found['machine'])}"])
 
 
-def _quality_digest() -> str:
-    costs = [bits_per_byte.Cost(**row) for row in _other("quality")["costs"]]
-    return _markdown([bits_per_byte.digest(costs)])
+def _quality() -> str:
+    found = _other("quality")
+    files = [quality.Quality(**row) for row in found["files"]]
+    shares = [chat_task.Share(**row) for row in found["chat"]]
+    return _markdown(
+        [
+            quality.table(files),
+            f"After {found['n_tokens']} tokens of the text, which are bytes. Measured "
+            f"{machine.sentence(found['machine'])}",
+            "\nHow far it is after how many tokens of the text:\n",
+            quality.position_table(files),
+            "\nWhat it means for answers:\n",
+            chat_task.task_table(shares),
+        ]
+    )
 
 
 def _digest() -> str:
@@ -142,9 +154,9 @@ SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
         "openings": _openings,
         "limits": _limits,
         "pool": _pool,
-        "quality": _quality,
+        "levels": _levels,
     },
-    "docs/guides/quantisation.md": {"quality": _quality_digest},
+    "docs/guides/quantisation.md": {"quality": _quality},
     "docs/models.md": {
         "families": model_tables.families,
         "choice": lambda: model_tables.choice().markdown(),

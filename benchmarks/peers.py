@@ -94,7 +94,8 @@ def rwkv_package() -> Path:
     return _environment("rwkv", RWKV_PACKAGE, {})
 
 
-def _run_module(python: Path, module: str, *arguments: Path | str) -> None:
+def run_module(python: Path, module: str, *arguments: Path | str) -> None:
+    """Runs a module of this folder in a peer's environment."""
     command = [str(python), "-m", module, *map(str, arguments)]
     done = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
     if done.returncode != 0:
@@ -110,7 +111,7 @@ def gguf_file(shape: Shape, dtype: str) -> Path:
         print(f"making {path.name}", file=sys.stderr)
         part = path.with_name(path.name + ".part")
         module = "benchmarks.engines.llama_cpp"
-        _run_module(llama_cpp(False), module, gguf_file(shape, "fp16"), part, dtype)
+        run_module(llama_cpp(False), module, gguf_file(shape, "fp16"), part, dtype)
         part.replace(path)
     return path
 
@@ -120,7 +121,7 @@ def pth_file(shape: Shape) -> Path:
     path = cache() / f"rwkv7-{shape.name}.pth"
     if not path.exists():
         print(f"making {path.name}", file=sys.stderr)
-        _run_module(rwkv_package(), "benchmarks.engines.rwkv_package", checkpoint(shape), path)
+        run_module(rwkv_package(), "benchmarks.engines.rwkv_package", checkpoint(shape), path)
     return path
 
 

@@ -1,6 +1,7 @@
 """llama.cpp, through the C API that the package `llama-cpp-python` wraps.
 
-python -m benchmarks.engines.llama_cpp FP16.gguf OUT.gguf TYPE     runs its quantiser
+python -m benchmarks.engines.llama_cpp FP16.gguf OUT.gguf TYPE [IMATRIX.npz]   runs its quantiser
+python -m benchmarks.engines.llama_cpp logits MODEL.gguf TOKENS.npy THREADS   writes to stdout
 """
 
 from __future__ import annotations
@@ -20,13 +21,33 @@ llama_cpp.llama_log_set(_quiet, ctypes.c_void_p())
 
 MAX_SEQUENCES = 16
 MAX_TOKENS = 2048
-QUANTIZED = {"q4_0": "Q4_0", "q8_0": "Q8_0", "q4_K_M": "Q4_K_M"}
+ROWS_AT_ONCE = 256
+"""Logits that are written together."""
 
 
-def quantize(source: str, target: str, dtype: str) -> None:
-    """Runs llama.cpp's own quantiser, with its defaults."""
+def quantize(source: str, target: str, dtype: str, importance: str | None = None) -> None:
+    """Runs llama.cpp's own quantiser, with its defaults.
+
+    Args:
+        source: an fp16 file.
+        target: the file to write.
+        dtype: the type, such as q4_K_M.
+        importance: an .npz file with the mean square of each input of each matrix, by llama.cpp's
+            name.
+    """
     options = llama_cpp.llama_model_quantize_default_params()
-    options.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{QUANTIZED[dtype]}")
+    options.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{dtype.upper()}")
+    if importance is not None:
+        with np.load(importance) as means:
+            arrays = {name: np.ascontiguousarray(means[name], np.float32) for name in means.files}
+        kind = llama_cpp.llama_model_imatrix_data
+        floats = ctypes.POINTER(ctypes.c_float)
+        entries = [
+            kind(name.encode(), values.ctypes.data_as(floats), values.size)
+            for name, values in arrays.items()
+        ]
+        table = (kind * (len(entries) + 1))(*entries, kind(None, None, 0))  # ends with no name
+        options.imatrix = table
     status = llama_cpp.llama_model_quantize(source.encode(), target.encode(), ctypes.byref(options))
     if status != 0:
         raise RuntimeError(f"{source}: llama.cpp's quantiser failed with {status}")
@@ -110,6 +131,12 @@ class Engine:
             rows.append(np.ctypeslib.as_array(found, (self.n_vocab,)).copy())
         return np.stack(rows)
 
+    def feed_all(self, tokens: NDArray[np.int32]) -> NDArray[np.float32]:
+        """The first sequence reads tokens; returns the logits after each, (n, n_vocab)."""
+        self._run([(int(token), 0, True) for token in tokens])
+        found = llama_cpp.llama_get_logits(self._context)
+        return np.ctypeslib.as_array(found, (len(tokens), self.n_vocab)).copy()
+
     def _run(self, rows: list[tuple[int, int, bool]]) -> None:
         """Decodes rows of token, sequence, whether its logits are wanted."""
         batch = self._batch
@@ -127,5 +154,18 @@ class Engine:
         llama_cpp.llama_synchronize(self._context)
 
 
+def write_logits(path: str, tokens: str, threads: str) -> None:
+    """Writes n_vocab, 4 bytes, and the logits after each token, float32 (n, n_vocab), to stdout."""
+    engine = Engine(path, int(threads))
+    sys.stdout.buffer.write(engine.n_vocab.to_bytes(4, "little"))
+    read = np.load(tokens)
+    for begin in range(0, len(read), ROWS_AT_ONCE):
+        sys.stdout.buffer.write(engine.feed_all(read[begin : begin + ROWS_AT_ONCE]).tobytes())
+    sys.stdout.buffer.flush()
+
+
 if __name__ == "__main__":
-    quantize(*sys.argv[1:])
+    if sys.argv[1] == "logits":
+        write_logits(*sys.argv[2:])
+    else:
+        quantize(*sys.argv[1:])

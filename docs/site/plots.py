@@ -77,9 +77,9 @@ def _speed(types: Callable[[Figure], bool]) -> str:
     return "\n\n".join(parts)
 
 
-def _quality() -> str:
+def _levels() -> str:
     """What each type loses, and what its file weighs."""
-    costs = json.loads((DATA / "quality.json").read_text())["costs"]
+    costs = json.loads((DATA / "levels.json").read_text())["costs"]
     rows = sorted({c["type"]: c for c in costs}.values(), key=lambda c: -c["file_bytes"])
     exact = rows[0]["in_pieces"]
     lost = {c["type"]: c["in_pieces"] - exact for c in rows}
@@ -104,7 +104,7 @@ def _quality() -> str:
 PLOTS: dict[str, Callable[[], str]] = {
     "speed-4-bits": lambda: _speed(lambda f: f.type == "q4_0"),
     "speed": lambda: _speed(lambda f: True),
-    "quality": _quality,
+    "levels": _levels,
 }
 
 

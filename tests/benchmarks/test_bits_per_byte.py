@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from benchmarks.bits_per_byte import PIECE, Score, _pieces, bits, costs, differences, digest
+from benchmarks.bits_per_byte import PIECE, Score, _pieces, bits, costs, differences
 
 
 def test_bits_of_equal_logits_are_the_logarithm_of_the_vocabulary() -> None:
@@ -41,4 +41,3 @@ def test_costs_join_both_ways_of_feeding() -> None:
     assert (cost.token_by_token, cost.in_pieces, cost.kl) == (1.1, 1.2, 0.25)
     assert cost.from_reference is not None
     np.testing.assert_allclose(cost.from_reference, 0.05)
-    assert digest([cost]).rows == [["q4_0", "0.0", "1.2000", "0.25000", "50.0 %"]]
