@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .model_size import model_file_bytes
     from .weight_types import Container, container_for, parse_dtype
     from .weights import ModelWeights
-    from .write_importance import write_importance
+    from .write_imatrix import write_importance
 
     __version__: str
 
@@ -75,7 +75,7 @@ _MODULES = {
     "model_size": ("model_file_bytes",),
     "weight_types": ("Container", "container_for", "parse_dtype"),
     "weights": ("ModelWeights",),
-    "write_importance": ("write_importance",),
+    "write_imatrix": ("write_importance",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
