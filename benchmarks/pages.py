@@ -9,11 +9,11 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from . import bits_per_byte, figures, machine, model_tables, pool, tables
+from . import bits_per_byte, figures, machine, model_tables, pool, server, tables
 from .figures import Measurements
 from .paths import DATA, REPO
 from .report import Table, between
-from .units import percent
+from .units import count, percent
 
 DIGEST_MODEL = "0.4B"
 
@@ -94,6 +94,16 @@ def _pool() -> str:
     return _markdown([*shown, f"Measured {machine.sentence(found['machine'])}"])
 
 
+def _server() -> str:
+    if not (DATA / "server.json").exists():
+        return "No figures are kept yet: `hatch run bench:server --docs` measures them."
+    found = _other("server")
+    rows = [server.Load(**row) for row in found["load"]]
+    shown = server.tables(rows, server.Conversation(**found["conversation"]))
+    what = f"RWKV-7 {found['shape']} in q4_0, {count(found['threads'], 'thread')}."
+    return _markdown([what, *shown, f"Measured {machine.sentence(found['machine'])}"])
+
+
 def _quality() -> str:
     found = _other("quality")
     costs = [bits_per_byte.Cost(**row) for row in found["costs"]]
@@ -142,6 +152,7 @@ SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
         "openings": _openings,
         "limits": _limits,
         "pool": _pool,
+        "server": _server,
         "quality": _quality,
     },
     "docs/guides/quantisation.md": {"quality": _quality_digest},
