@@ -74,3 +74,31 @@ def test_retry_after_is_measured(serve: Serve, pychat_file: Path) -> None:
             time.sleep(2.1)
             assert told() >= 3  # texts take more than 2 s here
         wait_for(lambda: idle(client))
+
+
+def test_who_embeds_much_keeps_nobody_waiting(serve: Serve, pychat_file: Path) -> None:
+    """Neither those who write, nor those who embed little; and nobody fills that line alone."""
+    with serve({"m": pychat_file}, max_waiting=6, api_keys=("much", "little")) as client:
+        much, little = ({"x-api-key": key} for key in ("much", "little"))
+        found: list[int] = []
+        long = {"input": ["import this " * 150] * 2}
+
+        def embed() -> None:
+            answer = client.post("/v1/embeddings", json=long, headers=much)
+            found.append(answer.status_code)
+
+        threads = [threading.Thread(target=embed) for _ in range(10)]
+        for thread in threads:
+            thread.start()
+        wait_for(lambda: len(found) == 6)
+        assert found == [429] * 6  # one at work, three in line
+        for path, ask in (
+            ("/v1/completions", {"prompt": "a", "max_tokens": 3}),
+            ("/v1/embeddings", {"input": "a"}),
+        ):
+            assert client.post(path, json=ask, headers=little).status_code == 200
+            assert len(found) < 9  # before those in line
+        for thread in threads:
+            thread.join()
+        assert found[6:] == [200] * 4
+        wait_for(lambda: idle(client))

@@ -10,7 +10,7 @@ from .errors import EngineFullError
 from .request import Request
 from .task import Task
 
-__all__ = ["WaitingLine"]
+__all__ = ["WaitingLine", "refusal"]
 
 _MEMORY = 32
 """How many texts count in what is measured: the work may be of another kind now."""
@@ -48,10 +48,7 @@ class WaitingLine:
         self._tasks.append(task)
 
     def refusal(self, share: str, running: list[Task]) -> EngineFullError | None:
-        """Return why one may not wait, if it may not.
-
-        A share may have no more places than it leaves to others: alone half of them, beside another
-        that wants as many a third. So there is always one for who has none.
+        """Return why one may not wait, if it may not, see the function of that name.
 
         Args:
             share: whose request it is; "" is nobody's.
@@ -64,22 +61,8 @@ class WaitingLine:
         n_waiting = len(waiting) + len(at_work) - self._max_running
         if n_waiting < 0:
             return None
-        free = self._max_waiting - n_waiting
         own = min(n_waiting, sum(task.share == share for task in waiting)) if share else 0
-        if free > own:
-            return None
-        what = (
-            f"expected fewer than {free} requests of one client in line while {free} places are "
-            f"free, got {own}"
-            if free > 0
-            else f"expected fewer than {self._max_waiting} requests in line, got {n_waiting}"
-        )
-        return EngineFullError(
-            f"engine: {what}",
-            remedy="Try again later, or Engine(..., max_waiting=) with more",
-            # As many must leave as are missing; at least one.
-            retry_seconds=self._seconds_until(own - free + 1, at_work),
-        )
+        return refusal(self._max_waiting, n_waiting, own, self._seconds_each(at_work))
 
     def take(self, running: list[Task]) -> list[Task]:
         """Return those whose turn it is, beside those at work; they wait no more.
@@ -103,12 +86,40 @@ class WaitingLine:
             took = request.finished_at - request.started_at
             self._seconds += (took - self._seconds) / self._n_measured
 
-    def _seconds_until(self, n: int, at_work: list[Task]) -> float:
-        """Return how long it takes until so many have left, as it was lately."""
+    def _seconds_each(self, at_work: list[Task]) -> float:
+        """Return how much time lies between two that leave, as it was lately."""
         if self._n_measured:
             seconds = self._seconds
         else:  # nobody has left yet: at least what those take that are there
             now = time.monotonic()
             begun = [task.request.started_at for task in at_work]
             seconds = max((now - at for at in begun if at is not None), default=0.0)
-        return n * seconds / max(1, len(at_work))
+        return seconds / max(1, len(at_work))
+
+
+def refusal(max_waiting: int, n_waiting: int, own: int, seconds: float) -> EngineFullError | None:
+    """Return why one more may not wait, if it may not.
+
+    A share may have no more places than it leaves to others: alone half of them, beside another
+    that wants as many a third. So there is always one for who has none.
+
+    Args:
+        max_waiting: how many wait, at most.
+        n_waiting: how many do.
+        own: how many of them are of the share.
+        seconds: between two that leave.
+    """
+    free = max_waiting - n_waiting
+    if free > own:
+        return None
+    what = (
+        f"expected fewer than {free} requests of one client in line while {free} places are free, "
+        f"got {own}"
+        if free > 0
+        else f"expected fewer than {max_waiting} requests in line, got {n_waiting}"
+    )
+    return EngineFullError(
+        f"engine: {what}",
+        remedy="Try again later, or Engine(..., max_waiting=) with more",
+        retry_seconds=seconds * (own - free + 1),  # as many must leave as are missing
+    )

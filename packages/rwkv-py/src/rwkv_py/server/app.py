@@ -43,6 +43,7 @@ from .openapi import openapi_file
 from .settings import Settings
 from .state_store import StateStore, open_folder
 from .stored_responses import StoredResponses
+from .turns import Turns
 
 __all__ = ["create_app"]
 
@@ -104,7 +105,13 @@ def create_app(
             )
             open_things.push_async_callback(models.close)
             app.state.context = Context(
-                settings, models, Metrics(models), responses, endings, store
+                settings,
+                models,
+                Metrics(models),
+                responses,
+                endings,
+                store,
+                Turns(settings.max_waiting),
             )
             if len(files) == 1:
                 (await models.lease(None)).release()
