@@ -25,8 +25,13 @@ def map_body(context: Any, body: Any) -> Any:
         for i, name in enumerate(HARD):
             if (number >> (i + 3)) % 4:
                 body.pop(name, None)
-        if "input" in body and number % 2:  # whose parts must fit each other
-            body["input"] = "What is it?"
+        if number % 2:  # their parts must fit each other
+            if "input" in body:
+                body["input"] = "What is it?"
+            if "messages" in body:
+                body["messages"] = [{"role": "user", "content": "What is it?"}]
+            if "max_tokens" in body:  # else often 12.0, which is an integer in JSON schemas alone
+                body["max_tokens"] = number % 8
     return body
 
 
