@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from server.serving import Serve, idle, wait_for
 
@@ -102,3 +103,17 @@ def test_who_embeds_much_keeps_nobody_waiting(serve: Serve, pychat_file: Path) -
             thread.join()
         assert found[6:] == [200] * 4
         wait_for(lambda: idle(client))
+
+
+def test_who_embeds_too_much_is_refused(serve: Serve, pychat_file: Path) -> None:
+    with serve({"m": pychat_file}, max_seconds=0.2) as client:
+        answer = client.post("/v1/embeddings", json={"input": ["import this " * 1000] * 20})
+        assert answer.status_code == 503
+        assert answer.json()["error"]["message"] == (
+            "server: expected to have read all within 0.2 s, got no further"
+        )
+        assert idle(client)
+    with serve({"m": pychat_file}) as client:  # and the turn is another's
+        with pytest.raises(httpx.ReadTimeout):
+            client.post("/v1/embeddings", json={"input": ["import this " * 1000] * 20}, timeout=0.3)
+        assert client.post("/v1/embeddings", json={"input": "a"}).status_code == 200

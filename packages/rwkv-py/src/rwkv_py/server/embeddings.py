@@ -80,8 +80,13 @@ async def _answer(ask: EmbeddingRequest, context: Context, share: str) -> Json:
             raise ApiError(400, f"dimensions: expected {n_embd}, got {ask.dimensions}")
         prompts = await asyncio.to_thread(_prompts, ask.input, served, context)
         # One at a time: they take the threads and the model from those who write texts.
-        async with context.embedding.turn(share):
-            vectors = await _embed(served, prompts, ask.pooling or "mean")
+        seconds = context.settings.max_seconds
+        try:
+            async with asyncio.timeout(seconds), context.embedding.turn(share):
+                vectors = await _embed(served, prompts, ask.pooling or "mean")
+        except TimeoutError:
+            message = f"server: expected to have read all within {seconds:g} s, got no further"
+            raise ApiError(503, message, code="timeout", retry_after=10) from None
         if ask.normalize:
             vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         n_tokens = sum(len(prompt) for prompt in prompts)
@@ -141,6 +146,7 @@ async def _embed(
     except asyncio.CancelledError:
         gone.set()
         await asyncio.wait({working})  # the model is ours until then
+        working.exception()  # which is known
         raise
 
 
