@@ -15,7 +15,7 @@ Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Kind: TypeAlias = Callable[[Streams, str, random.Random], Awaitable[bytes]]
 
 PATHS = ("/v1/completions", "/v1/chat/completions", "/v1/responses", "/v1/messages")
-STREAM = {"prompt": "import ", "max_tokens": 400, "logit_bias": {"0": -100}, "stream": True}
+STREAM = {"prompt": "import ", "max_tokens": 16384, "logit_bias": {"0": -100}, "stream": True}
 
 
 async def send(kind: Kind, port: int, key: str, chance: random.Random) -> bytes:
@@ -88,7 +88,7 @@ async def slow_body(streams: Streams, key: str, chance: random.Random) -> bytes:
 async def half_closed(streams: Streams, key: str, chance: random.Random) -> bytes:
     """Who says that nothing more comes, and still reads."""
     reader, writer = streams
-    body = json.dumps({**STREAM, "stream": chance.random() < 0.5}).encode()
+    body = json.dumps({**STREAM, "max_tokens": 50, "stream": chance.random() < 0.5}).encode()
     writer.write(_head("/v1/completions", key, f"Content-Length: {len(body)}") + body)
     await writer.drain()
     writer.write_eof()

@@ -267,12 +267,12 @@ async def _misbehave(serving: Serving, key: str, report: Report, over: asyncio.E
         kind = chance.choice(garbage.KINDS)
         try:
             answer = await asyncio.wait_for(garbage.send(kind, serving.port, key, chance), 60)
+        except TimeoutError:  # which is an OSError too
+            report.faults.append(f"{kind.__name__}: expected an end, got none")
+            continue
         except (OSError, asyncio.IncompleteReadError) as error:
             if serving.up.is_set() and serving.number == number and not garbage.may_be_cut(kind):
                 report.faults.append(f"{kind.__name__}: {type(error).__name__}: {error}")
-            continue
-        except TimeoutError:
-            report.faults.append(f"{kind.__name__}: expected an end, got none")
             continue
         report.counts["disconnects" if kind is garbage.leaves_a_stream else "garbage"] += 1
         if answer and not answer.startswith((b"HTTP/1.1 4", b"HTTP/1.1 200 ")):
