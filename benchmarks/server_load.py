@@ -73,10 +73,16 @@ def of_server(session: aiohttp.ClientSession) -> Ask:
         body = {
             "model": "m", "prompt": prompt, "max_tokens": n_tokens, "seed": seed, "stream": True,
             "logit_bias": {"0": -100}, "ignore_eos": True, "min_p": 0.0, **SAMPLING,
+            "stream_options": {"include_usage": True},
         }  # fmt: skip
+        written = None
         async for event in _events(session, "/v1/completions", body):
+            if usage := event.get("usage"):
+                written = usage["completion_tokens"]
             if event["choices"] and event["choices"][0]["text"]:
                 yield
+        if written != n_tokens:
+            raise RuntimeError(f"expected {n_tokens} tokens, got {written}")
 
     return ask
 
