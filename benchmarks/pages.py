@@ -9,11 +9,21 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from . import bits_per_byte, chat_task, figures, machine, model_tables, pool, quality, tables
+from . import (
+    bits_per_byte,
+    chat_task,
+    figures,
+    machine,
+    model_tables,
+    pool,
+    quality,
+    server,
+    tables,
+)
 from .figures import Measurements
 from .paths import DATA, REPO
 from .report import Table, between
-from .units import percent
+from .units import count, percent
 
 DIGEST_MODEL = "0.4B"
 
@@ -94,6 +104,16 @@ def _pool() -> str:
     return _markdown([*shown, f"Measured {machine.sentence(found['machine'])}"])
 
 
+def _server() -> str:
+    if not (DATA / "server.json").exists():
+        return "No figures are kept yet: `hatch run bench:server --docs` measures them."
+    found = _other("server")
+    rows = [server.Load(**row) for row in found["load"]]
+    shown = server.tables(rows, server.Conversation(**found["conversation"]))
+    what = f"RWKV-7 {found['shape']} in q4_0, {count(found['threads'], 'thread')}."
+    return _markdown([what, *shown, f"Measured {machine.sentence(found['machine'])}"])
+
+
 def _levels() -> str:
     found = _other("levels")
     costs = [bits_per_byte.Cost(**row) for row in found["costs"]]
@@ -154,6 +174,7 @@ SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
         "openings": _openings,
         "limits": _limits,
         "pool": _pool,
+        "server": _server,
         "levels": _levels,
     },
     "docs/guides/quantisation.md": {"quality": _quality},

@@ -48,7 +48,8 @@ AVX512 = {
 }
 
 
-def _llama_settings(avx2_only: bool) -> list[str]:
+def llama_settings(avx2_only: bool) -> list[str]:
+    """How llama.cpp is compiled for this machine, or for AVX2 only."""
     if platform.machine() not in ("x86_64", "AMD64"):
         return []  # its own choice
     flags = machine.cpu_flags()
@@ -80,8 +81,8 @@ def _environment(name: str, requirements: tuple[str, ...], env: dict[str, str]) 
 
 def llama_cpp(avx2_only: bool) -> Path:
     """The interpreter of an environment with llama.cpp compiled for this machine, or for AVX2."""
-    settings = _llama_settings(avx2_only)
-    alike = settings == _llama_settings(avx2_only=True)  # this processor has no more than AVX2
+    settings = llama_settings(avx2_only)
+    alike = settings == llama_settings(avx2_only=True)  # this processor has no more than AVX2
     return _environment(
         "llama_cpp-avx2" if alike else "llama_cpp-best",
         ("--no-binary=llama-cpp-python", LLAMA_CPP),

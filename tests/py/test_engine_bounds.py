@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -36,6 +37,72 @@ def test_a_full_line_refuses(trained: Model) -> None:
         running.cancel()
         assert all(len(request.result()) <= 3 for request in waiting)
         engine.submit("d", max_tokens=3).result()
+
+
+def test_nobody_fills_the_line_alone(trained: Model) -> None:
+    """A share has no more places than are left: alone half of them, and one is always left."""
+    with Engine(trained, max_running=1, max_waiting=8) as engine:
+        requests = [engine.submit(PROMPT, share="a", **ENDLESS)]
+        asked = {"a": 0, "b": 0, "c": 0}
+        for share in asked:
+            while True:
+                try:
+                    requests.append(engine.submit("a", share=share, max_tokens=3))
+                except EngineFullError as error:
+                    refusal = error
+                    break
+                asked[share] += 1
+        assert asked == {"a": 4, "b": 2, "c": 1}
+        assert str(refusal).startswith(
+            "engine: expected fewer than 1 requests of one client in line while 1 places are free, "
+            "got 1. Try "
+        )
+        requests.append(engine.submit("a", share="d", max_tokens=3))
+        with pytest.raises(EngineFullError, match="fewer than 8 requests in line, got 8"):
+            engine.submit("a", share="e", max_tokens=3)
+        requests[0].cancel()
+        assert all(len(request.result()) <= 3 for request in requests[1:])
+
+
+def test_who_is_nobodys_may_have_the_whole_line(trained: Model) -> None:
+    with Engine(trained, max_running=1, max_waiting=4) as engine:
+        requests = [engine.submit(PROMPT, **ENDLESS) for _ in range(5)]
+        with pytest.raises(EngineFullError, match="fewer than 4 requests in line, got 4"):
+            engine.submit(PROMPT, **ENDLESS)
+        for request in requests:
+            request.cancel()
+
+
+def test_a_full_line_says_how_long_it_takes(trained: Model) -> None:
+    """By what texts took lately: long ones, then short ones."""
+    with Engine(trained, max_running=2, max_waiting=0) as engine:
+
+        def said(n_tokens: int, n_texts: int) -> tuple[float, float]:
+            took = []
+            for _ in range(n_texts):
+                text = engine.submit("a", max_tokens=n_tokens, banned_tokens=[0])
+                text.result()
+                assert text.started_at is not None and text.finished_at is not None
+                took.append(text.finished_at - text.started_at)
+            at_work = [engine.submit(PROMPT, **ENDLESS) for _ in range(2)]
+            with pytest.raises(EngineFullError) as caught:
+                engine.submit("b")
+            for request in at_work:
+                request.cancel()
+            return caught.value.retry_seconds, sum(took) / len(took)
+
+        begun = [engine.submit(PROMPT, **ENDLESS) for _ in range(2)]
+        time.sleep(0.3)
+        with pytest.raises(EngineFullError) as caught:  # nobody has left, but those have been there
+            engine.submit("b")
+        assert caught.value.retry_seconds > 0.1
+        for request in begun:
+            request.cancel()
+
+        found, took = said(800, 2)
+        assert found > took / 8
+        found_later, took_later = said(1, 70)
+        assert took_later < took / 8 and found_later < found / 3
 
 
 def test_a_batch_waits_for_room(trained: Model) -> None:

@@ -32,7 +32,7 @@ def answer(client: httpx.Client, model: str) -> str:
 
 def test_loaded_on_demand_and_unloaded_when_idle(serve: Serve, pychat_file: Path) -> None:
     files = {"a": pychat_file, "b": pychat_file}
-    with serve(files, idle_seconds=0.4) as client:
+    with serve(files, idle_seconds=1.5) as client:  # the machine may be busy
         assert loaded(client) == set()
         assert [model["id"] for model in client.get("/v1/models").json()["data"]] == ["a", "b"]
         assert answer(client, "a") == answer(client, "b") == ANSWER
@@ -153,3 +153,29 @@ def test_what_was_thought_costs_only_its_own_turn(serve: Serve, pychat_file: Pat
             if turn:
                 assert n_new <= len(f" An answer.\n\nUser: {QUESTION} 0\n\nAssistant: <think")
             said.append({"role": "assistant", "content": "An answer."})
+
+
+def test_codex_reads_the_list(client: httpx.Client) -> None:
+    """Its command refuses the whole list if a model lacks one of these: of `ModelInfo` in
+    codex-rs/protocol/src/openai_models.rs what has no default."""
+    kinds = {
+        "slug": str, "display_name": str, "supported_reasoning_levels": list, "shell_type": str,
+        "visibility": str, "supported_in_api": bool, "priority": int, "base_instructions": str,
+        "supports_reasoning_summaries": bool, "support_verbosity": bool, "truncation_policy": dict,
+        "supports_parallel_tool_calls": bool, "experimental_supported_tools": list,
+    }  # fmt: skip
+    models = client.get("/v1/models").json()["models"]
+    assert [model["slug"] for model in models] == ["pychat", "pydoc"]
+    for i, model in enumerate(models):
+        assert {name: type(model[name]) for name in kinds} == kinds
+        assert model["truncation_policy"]["mode"] in ("bytes", "tokens")
+        assert 0 < model["truncation_policy"]["limit"] < model["context_window"]
+        assert (model["priority"], model["visibility"]) == (i, "list")
+        assert model["shell_type"] in (
+            "default",
+            "local",
+            "unified_exec",
+            "disabled",
+            "shell_command",
+        )
+        assert model["input_modalities"] == ["text"]  # else it sends images

@@ -8,7 +8,6 @@ import contextlib
 import os
 import threading
 import weakref
-from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Self, Unpack
@@ -16,7 +15,7 @@ from typing import Self, Unpack
 from ._arguments import StrPath, TokenSequence, as_count, as_integers, as_stops
 from ._options import takes_options_of
 from .beginning import OpeningOptions, begin
-from .errors import EngineClosedError, EngineFullError, InvalidArgumentError
+from .errors import EngineClosedError, InvalidArgumentError
 from .generation import GenerationOptions, Plan, takes_generation_options
 from .model import Model
 from .prompt import BEGIN_OF_DOCUMENT, PIECE_TOKENS, Prompt
@@ -24,6 +23,7 @@ from .request import Request, check_process
 from .session import Session
 from .task import Task, Wishes
 from .tokenizer import Tokenizer
+from .waiting_line import WaitingLine
 
 __all__ = ["Engine"]
 
@@ -71,7 +71,10 @@ class Engine:
         **opening: Unpack[OpeningOptions],
     ):
         self._max_running = as_count("max_running", max_running, at_least=1)
-        self._max_waiting = None if max_waiting is None else as_count("max_waiting", max_waiting)
+        self._waiting = WaitingLine(
+            self._max_running,
+            None if max_waiting is None else as_count("max_waiting", max_waiting),
+        )
         self._max_prompt_tokens = (
             None
             if max_prompt_tokens is None
@@ -80,9 +83,8 @@ class Engine:
         self._beginning = begin(model, **opening)
         self._tokenizer = self._beginning.tokenizer
         self._process = os.getpid()
-        # Guards what follows; told when a request leaves, or the thread does.
+        # Guards who waits and what follows; told when a request leaves, or the thread does.
         self._changed = threading.Condition()
-        self._waiting: deque[Task] = deque()
         self._running: list[Task] = []  # prompts in the order of their turns
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -150,12 +152,13 @@ class Engine:
             prompt_logprobs: the same for the tokens of the prompt, as `Request.prompt_logprobs`;
                 the cache is then not asked.
             share: whose request it is. Of those that wait in line, the first of whoever has the
-                fewest at work comes next.
+                fewest at work comes next; and with `max_waiting`, nobody has more places there than
+                are left free.
             **options: as for `Session.stream`: max_tokens, stop, temperature, seed, ...
 
         Raises:
             EngineClosedError: the engine is closed, or was made before this process was forked.
-            EngineFullError: `max_waiting` requests wait in line.
+            EngineFullError: `max_waiting` requests wait in line, or too many of the share.
             InvalidArgumentError, TokenOutOfRangeError: as `Session.stream`; or the prompt has more
                 than `max_prompt_tokens`. No request is made.
 
@@ -327,13 +330,11 @@ class Engine:
 
     def _join(self, task: Task, *, waits: bool) -> None:
         with self._locked():
-            while not self._closed and self._is_full():
+            while not self._closed and (
+                refusal := self._waiting.refusal(task.share, self._running)
+            ):
                 if not waits:
-                    raise EngineFullError(
-                        f"engine: expected fewer than {self._max_waiting} requests in line, got "
-                        f"{self._max_waiting}",
-                        remedy="Try again later, or Engine(..., max_waiting=) with more",
-                    )
+                    raise refusal
                 self._changed.wait()
             if self._closed:
                 raise EngineClosedError("engine: expected an open one, got one that was closed")
@@ -342,16 +343,7 @@ class Engine:
                 thread = threading.Thread(target=self._work, name="rwkv-engine", daemon=True)
                 thread.start()
                 self._thread = thread
-            self._waiting.append(task)
-
-    def _is_full(self) -> bool:
-        """Whether no more may wait. Those who have not come to their turn count as running."""
-        if self._max_waiting is None:
-            return False
-        room = self._max_running + self._max_waiting
-        if len(self._waiting) + len(self._running) < room:
-            return False
-        return sum(not task.request.done for task in [*self._waiting, *self._running]) >= room
+            self._waiting.join(task)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -379,18 +371,14 @@ class Engine:
     def _admit(self) -> list[Task]:
         """Let those who are done leave and others join; return who is at work."""
         with self._changed:
-            running = [task for task in self._running if not task.request.done]
-            joining = []
-            self._waiting = deque(task for task in self._waiting if not task.request.done)
-            shares = Counter(task.share for task in running)
-            while self._waiting and len(running) < self._max_running:
-                task = min(
-                    self._waiting, key=lambda task: shares[task.share]
-                )  # of equals the first
-                self._waiting.remove(task)
-                shares[task.share] += 1
-                running.append(task)
-                joining.append(task)
+            running = []
+            for task in self._running:
+                if task.request.done:
+                    self._waiting.learn(task.request)
+                else:
+                    running.append(task)
+            joining = self._waiting.take(running)
+            running += joining
             self._running = running
             if not running:
                 self._thread = None

@@ -102,7 +102,15 @@ class EngineClosedError(RwkvError, RuntimeError):
 
 
 class EngineFullError(RwkvError, RuntimeError):
-    """As many requests wait in line as the engine's `max_waiting` allows."""
+    """As many requests wait in line as the engine's `max_waiting` allows, or allows one client.
+
+    Attributes:
+        retry_seconds: after how long there may be a place, as it was lately.
+    """
+
+    def __init__(self, message: str, *, remedy: str = "", retry_seconds: float = 0.0):
+        super().__init__(message, remedy=remedy)
+        self.retry_seconds = retry_seconds
 
 
 class FetchError(RwkvError):

@@ -24,7 +24,7 @@ from .stored_responses import Stored
 from .turn import Answer, Effort, Turn, begin_answer, count_prompt_tokens, new_id
 from .wire import Json
 
-__all__ = ["router"]
+__all__ = ["MessageEvent", "router"]
 
 router = APIRouter()
 
@@ -132,6 +132,25 @@ class OutputMessage(BaseModel):
     stop_reason: Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"] | None
     stop_sequence: str | None
     usage: MessageUsage
+
+
+class MessageEvent(BaseModel):
+    """What has become of the answer: an event of a stream."""
+
+    type: Literal[
+        "message_start",
+        "content_block_start",
+        "content_block_delta",
+        "content_block_stop",
+        "message_delta",
+        "message_stop",
+        "ping",
+    ]
+    message: OutputMessage | None = None
+    index: int | None = None
+    content_block: OutputBlock | None = None
+    delta: dict[str, Any] | None = None
+    usage: MessageUsage | None = None
 
 
 class TokenCount(BaseModel):

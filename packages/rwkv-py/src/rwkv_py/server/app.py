@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -38,9 +39,11 @@ from .keys import Keys
 from .limits import BodyLimit
 from .metrics import Metrics
 from .models import Models
+from .openapi import openapi_file
 from .settings import Settings
 from .state_store import StateStore, open_folder
 from .stored_responses import StoredResponses
+from .turns import Turns
 
 __all__ = ["create_app"]
 
@@ -102,7 +105,13 @@ def create_app(
             )
             open_things.push_async_callback(models.close)
             app.state.context = Context(
-                settings, models, Metrics(models), responses, endings, store
+                settings,
+                models,
+                Metrics(models),
+                responses,
+                endings,
+                store,
+                Turns(settings.max_waiting),
             )
             if len(files) == 1:
                 (await models.lease(None)).release()
@@ -128,6 +137,7 @@ def create_app(
     )
     for router in _ROUTERS:
         app.include_router(router)
+    app.openapi = functools.partial(openapi_file, app)  # type: ignore[method-assign]
     return app
 
 

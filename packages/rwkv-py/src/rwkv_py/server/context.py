@@ -13,6 +13,7 @@ from .models import Models
 from .settings import Settings
 from .state_store import StateStore
 from .stored_responses import StoredResponses
+from .turns import Turns
 
 __all__ = ["Context", "ContextOf"]
 
@@ -27,6 +28,7 @@ class Context:
     responses: StoredResponses
     endings: StoredResponses  # of what is not asked for again but to keep its state
     states: StateStore
+    embedding: Turns
 
 
 def _context_of(request: Request) -> Context:

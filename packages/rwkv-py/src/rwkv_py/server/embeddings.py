@@ -18,6 +18,7 @@ from ..embedding import embed
 from .context import Context, ContextOf
 from .errors import ApiError, api_error
 from .fields import Body
+from .keys import asker_of
 from .models import Served
 from .sse import while_connected
 from .wire import Json
@@ -67,10 +68,10 @@ class EmbeddingList(BaseModel):
 @router.post("/v1/embeddings", response_model=EmbeddingList)
 async def embeddings(ask: EmbeddingRequest, request: Request, context: ContextOf) -> Response:
     """Return a vector for each text: the mean of its final hidden states, or the last."""
-    return await while_connected(request, _answer(ask, context))
+    return await while_connected(request, _answer(ask, context, asker_of(request.scope).share))
 
 
-async def _answer(ask: EmbeddingRequest, context: Context) -> Json:
+async def _answer(ask: EmbeddingRequest, context: Context, share: str) -> Json:
     lease = await context.models.lease(ask.model)
     try:
         served = lease.served
@@ -78,7 +79,14 @@ async def _answer(ask: EmbeddingRequest, context: Context) -> Json:
         if ask.dimensions not in (None, n_embd):
             raise ApiError(400, f"dimensions: expected {n_embd}, got {ask.dimensions}")
         prompts = await asyncio.to_thread(_prompts, ask.input, served, context)
-        vectors = await _embed(served, prompts, ask.pooling or "mean")
+        # One at a time: they take the threads and the model from those who write texts.
+        seconds = context.settings.max_seconds
+        try:
+            async with asyncio.timeout(seconds), context.embedding.turn(share):
+                vectors = await _embed(served, prompts, ask.pooling or "mean")
+        except TimeoutError:
+            message = f"server: expected to have read all within {seconds:g} s, got no further"
+            raise ApiError(503, message, code="timeout", retry_after=10) from None
         if ask.normalize:
             vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         n_tokens = sum(len(prompt) for prompt in prompts)
@@ -138,6 +146,7 @@ async def _embed(
     except asyncio.CancelledError:
         gone.set()
         await asyncio.wait({working})  # the model is ours until then
+        working.exception()  # which is known
         raise
 
 

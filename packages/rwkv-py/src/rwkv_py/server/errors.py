@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import reprlib
 from collections.abc import Mapping, Sequence
@@ -103,7 +104,8 @@ def api_error(error: BaseException, names: Mapping[str, str] | None = None) -> A
     if isinstance(error, ApiError):
         return error
     if isinstance(error, EngineFullError):
-        return ApiError(429, error.message, code="rate_limit_exceeded", retry_after=1)
+        seconds = max(1, math.ceil(error.retry_seconds))
+        return ApiError(429, error.message, code="rate_limit_exceeded", retry_after=seconds)
     if isinstance(error, EngineClosedError):
         return ApiError(503, "server: expected one that goes on, got one that ends", retry_after=5)
     if isinstance(error, MemoryError):

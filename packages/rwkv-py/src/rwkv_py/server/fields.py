@@ -19,20 +19,25 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True)
 
 
+def _range(least: float, most: float | None = None) -> dict[str, Any]:
+    """Return what the OpenAPI file says of a number's range; `Sampler` is what checks it."""
+    return {"minimum": least} if most is None else {"minimum": least, "maximum": most}
+
+
 class Sampling(Body):
     """How to choose tokens: what every protocol of ours takes besides its own."""
 
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    typical_p: float | None = None
-    mirostat_tau: float | None = None
-    mirostat_eta: float | None = None
-    repetition_penalty: float | None = None
+    temperature: float | None = Field(None, json_schema_extra=_range(0))
+    top_p: float | None = Field(None, json_schema_extra=_range(0, 1))
+    top_k: int | None = Field(None, json_schema_extra=_range(0))
+    min_p: float | None = Field(None, json_schema_extra=_range(0, 1))
+    typical_p: float | None = Field(None, json_schema_extra=_range(0, 1))
+    mirostat_tau: float | None = Field(None, json_schema_extra=_range(0))
+    mirostat_eta: float | None = Field(None, json_schema_extra=_range(0))
+    repetition_penalty: float | None = Field(None, json_schema_extra={"exclusiveMinimum": 0})
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
-    penalty_decay: float | None = None
+    penalty_decay: float | None = Field(None, json_schema_extra=_range(0, 1))
     banned_tokens: list[int] | None = None
     grammar: str | None = Field(None, description="What the text must fit: Lark or GBNF.")
     regex: str | None = Field(None, description="What the text must fit: a regular expression.")

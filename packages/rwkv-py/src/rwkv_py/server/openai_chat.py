@@ -34,7 +34,7 @@ from .stored_responses import Stored
 from .turn import Answer, Effort, Turn, begin_answer, new_id
 from .wire import Json
 
-__all__ = ["router"]
+__all__ = ["ChatChunk", "router"]
 
 router = APIRouter()
 
@@ -121,6 +121,51 @@ class ChatCompletion(BaseModel):
     model: str
     choices: list[ChatChoice]
     usage: ChatUsage
+
+
+class CalledFunctionDelta(BaseModel):
+    """More of what is called."""
+
+    name: str | None = None
+    arguments: str
+
+
+class CallDelta(BaseModel):
+    """A call, or more of its arguments."""
+
+    index: int
+    id: str | None = None
+    type: Literal["function"] | None = None
+    function: CalledFunctionDelta
+
+
+class ChatDelta(BaseModel):
+    """What the assistant says next."""
+
+    role: Literal["assistant"] | None = None
+    content: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[CallDelta] | None = None
+
+
+class ChatChunkChoice(BaseModel):
+    """More of an answer."""
+
+    index: int
+    delta: ChatDelta
+    logprobs: ChatLogprobs | None
+    finish_reason: Literal["stop", "length", "tool_calls"] | None
+
+
+class ChatChunk(BaseModel):
+    """More of the answers: an event of a stream."""
+
+    id: str
+    object: Literal["chat.completion.chunk"]
+    created: int
+    model: str
+    choices: list[ChatChunkChoice]
+    usage: ChatUsage | None = None
 
 
 @router.post(_PATH, response_model=ChatCompletion)

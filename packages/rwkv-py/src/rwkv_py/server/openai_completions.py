@@ -27,7 +27,7 @@ from .stored_responses import Ending, Stored
 from .wire import Json
 from .writing import Ask, Writing, begin_writing
 
-__all__ = ["router"]
+__all__ = ["Completion", "router"]
 
 router = APIRouter()
 
@@ -76,7 +76,7 @@ class CompletionChoice(BaseModel):
 
 
 class Completion(BaseModel):
-    """The texts."""
+    """The texts, or more of them as an event of a stream."""
 
     id: str
     object: Literal["text_completion"]

@@ -25,7 +25,7 @@ from .stored_responses import Stored
 from .turn import Answer, Effort, Turn, begin_answer, new_id
 from .wire import Json
 
-__all__ = ["router"]
+__all__ = ["ResponseEvent", "router"]
 
 router = APIRouter()
 
@@ -110,6 +110,18 @@ class ResponseObject(BaseModel):
     model: str
     output: list[dict[str, Any]]
     usage: dict[str, Any] | None
+
+
+class ResponseEvent(BaseModel):
+    """What has become of the answer: an event of a stream."""
+
+    type: str = Field(pattern=r"^response\.")
+    sequence_number: int
+    response: ResponseObject | None = None
+    output_index: int | None = None
+    item_id: str | None = None
+    item: dict[str, Any] | None = None
+    delta: str | None = None
 
 
 class Deleted(BaseModel):

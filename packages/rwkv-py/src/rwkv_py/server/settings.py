@@ -25,7 +25,8 @@ class Settings:
         max_prompt_tokens: how long a prompt may be.
         max_output_tokens: how long a text may be; who asks for more gets this.
         max_body_bytes: how long a request may be.
-        max_seconds: how long writing a text may take; after that it ends where it is.
+        max_seconds: how long writing a text may take; after that it ends where it is. Embeddings
+            that take longer are refused.
         max_choices: how many texts one request may ask for.
         max_stored: how many responses are kept for `previous_response_id`.
         cache_bytes: what each model keeps of beginnings that were read.
