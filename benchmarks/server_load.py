@@ -156,7 +156,8 @@ async def do(where: str, job: dict[str, Any]) -> dict[str, Any]:
         return await load(of_engine(where, job["threads"], job["clients"]), job)
     import aiohttp  # which only this needs
 
-    connections = aiohttp.TCPConnector(limit=0)
+    # None is used again: llama-server closes those that it has answered.
+    connections = aiohttp.TCPConnector(limit=0, force_close=True)
     patience = aiohttp.ClientTimeout(total=None)
     async with aiohttp.ClientSession(where, connector=connections, timeout=patience) as session:
         if "turns" in job:
