@@ -31,7 +31,7 @@ from .models import SHAPES, Shape, into_page_cache, model_file
 from .paths import BUILD, REPO
 from .peers import gguf_file
 from .speed import add_output_options, numbers
-from .units import number, percent
+from .units import count, number, percent
 
 OURS, ENGINE, PEER = "rwkv serve", "Engine alone", "llama-server"
 PROMPT_TOKENS = 128
@@ -222,23 +222,34 @@ def tables(found: list[Load], conversation: Conversation) -> list[report.Table]:
     def milliseconds(seconds: float) -> str:
         return number(1000 * seconds)
 
-    under_load = report.Table(
-        "Streamed completions of all clients together; times in milliseconds",
-        ["clients", "", "tokens/s", "of llama-server", "of Engine", "first text, median", "p99",
-         "between pieces, median", "p99", "cores that the clients used"],
+    def asked(load: Load) -> str:
+        return f"{load.name}, {count(load.clients, 'client')}"
+
+    rate = report.Table(
+        "Streamed completions: tokens a second, of all clients together",
+        ["", "tokens/s", "of llama-server", "of Engine", "cores that the clients used"],
         [
             [
-                str(load.clients),
-                load.name,
+                asked(load),
                 number(load.tokens_per_second),
                 f"{number(load.tokens_per_second / rates[PEER, load.clients])} ×",
                 percent(load.tokens_per_second / rates[ENGINE, load.clients]),
-                *map(milliseconds, (load.first_p50, load.first_p99, load.gap_p50, load.gap_p99)),
                 "" if load.name == ENGINE else f"{load.client_cores:.2f}",
             ]
             for load in found
         ],
-    )  # fmt: skip
+    )
+    waits = report.Table(
+        "How long they wait, milliseconds",
+        ["", "first text, median", "99 %", "between pieces, median", "99 %"],
+        [
+            [
+                asked(load),
+                *map(milliseconds, (load.first_p50, load.first_p99, load.gap_p50, load.gap_p99)),
+            ]
+            for load in found
+        ],
+    )
     long = report.Table(
         "A conversation that the client sends wholly in each turn: medians of "
         f"{COMPARED_TURNS} turns",
@@ -253,7 +264,7 @@ def tables(found: list[Load], conversation: Conversation) -> list[report.Table]:
             ],
         ],
     )
-    return [under_load, long]
+    return [rate, waits, long]
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -43,11 +43,11 @@ def test_tables() -> None:
         for name, rate in ((server.OURS, 90.0), (server.PEER, 30.0), (server.ENGINE, 100.0))
     ]
     talk = server.Conversation(200, early=0.1, late=0.11, early_tokens=20, late_tokens=21)
-    load_table, talk_table = server.tables(rows, talk)
-    assert load_table.rows[0] == [
-        "4", "rwkv serve", "90.0", "3.00 ×", "90 %", "100", "200", "10.0", "30.4", "0.05",
-    ]  # fmt: skip
-    assert load_table.rows[2][-1] == ""  # what an engine uses is not its clients'
+    rate_table, wait_table, talk_table = server.tables(rows, talk)
+    asked = "rwkv serve, 4 clients"
+    assert rate_table.rows[0] == [asked, "90.0", "3.00 ×", "90 %", "0.05"]
+    assert wait_table.rows[0] == [asked, "100", "200", "10.0", "30.4"]
+    assert rate_table.rows[2][-1] == ""  # what an engine uses is not its clients'
     assert talk_table.rows[1] == ["200", "110", "1.10 ×", "21"]
 
 
