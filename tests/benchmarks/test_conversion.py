@@ -9,6 +9,8 @@ from benchmarks.models import Shape
 
 from benchmarks import conversion
 
+pytestmark = pytest.mark.slow
+
 TOY = Shape("toy", n_layer=2, n_embd=128, n_vocab=300)
 
 

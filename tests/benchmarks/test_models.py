@@ -18,6 +18,8 @@ import rwkv_convert
 from twin import layers, rwkv_v7
 from twin.model import load
 
+pytestmark = pytest.mark.slow
+
 TOY = Shape("toy", n_layer=2, n_embd=128, n_vocab=300)
 
 

@@ -17,6 +17,8 @@ from benchmarks.work import (
 
 from rwkv_py import Model
 
+pytestmark = pytest.mark.slow
+
 BLOCK_BYTES = {"q4_0": 18, "q4_1": 20, "q5_0": 22, "q5_1": 24, "q8_0": 34}
 LOW_RANK = {"w1", "w2", "a1", "a2", "v1", "v2", "g1", "g2"}
 

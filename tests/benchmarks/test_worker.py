@@ -12,6 +12,8 @@ from benchmarks.worker import Worker, WorkerError
 import rwkv_runtime
 from rwkv_py import Model, Session
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def model(converted: Callable[[str], Path]) -> Path:

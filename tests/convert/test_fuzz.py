@@ -13,6 +13,8 @@ from convert.checkpoint_writers import dictionary, views
 from convert.fuzz_readers import KINDS, Fuzzer
 from rwkv_convert.containers import open_checkpoint
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_damaged_file_is_converted_or_refused(tmp_path, kind):

@@ -12,6 +12,8 @@ import pytest
 
 from hub_server import serve
 
+pytestmark = pytest.mark.slow
+
 CONTENT = random.Random(1).randbytes(5000)
 FILE = "model.pth"
 SHARDS = {f"model-0000{i}-of-00002.safetensors": CONTENT[:i] * 1000 for i in (1, 2)}

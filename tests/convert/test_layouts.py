@@ -26,6 +26,8 @@ from rwkv_convert.official_names import find_model
 from rwkv_convert.sources import open_source
 from twin import synth
 
+pytestmark = pytest.mark.slow
+
 SIZES = {"n_layer": 2, "n_embd": 64, "head_size": 32, "n_vocab": 40, "rank": 32, "rank_wide": 32}
 
 

@@ -9,6 +9,8 @@ from convert.layout_writers import fla_7
 from rwkv_convert import ModelError, OptionError
 from twin import synth
 
+pytestmark = pytest.mark.slow
+
 SIZES = {"n_layer": 2, "n_embd": 64, "head_size": 32, "n_vocab": 40}
 RANK = 8
 RANDOM = np.random.default_rng(5)

@@ -17,6 +17,8 @@ from rwkv_py.errors import ConversionError, InvalidArgumentError, NoTokenizerErr
 from rwkv_py.evaluate import compare
 from twin import synth
 
+pytestmark = pytest.mark.slow
+
 TEXTS = [b"Return the name of the object. " * 12, "Das ist ein Satz. 这是一句话。" * 8]
 
 

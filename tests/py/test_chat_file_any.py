@@ -25,6 +25,8 @@ from rwkv_py import Chat, RwkvError, StateFileError
 from rwkv_py.chat_file import SavedChat, write_chat
 from rwkv_py.chat_format import Message
 
+pytestmark = pytest.mark.slow
+
 MEMBERS = ("chat.json", "start.state", "now.state", "before.state")
 
 

@@ -20,6 +20,8 @@ from rwkv_py import Chat, Model
 from rwkv_py.cli.sampling import SETTINGS
 from terminal import Terminal
 
+pytestmark = pytest.mark.slow
+
 RunCli = Callable[..., CompletedProcess[str]]
 RWKV = str(Path(sys.executable).parent / "rwkv")
 SAMPLING = ("--seed", "3", "--max-tokens", "40", "--format", "g1")

@@ -20,6 +20,8 @@ from hypothesis import strategies as st
 from forks import Ended, Forks
 from terminal import Terminal
 
+pytestmark = pytest.mark.slow
+
 RWKV = str(Path(sys.executable).parent / "rwkv")
 # What no advice on a command line may hold: Python.
 PYTHON = re.compile(r"\w\(|\w=\)|\bSession\b|\bModel\(")

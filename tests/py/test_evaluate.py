@@ -17,6 +17,8 @@ from rwkv_py import InvalidArgumentError, Model, NoTokenizerError, Session, Toke
 from rwkv_py.evaluate import compare, lambada, perplexity, read_lambada
 from twin import model as twin
 
+pytestmark = pytest.mark.slow
+
 RunCli = Callable[..., CompletedProcess[str]]
 
 

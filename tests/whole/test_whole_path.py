@@ -13,6 +13,8 @@ import pytest
 from convert.checkpoint_writers import views, write_pth, write_safetensors
 from twin import synth
 
+pytestmark = pytest.mark.slow
+
 RunCli = Callable[..., CompletedProcess[str]]
 DTYPES = ["fp32", "fp16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0"]
 
