@@ -224,7 +224,10 @@ def importance_matrix(
         how many tokens were read.
 
     Raises:
-        As `calibrate`.
+        InvalidArgumentError: there is no text, or an argument is out of range.
+        NoTokenizerError: no tokenizer is known for so many tokens.
+        ConversionError: the checkpoint cannot be read, or `out` not be written; it is there.
+        ImportError: rwkv-convert or threadpoolctl is not installed.
     """
     _check_installed()
     import rwkv_convert
