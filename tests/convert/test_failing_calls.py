@@ -24,7 +24,7 @@ def test_every_call_fails_once(tmp_path):
     files.mkdir()
     environment = {**os.environ, "LD_PRELOAD": str(shim), "PYTHONPATH": str(HERE.parent)}
     command = [sys.executable, "-m", "convert.failing_conversions", files]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
     assert run.returncode == 0, run.stderr[-3000:]
     lines = run.stdout.splitlines()
     assert [line.split()[0] for line in lines] == list(KINDS)
