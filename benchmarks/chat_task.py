@@ -41,7 +41,7 @@ def _turn(question: str) -> str:
     return f"User: {question}\n\nAssistant:"
 
 
-def chat_task(folder: Path, token_limit: int, threads: int) -> list[Share]:
+def chat_task(folder: Path, token_limit: int | None, threads: int) -> list[Share]:
     """Asks fp32, and q4_0 of every way to choose its bits."""
     asked, conversations = read_questions()
     text = (EXAMPLES / "heldout_a.txt").read_bytes()

@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import json
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -25,7 +26,7 @@ from tqdm import tqdm
 
 import rwkv_convert
 
-from . import machine, report
+from . import machine, quiet, report
 from .bits_per_byte import bits, differences
 from .chat_task import Share, chat_task, task_table
 from .paths import BUILD, EXAMPLES, REPO
@@ -39,6 +40,8 @@ from .quality_files import (
     Maker,
     QualityFile,
 )
+from .units import number
+from .worker import Worker
 
 CHECKPOINT = EXAMPLES / "rwkv7-pydoc-L6-D256.pth"
 SIZES = (3_420_000, 3_870_000, 4_460_000)
@@ -66,6 +69,7 @@ class Quality:
         same_token: share of places where both find the same token most probable.
         by_position: the mean divergence up to each of POSITIONS, from the one before, then of the
             rest; None where the text is shorter.
+        decode: tokens per second, written one after the other; None if that was not measured.
     """
 
     family: str
@@ -78,6 +82,7 @@ class Quality:
     kl_p99: float
     same_token: float
     by_position: list[float | None]
+    decode: float | None = None
 
 
 def logits_of(
@@ -181,6 +186,15 @@ def kept(
     return found
 
 
+def decode_rate(file: QualityFile, threads: int, seconds: float) -> float:
+    """Tokens per second that a file writes in its engine, without choosing them."""
+    llama = file.engine == "llama.cpp"
+    engine = "llama_cpp" if llama else "runtime"
+    python = llama_cpp(False) if llama else Path(sys.executable)
+    with Worker(engine, file.path, threads, python=python) as worker:
+        return 1 / float(worker.ask("decode", seconds=seconds)["seconds"])
+
+
 def by_position(kl: NDArray[np.float64]) -> list[float | None]:
     """The mean divergence in each range of positions, None where there is none."""
     found: list[float | None] = []
@@ -196,11 +210,19 @@ def own_engine(family: str) -> str:
 
 
 def table(found: Sequence[Quality]) -> report.Table:
-    """A row for each file, the largest first in each family."""
-    ordered = sorted(found, key=lambda q: (FAMILIES.index(q.family), q.engine, -q.file_bytes))
+    """A row for each file, the smallest first; of one size the nearest to the original."""
+    ordered = sorted(found, key=lambda q: (round(q.file_bytes, -4), q.kl))
     return report.Table(
         "",
-        ["how, type, engine", "file, MB", "bits per byte", "KL, nats", "KL, 99 %", "same token"],
+        [
+            "how, type, engine",
+            "file, MB",
+            "bits per byte",
+            "KL, nats",
+            "KL, 99 %",
+            "same token",
+            "tokens/s",
+        ],
         [
             [
                 f"{q.family}, {q.type}, {q.engine}",
@@ -209,6 +231,7 @@ def table(found: Sequence[Quality]) -> report.Table:
                 f"{q.kl:.5f}",
                 f"{q.kl_p99:.4f}",
                 f"{100 * q.same_token:.1f} %",
+                "-" if q.decode is None else number(q.decode),
             ]
             for q in ordered
         ],
@@ -287,7 +310,7 @@ def main() -> None:
     add("--text", type=Path, help=f"to be judged by (default: the second half of {TEXT.name})")
     add("--calibration", type=Path, nargs="+", help="texts to calibrate by (default: its first)")
     add("--tokens", type=int, default=1 << 17, help="of the text, at most (default: 131072)")
-    add("--calibration-tokens", type=int, default=32768, help="at most (default: 32768)")
+    add("--calibration-tokens", type=int, help="at most (default: as rwkv calibrate)")
     add("--families", default=",".join(FAMILIES), help=f"default: {','.join(FAMILIES)}")
     every = tuple(dict.fromkeys([*OUR_TYPES, *LLAMA_TYPES]))
     add("--types", default=",".join(every), help=f"default: {','.join(every)}")
@@ -295,6 +318,7 @@ def main() -> None:
     add("--threads", type=int, default=cores, help="that compute (default: one a core)")
     add("--sizes", type=int, nargs="+", help="of mixed files, bytes (default: as usual files')")
     add("--folder", type=Path, help="keep model files and figures here, and go on from there")
+    add("--seconds", type=float, default=0.5, help="of decoding, each file (default: 0.5)")
     add("--questions", action="store_true", help="ask the chat checkpoint its questions, too")
     add("--output", type=Path, default=BUILD / "quality", help="where to: .json and .png are added")
     add("--docs", action="store_true", help="keep the result for the documentation")
@@ -326,14 +350,25 @@ def main() -> None:
         )
         expected = Path(temporary) / "logits"
         keep_logits(QualityFile("", "fp32", maker.original()), tokens, expected, args.threads)
-        found = []
+        found, made = [], []
         files = maker.files(tuple(args.families.split(",")), tuple(args.types.split(",")))
         for file in tqdm(files, disable=None, desc="reading", unit="file"):
+            made.append(file)
             found.append(kept(file, tokens, n_bytes, expected, args.threads, folder))
             tqdm.write(" ".join(report_row(found[-1])))
         shares: list[Share] = (
             chat_task(folder, args.calibration_tokens, args.threads) if args.questions else []
         )
+        machine.build_native()
+        others = quiet.Others()
+        rated = []
+        for file, quality in tqdm(
+            list(zip(made, found, strict=True)), disable=None, desc="writing", unit="file"
+        ):
+            others.look()
+            rated.append(replace(quality, decode=decode_rate(file, args.threads, args.seconds)))
+        found = rated
+        disturbed = others.median()
     tables = [table(found), position_table(found)]
     if shares:
         tables.append(task_table(shares))
@@ -350,6 +385,7 @@ def main() -> None:
     }
     report.publish(args, tables, result, args.output.with_suffix(".json"))
     if args.docs:
+        quiet.require(disturbed)
         report.keep("quality", result)
         plot(found, PICTURE)
 

@@ -55,7 +55,7 @@ class Maker:
         checkpoint: the original.
         folder: where files go; those that are there are taken as they are.
         calibration: texts to calibrate by.
-        token_limit: how many tokens of them are read, at most.
+        token_limit: how many tokens of them are read, at most; None: as many as by default.
         threads: that calibrate.
         sizes: of mixed files, bytes; by default SHARES of our q4_0.
     """
@@ -63,7 +63,7 @@ class Maker:
     checkpoint: Path
     folder: Path
     calibration: tuple[bytes, ...]
-    token_limit: int
+    token_limit: int | None
     threads: int
     sizes: tuple[int, ...] = ()
 

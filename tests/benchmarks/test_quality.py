@@ -68,9 +68,9 @@ def test_tables_and_plot(tmp_path: Path) -> None:
     ]
     rows = quality.table(files).rows
     assert rows[1] == [
-        "rwkv-convert, q4_0, rwkv-runtime", "3.00", "1.2500", "0.25000", "0.5000", "75.0 %",
+        "llama.cpp, q4_0, llama.cpp", "4.00", "1.2500", "0.25000", "0.5000", "75.0 %", "-",
     ]  # fmt: skip
-    assert [row[0].split(",")[1].strip() for row in rows] == ["q8_0", "q4_0", "q4_0"]
+    assert [row[1] for row in rows] == ["3.00", "4.00", "5.00"]
     assert quality.position_table(files).rows[0][1:] == ["0.10000", "0.20000", "0.30000", "-", "-"]
     pytest.importorskip("matplotlib")
     quality.plot(files, tmp_path / "a.png")

@@ -13,6 +13,7 @@ from rwkv_convert.input_file import InputFile
 from rwkv_convert.read_gguf import read_part
 from rwkv_py import Model
 from rwkv_py.calibrate import calibrate, importance_matrix
+from rwkv_py.calibration_text import default_token_limit
 from rwkv_py.errors import ConversionError, InvalidArgumentError, NoTokenizerError
 from rwkv_py.evaluate import compare
 from twin import synth
@@ -364,3 +365,24 @@ def test_importance_matrix_refusals(checkpoint, tmp_path, run_cli):
     ):
         done = run_cli(*arguments, *options)
         assert (done.returncode, got in " ".join(done.stderr.split())) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("n_parameters", "tokens"),
+    [(5_000_000, 131072), (200_000_000, 50000), (400_000_000, 32768), (1_500_000_000, 32768)],
+)
+def test_small_models_read_more_by_default(n_parameters: int, tokens: int) -> None:
+    class Weights:
+        def types(self, dtype: str) -> dict[str, str]:
+            return {"some": dtype, "others": dtype}
+
+        def shape(self, name: str) -> tuple[int, ...]:
+            return (n_parameters // 2,)
+
+    assert default_token_limit(Weights()) == tokens  # type: ignore[arg-type]
+
+
+def test_the_shipped_checkpoint_is_small(examples: Path) -> None:
+    source = examples / "rwkv7-pydoc-L6-D256.pth"
+    with rwkv_convert.ModelWeights(source) as weights:
+        assert default_token_limit(weights) == 131072

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from ._arguments import StrPath, Tokens, as_count, as_number, as_path
-from .calibration_text import calibration_tokens, random_tokens
+from .calibration_text import calibration_tokens, default_token_limit, random_tokens
 from .choose_types import choose_types
 from .errors import ConversionError, InvalidArgumentError
 from .kept_layers import KeptLayers
@@ -72,7 +72,7 @@ def calibrate(
     head_dtype: str | None = None,
     emb_dtype: str | None = None,
     lowrank_dtype: str | None = None,
-    token_limit: int = 32768,
+    token_limit: int | None = None,
     tokenizer: Tokenizer | StrPath | None = None,
     threads: int | None = None,
     force: bool = False,
@@ -100,7 +100,8 @@ def calibrate(
         head_dtype: type of `head.weight`.
         emb_dtype: type of `emb.weight`, which is not multiplied by, and so rounded as always.
         lowrank_dtype: type of the low-rank matrices of RWKV-6 and 7.
-        token_limit: how many tokens are read, at most, of each text as many as of the others.
+        token_limit: how many tokens are read, at most, of each text as many as of the others; None:
+            32768, and up to 131072 for models of less than 0.3 billion parameters.
         tokenizer: what tokens stand for; by default bytes for 256 tokens, World for 65536.
         threads: how many to use; by default as `Model` does.
         force: replace `out` if it exists.
@@ -119,7 +120,8 @@ def calibrate(
     import rwkv_convert
 
     path = Path(os.fsdecode(as_path(out)))
-    token_limit = as_count("token_limit", token_limit, at_least=1)
+    if token_limit is not None:
+        token_limit = as_count("token_limit", token_limit, at_least=1)
     if threads is not None:
         threads = as_count("threads", threads, at_least=1)
     _check_new(path, force=force)
@@ -148,6 +150,7 @@ def calibrate(
                 possible.check(file_bytes)
             else:
                 fixed = weights.types(dtype or "q4_0", container=container, **options)
+            token_limit = token_limit or default_token_limit(weights)
             tokens = calibration_tokens(texts, weights.n_vocab, tokenizer, token_limit)
             everything = [*tokens, *random_tokens(weights.n_vocab, tokens)]
             settings = {
@@ -198,7 +201,7 @@ def importance_matrix(
     out: StrPath,
     *,
     names: Sequence[str] = (),
-    token_limit: int = 32768,
+    token_limit: int | None = None,
     tokenizer: Tokenizer | StrPath | None = None,
     threads: int | None = None,
     force: bool = False,
@@ -233,7 +236,8 @@ def importance_matrix(
     import rwkv_convert
 
     path = Path(os.fsdecode(as_path(out)))
-    token_limit = as_count("token_limit", token_limit, at_least=1)
+    if token_limit is not None:
+        token_limit = as_count("token_limit", token_limit, at_least=1)
     if threads is not None:
         threads = as_count("threads", threads, at_least=1)
     try:
@@ -244,6 +248,7 @@ def importance_matrix(
                     f"RWKV-{weights.version}"
                 )
             _check_new(path, force=force)
+            token_limit = token_limit or default_token_limit(weights)
             tokens = calibration_tokens(texts, weights.n_vocab, tokenizer, token_limit)
             with Workers.started(threads or len(os.sched_getaffinity(0))) as workers:
                 rows = LayerRows(weights, tokens, workers, threads or 0)

@@ -75,8 +75,14 @@ def calibrate(
         ),
     ] = None,
     token_limit: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Read this many tokens at most.")
-    ] = 32768,
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Read this many tokens at most.",
+            show_default="32768, more for small models",
+        ),
+    ] = None,
     tokenizer: TokenizerOption = None,
     threads: Annotated[
         int | None, typer.Option(min=1, max=1024, help="Threads that compute.", show_default="all")
@@ -196,7 +202,7 @@ def _write_importance(
     checkpoint: Path,
     texts: list[Path],
     contents: list[bytes],
-    token_limit: int,
+    token_limit: int | None,
     tokenizer: str | None,
     threads: int | None,
     *,
