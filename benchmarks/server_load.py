@@ -124,7 +124,12 @@ async def conversation(session: aiohttp.ClientSession, job: dict[str, Any]) -> d
     Returns:
         For each turn `first`, until text came, and `new_tokens`, how many of the prompt were read.
     """
+    from rwkv_py import Tokenizer
+
     messages: list[dict[str, str]] = []
+    # What random weights write is sent again in other tokens than it was written in, which a
+    # model's words are not. These are a token each.
+    words = Tokenizer.world().encode(" north south east west")
     first: list[float] = []
     new_tokens: list[int] = []
     for turn in range(job["turns"]):
@@ -132,7 +137,7 @@ async def conversation(session: aiohttp.ClientSession, job: dict[str, Any]) -> d
         body = {
             "model": "m", "messages": messages, "max_tokens": job["tokens"], "seed": turn,
             "stream": True, "stream_options": {"include_usage": True}, **SAMPLING,
-            "regex": "[a-z]+",  # random weights write no text that can be sent again
+            "logit_bias": {str(word): 100 for word in words},
         }  # fmt: skip
         said = ""
         begun, came = time.perf_counter(), None
