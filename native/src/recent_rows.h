@@ -92,9 +92,7 @@ class RecentRows {
     bool has_last() const noexcept { return n_pending_ > 0 || has_before_; }
     // Shifts and hidden states stand in a ring of `most` + 1 places, so that those after the last row
     // that is kept stay beside those of the rows that follow it, though any thread may write those.
-    size_t slot_after(size_t n) const noexcept {
-        return (before_ + n_pending_ + n) % (most_ + 1);
-    }
+    size_t slot_after(size_t n) const noexcept { return (before_ + n_pending_ + n) % (most_ + 1); }
     float* shift_at(Shift shift, size_t layer, size_t slot) const noexcept {
         const size_t i = (2 * layer + static_cast<size_t>(shift)) * (most_ + 1) + slot;
         return shifts_ + i * heads_.n_embd;

@@ -69,9 +69,7 @@ class State {
     void allow_take_back(const Model& model, size_t most);
     size_t most_taken_back() const noexcept { return recent_ == nullptr ? 0 : recent_->most(); }
     // Of how many rows of the last step `keep` can still take some back.
-    size_t n_undecided() const noexcept {
-        return recent_ == nullptr ? 0 : recent_->n_undecided();
-    }
+    size_t n_undecided() const noexcept { return recent_ == nullptr ? 0 : recent_->n_undecided(); }
     void keep(size_t n) noexcept {  // only the first n of these
         if (recent_ != nullptr) recent_->keep(n);
     }
@@ -100,9 +98,7 @@ class State {
     const float* last_hidden() const noexcept {
         return recent_ == nullptr ? nullptr : recent_->last_hidden();
     }
-    float* layer_begin(size_t i) const noexcept {
-        return values_ + i * config_.layer_state_size();
-    }
+    float* layer_begin(size_t i) const noexcept { return values_ + i * config_.layer_state_size(); }
     float* own_shift(Shift shift, size_t layer) const noexcept {
         return layer_begin(layer) + static_cast<size_t>(shift) * config_.n_embd;
     }

@@ -137,8 +137,7 @@ class Program {
         const size_t n_vocab = vocab_of(model_);
         Floats logits(read.size() * n_vocab);
         Floats expected(logits.size());
-        EXPECT_OK(
-            rwkv_session_feed_all(g.session.get(), read.data(), read.size(), logits.data()));
+        EXPECT_OK(rwkv_session_feed_all(g.session.get(), read.data(), read.size(), logits.data()));
         const Session judge = plain_copy(model_, g.judge);
         EXPECT_OK(rwkv_session_feed_all(judge.get(), read.data(), read.size(), expected.data()));
         CHECK(same_bits(logits, expected));
@@ -236,7 +235,8 @@ class Program {
         for (float& x : rows) x = std::normal_distribution<float>()(random_);
         Floats same_rows = rows;
         Floats v_first(rows.size());
-        EXPECT_OK(rwkv_session_run_layers(g.session.get(), rows.data(), v_first.data(), n, nullptr));
+        EXPECT_OK(
+            rwkv_session_run_layers(g.session.get(), rows.data(), v_first.data(), n, nullptr));
         EXPECT_OK(
             rwkv_session_run_layers(g.judge.get(), same_rows.data(), v_first.data(), n, nullptr));
         CHECK(same_bits(rows, same_rows));
