@@ -233,10 +233,9 @@ def test_what_is_kept_in_a_cache_is_where_the_text_ended(trained: Model) -> None
 def test_guesses_that_hold_spare_passes(
     trained: Model, knows: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ticks = itertools.count()
-    monkeypatch.setattr(
-        "time.perf_counter", lambda: float(next(ticks))
-    )  # every pass takes a second
+    ticks = itertools.count()  # every pass takes a second
+    monkeypatch.setattr("time.perf_counter", lambda: float(next(ticks)))
+    monkeypatch.setattr(trained, "_pass_times", PassTimes())
     stream = Session(trained).stream(PROMPT, max_tokens=200, seed=4)
     expected = "".join(stream)
     name = knows([*PROMPT.encode(), *stream.tokens], 1.0)
