@@ -18,6 +18,7 @@ from . import (
     pool,
     quality,
     server,
+    speculate,
     tables,
 )
 from .figures import Measurements
@@ -114,6 +115,16 @@ def _server() -> str:
     return _markdown([what, *shown, f"Measured {machine.sentence(found['machine'])}"])
 
 
+def _speculate() -> str:
+    if not (DATA / "speculate.json").exists():
+        return "No figures are kept yet: `hatch run bench:speculate --docs` measures them."
+    found = _other("speculate")
+    curves = [speculate.Curve(**row) for row in found["curves"]]
+    written = [speculate.Written(**row) for row in found["written"]]
+    shown = speculate.tables(curves, written)
+    return _markdown([*shown, f"Measured {machine.sentence(found['machine'])}"])
+
+
 def _levels() -> str:
     found = _other("levels")
     costs = [bits_per_byte.Cost(**row) for row in found["costs"]]
@@ -175,6 +186,7 @@ SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
         "limits": _limits,
         "pool": _pool,
         "server": _server,
+        "speculate": _speculate,
         "levels": _levels,
     },
     "docs/guides/quantisation.md": {"quality": _quality},

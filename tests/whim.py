@@ -13,7 +13,7 @@ from rwkv_py.generation import Plan
 def write(tokenizer: Tokenizer, n_vocab: int, seed: int, **options: Any) -> tuple[str, str]:
     """Let it write; return the text, and why it ended."""
     options = {"max_tokens": 400, "temperature": 1.5, "top_p": 1, "seed": seed, **options}
-    builder, make_sampler = Plan.of(tokenizer, n_vocab, [0], **options)
+    builder, make_sampler, *_ = Plan.of(tokenizer, n_vocab, [0], **options)
     sampler = make_sampler()
     random = np.random.default_rng(seed)
     text = ""

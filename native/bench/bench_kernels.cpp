@@ -455,13 +455,13 @@ class Bench {
             add("wkv5", "", shape, tokens, state + 5 * rows, state / 2 + 5 * rows, 3 * elements,
                 rates_.fp32, [&] {
                     k_.wkv5(tokens, kN, kN, &in[0], &small[n], &in[2 * n], &in[0], decay.data(), kN,
-                            S.data(), y.data());
+                            S.data(), S.data(), y.data());
                 });
             std::fill(S.begin(), S.end(), 0.0f);
             add("wkv7", "", shape, tokens, state + 7 * rows, state / 2 + 7 * rows, 5 * elements,
                 rates_.fp32, [&] {
                     k_.wkv7(tokens, kN, kN, &in[0], decay.data(), &small[n], &in[2 * n],
-                            &small[3 * n], &small[4 * n], S.data(), y.data());
+                            &small[3 * n], &small[4 * n], S.data(), S.data(), y.data());
                 });
 
             const std::vector<float> kv = random_floats(2 * tokens * kChannels);
@@ -471,7 +471,7 @@ class Bench {
             const double bytes = 12.0 * static_cast<double>(tokens * kChannels) + 32.0 * kChannels;
             add("wkv4", "", std::to_string(kChannels), tokens, bytes, bytes, 0, 0, [&] {
                 k_.wkv4(tokens, kChannels, kChannels, &kv[0], w.data(), &kv[0],
-                        &kv[tokens * kChannels], &s4[0], &s4[kChannels], &s4[2 * kChannels],
+                        &kv[tokens * kChannels], s4.data(), kChannels, s4.data(), kChannels,
                         y4.data());
             });
         }

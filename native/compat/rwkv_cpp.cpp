@@ -139,7 +139,6 @@ void evaluate(rwkv_context& ctx, const uint32_t* tokens, size_t n_tokens, size_t
                      {begin, begin + static_cast<ptrdiff_t>(n)},
                      wanted ? RWKV_LOGITS_LAST : RWKV_LOGITS_NONE,
                      logits_out,
-                     nullptr,
                      &never}},
                    never);
     }

@@ -197,7 +197,7 @@ rwkv_status rwkv_session_hidden(const rwkv_session* session, float* hidden_out) 
 rwkv_status rwkv_session_allow_take_back(rwkv_session* session, size_t most) {
     return guard([&] {
         require_given(session, "session", "a session");
-        require(most < RWKV_WIDE, "most: expected 0 to 31, got more");
+        require(most <= rwkv::RecentRows::kMost, "most: expected 0 to 31, got more");
         session->impl.allow_take_back(most);
     });
 }
@@ -279,8 +279,7 @@ rwkv_status rwkv_state_write(rwkv_session* session, const float* state, size_t n
         require_given(session, "session", "a session");
         require_given(state, "state", "the numbers of a state");
         require_state_size(session, n);
-        session->impl.state.write(state);
-        session->impl.forget_step();
+        session->impl.state.write(state, nullptr);
     });
 }
 

@@ -15,6 +15,7 @@ struct Sequence {
     State* state;
     size_t first_row;
     size_t n_rows;
+    RecentRows* recent;  // what State::recent_for gave: nullptr where rows cannot be taken back
 };
 
 // Where to write a matrix's input rows, (n_rows, n_in).

@@ -15,6 +15,7 @@ void forward_v4(const Model& model, Executor& executor, const Batch& batch) {
     const rwkv_kernels& k = model.kernels;
     const size_t n = batch.n_rows();
     const size_t C = c.n_embd;
+    const Heads heads(c);
     const auto& layers = std::get<std::vector<LayerV4>>(model.layers);
 
     Scratch& scratch = executor.scratch;
@@ -23,6 +24,7 @@ void forward_v4(const Model& model, Executor& executor, const Batch& batch) {
     const RowPairs pairs(scratch, model, C);
     const TimeMixBuffers b(scratch, c, n);
     const ChannelMixBuffers ffn(scratch, c, n);
+    const HeadRooms rooms(scratch, model);
     const HeadBuffers head_buffers(scratch, c, batch.logits.size());
     const ProductBuffers buffers(scratch, model, batch);
     if (scratch.is_counting()) return;
@@ -33,24 +35,24 @@ void forward_v4(const Model& model, Executor& executor, const Batch& batch) {
         for (size_t i = 0; i < layers.size(); ++i) {
             const LayerV4& l = layers[i];
 
-            norm_and_mix(pass, l.ln1, x, pairs, &State::att_shift, i,
+            norm_and_mix(pass, l.ln1, x, pairs, Shift::att, i,
                          {{l.mix_r, b.xr, form_for(l.receptance)},
                           {l.mix_k, b.xk, form_for(l.key)},
                           {l.mix_v, b.xv, form_for(l.value)}});
             products(
                 pass,
                 {{l.receptance, b.xr, b.r, k.sigmoid}, {l.key, b.xk, b.k}, {l.value, b.xv, b.v}});
-            // Channels are independent: pieces of 64 of each sequence.
-            constexpr size_t kPiece = 64;
-            const size_t pieces = (C + kPiece - 1) / kPiece;
-            team.for_each(batch.sequences.size() * pieces, 1, [&](size_t piece, size_t) {
-                const Sequence& s = batch.sequences[piece / pieces];
-                const size_t channel = piece % pieces * kPiece;
-                const size_t width = C - channel < kPiece ? C - channel : kPiece;
+            // Channels are independent: some of each sequence are worked on as a head.
+            team.for_each(batch.sequences.size() * heads.n, 1, [&](size_t piece, size_t) {
+                const Sequence& s = batch.sequences[piece / heads.n];
+                const size_t head = piece % heads.n;
+                const size_t channel = head * heads.width;
+                const size_t width = heads.width_of(head);
                 const size_t at = s.first_row * C + channel;
-                float* aa = s.state->wkv(i) + channel;
+                const HeadState S(*s.state, s.recent, i, head, rooms.of(team));
+                S.take(0, s.n_rows, C, {b.k + at, b.v + at});
                 k.wkv4(s.n_rows, C, width, l.time_first + channel, l.time_decay + channel, b.k + at,
-                       b.v + at, aa, aa + C, aa + 2 * C, b.y.x + at);
+                       b.v + at, S.before(), S.ld_before(), S.after(), S.ld_after(), b.y.x + at);
                 for (size_t t = 0; t < s.n_rows; ++t) {
                     float* row = b.y.x + at + t * C;
                     k.mul(row, b.r + at + t * C, width, row);

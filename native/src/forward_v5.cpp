@@ -25,6 +25,7 @@ void forward_v5(const Model& model, Executor& executor, const Batch& batch) {
     const RowPairs pairs(scratch, model, C);
     const TimeMixBuffers b(scratch, c, n);
     const ChannelMixBuffers ffn(scratch, c, n);
+    const HeadRooms rooms(scratch, model);
     const HeadBuffers head_buffers(scratch, c, batch.logits.size());
     const ProductBuffers buffers(scratch, model, batch);
     if (scratch.is_counting()) return;
@@ -36,7 +37,7 @@ void forward_v5(const Model& model, Executor& executor, const Batch& batch) {
             const LayerV5& l = layers[i];
 
             if (gated) {
-                norm_and_mix(pass, l.ln1, x, pairs, &State::att_shift, i,
+                norm_and_mix(pass, l.ln1, x, pairs, Shift::att, i,
                              {{l.mix_r, b.xr, form_for(l.receptance)},
                               {l.mix_k, b.xk, form_for(l.key)},
                               {l.mix_v, b.xv, form_for(l.value)},
@@ -46,24 +47,26 @@ void forward_v5(const Model& model, Executor& executor, const Batch& batch) {
                                 {l.value, b.xv, b.v},
                                 {l.gate, b.xg, b.g, k.silu}});
             } else {
-                norm_and_mix(pass, l.ln1, x, pairs, &State::att_shift, i,
+                norm_and_mix(pass, l.ln1, x, pairs, Shift::att, i,
                              {{l.mix_r, b.xr, form_for(l.receptance)},
                               {l.mix_k, b.xk, form_for(l.key)},
                               {l.mix_v, b.xv, form_for(l.value)}});
                 products(pass,
                          {{l.receptance, b.xr, b.r}, {l.key, b.xk, b.k}, {l.value, b.xv, b.v}});
             }
-            for_each_head(pass, b.y, l.output, [&](const Sequence& s, size_t head) {
+            const auto time_mix_head = [&](const Sequence& s, size_t head, const HeadState& S) {
                 const size_t h = head * N;
                 const size_t at = s.first_row * C + h;
+                S.take(0, s.n_rows, C, {b.k + at, b.v + at});
                 k.wkv5(s.n_rows, C, N, b.r + at, b.k + at, b.v + at, l.time_first + h,
-                       l.time_decay + h, 0, s.state->wkv(i) + h * N, b.y.x + at);
+                       l.time_decay + h, 0, S.before(), S.after(), b.y.x + at);
                 for (size_t row = at; row < at + s.n_rows * C; row += C) {
                     k.layer_norm(b.y.x + row, l.ln_x.weight + h, l.ln_x.bias + h, c.ln_x_eps, N,
                                  b.y.x + row);
                     if (gated) k.mul(b.y.x + row, b.g + row, N, b.y.x + row);
                 }
-            });
+            };
+            for_each_head(pass, i, rooms, b.y, l.output, time_mix_head);
             products(pass, {product_added(l.output, b.y, x)});
 
             channel_mix(pass, l.ffn, l.ln2, i, pairs, ffn, x);

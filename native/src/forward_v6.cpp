@@ -47,6 +47,7 @@ void forward_v6(const Model& model, Executor& executor, const Batch& batch) {
     const TimeMixBuffers b(scratch, c, n);
     const rwkv_rows* const xs[5] = {&xw, &b.xk, &b.xv, &b.xr, &b.xg};
     const ChannelMixBuffers ffn(scratch, c, n);
+    const HeadRooms rooms(scratch, model);
     const HeadBuffers head_buffers(scratch, c, batch.logits.size());
     const ProductBuffers buffers(scratch, model, batch);
     if (scratch.is_counting()) return;
@@ -67,7 +68,7 @@ void forward_v6(const Model& model, Executor& executor, const Batch& batch) {
             rwkv_rows decay = decay_hidden;
             decay.n_cols = decay.ld = l.decay_w2.n_in;
 
-            norm_and_shift(pass, l.ln1, x, xx, &State::att_shift, i);
+            norm_and_shift(pass, l.ln1, x, xx, Shift::att, i);
             mix_rows(pass, xx, {{l.maa_x, xxx, form_for(l.maa_w1)}});
             products(pass, {{l.maa_w1, xxx, maa_hidden, k.tanh}});
             for (size_t p = 0; p < 5; ++p) {
@@ -95,21 +96,23 @@ void forward_v6(const Model& model, Executor& executor, const Batch& batch) {
                             {l.gate, b.xg, b.g, k.silu},
                             product_for(l.decay_w2, l.decay_w1, xw, decay, k.tanh)});
             products(pass, {{l.decay_w2, decay, w}});
-            for_each_head(pass, b.y, l.output, [&](const Sequence& s, size_t head) {
+            const auto time_mix_head = [&](const Sequence& s, size_t head, const HeadState& S) {
                 const size_t h = head * N;
                 const size_t at = s.first_row * C + h;
                 for (size_t row = at; row < at + s.n_rows * C; row += C) {
                     k.add(w + row, l.time_decay + h, N, w + row);
                     k.decay_v6(w + row, N, w + row);
                 }
+                S.take(0, s.n_rows, C, {b.k + at, b.v + at, w + at});
                 k.wkv5(s.n_rows, C, N, b.r + at, b.k + at, b.v + at, l.time_faaaa + h, w + at, C,
-                       s.state->wkv(i) + h * N, b.y.x + at);
+                       S.before(), S.after(), b.y.x + at);
                 for (size_t row = at; row < at + s.n_rows * C; row += C) {
                     k.layer_norm(b.y.x + row, l.ln_x.weight + h, l.ln_x.bias + h, c.ln_x_eps, N,
                                  b.y.x + row);
                     k.mul(b.y.x + row, b.g + row, N, b.y.x + row);
                 }
-            });
+            };
+            for_each_head(pass, i, rooms, b.y, l.output, time_mix_head);
             products(pass, {product_added(l.output, b.y, x)});
 
             channel_mix(pass, l.ffn, l.ln2, i, pairs, ffn, x);

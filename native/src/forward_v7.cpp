@@ -36,7 +36,7 @@ rwkv_head_v7 rows_at(const rwkv_head_v7& b, size_t at) {
 
 // One head of one sequence, from the products to what the output matrix reads.
 void time_mix_head(const Model& model, const LayerV7& l, const Sequence& s, size_t head,
-                   const rwkv_head_v7& all, float* S) {
+                   const rwkv_head_v7& all, const HeadState& S) {
     const rwkv_kernels& k = model.kernels;
     const size_t C = model.config.n_embd;
     const size_t N = model.config.head_size;
@@ -45,6 +45,7 @@ void time_mix_head(const Model& model, const LayerV7& l, const Sequence& s, size
     // A few rows at a time, which stay in the first-level cache from product to output.
     constexpr size_t kRows = 16;
     const size_t end = s.first_row + s.n_rows;
+    const float* before = S.before();
     for (size_t first = s.first_row; first < end; first += kRows) {
         const size_t last = std::min(first + kRows, end);
         for (size_t row = first; row < last; ++row) {
@@ -52,7 +53,10 @@ void time_mix_head(const Model& model, const LayerV7& l, const Sequence& s, size
             k.before_wkv7(&weights, &b, N);
         }
         const rwkv_head_v7 b = part(first);
-        k.wkv7(last - first, C, N, b.r, b.w, b.k, b.v, b.minus_kappa, b.a_kappa, S, b.y);
+        const size_t n = last - first;
+        S.take(first - s.first_row, n, C, {b.k, b.v, b.w, b.minus_kappa, b.a_kappa});
+        k.wkv7(n, C, N, b.r, b.w, b.k, b.v, b.minus_kappa, b.a_kappa, before, S.after(), b.y);
+        before = S.after();
         for (size_t row = first; row < last; ++row) {
             const rwkv_head_v7 b = part(row);
             k.after_wkv7(&weights, &b, N);
@@ -104,6 +108,7 @@ void forward_v7(const Model& model, Executor& executor, const Batch& batch) {
     if (batch.layer_rows != nullptr) b.v_first = batch.layer_rows->v_first;
     b.y = y.x;
     const rwkv_rows ffn_k = scratch.rows(n, c.n_ffn);
+    const HeadRooms rooms(scratch, model);
     const HeadBuffers head_buffers(scratch, c, batch.logits.size());
     const ProductBuffers buffers(scratch, model, batch);
     if (scratch.is_counting()) return;
@@ -118,7 +123,7 @@ void forward_v7(const Model& model, Executor& executor, const Batch& batch) {
             const rwkv_rows v1 = middle(v_widest, l.v2);
             const rwkv_rows g1 = middle(g_widest, l.g2);
 
-            norm_and_mix(pass, l.ln1, x, pairs, &State::att_shift, i,
+            norm_and_mix(pass, l.ln1, x, pairs, Shift::att, i,
                          {{l.x_r, xr, form_for(l.receptance)},
                           {l.x_w, xw, form_for(l.w1)},
                           {l.x_k, xk, form_for(l.key)},
@@ -135,13 +140,13 @@ void forward_v7(const Model& model, Executor& executor, const Batch& batch) {
                             product_for(l.g2, l.g1, xg, g1, k.sigmoid)});
             products(pass,
                      {{l.w2, w1, b.w}, {l.a2, a1, b.a}, {l.v2, v1, b.v_mix}, {l.g2, g1, b.g}});
-            for_each_head(pass, y, l.output, [&](const Sequence& s, size_t head) {
-                const HeadV7 S(*s.state, i, head);
-                time_mix_head(model, l, s, head, b, S.matrix());
-            });
+            for_each_head(pass, i, rooms, y, l.output,
+                          [&](const Sequence& s, size_t head, const HeadState& S) {
+                              time_mix_head(model, l, s, head, b, S);
+                          });
             products(pass, {product_added(l.output, y, x)});
 
-            norm_and_mix(pass, l.ln2, x, pairs, &State::ffn_shift, i,
+            norm_and_mix(pass, l.ln2, x, pairs, Shift::ffn, i,
                          {{l.ffn_x_k, xk, form_for(l.ffn_key)}});
             products(pass, {product_for(l.ffn_value, l.ffn_key, xk, ffn_k, k.relu2)});
             products(pass, {product_added(l.ffn_value, ffn_k, x)});

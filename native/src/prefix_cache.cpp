@@ -80,7 +80,7 @@ size_t PrefixCache::feed(Session& session, const int32_t* tokens, size_t n_token
             put(session.state, all.data(), at);
         }
         if (logits_out != nullptr) session.logits(logits_out);
-        session.forget_step();
+        session.state.keep_all();
         return n_found;
     } catch (...) {
         session.set_state(before);

@@ -11,7 +11,7 @@ Session::Session(std::shared_ptr<const Model> of) : model(std::move(of)), state(
 
 Session::Session(const Session& other)
     : model(other.model), state(other.state), time_state_(other.time_state_) {
-    allow_take_back(other.most_taken_back_);
+    allow_take_back(other.state.most_taken_back());
 }
 
 void Session::feed(const int32_t* tokens, size_t n_tokens, rwkv_logits wanted, float* out) {
@@ -23,12 +23,10 @@ void Session::read(const int32_t* tokens, size_t n_tokens, rwkv_logits wanted, f
     std::vector<Work> all;
     all.push_back(work(tokens, n_tokens, wanted, out));
     step(*model, all, cancelled);
-    remember_step(std::move(all.front().tokens));
 }
 
 void Session::run_layers(size_t n_rows, const LayerRows& rows) {
     rwkv::run_layers(*model, state, n_rows, rows);
-    forget_step();
 }
 
 const float* Session::hidden() const {
@@ -42,7 +40,6 @@ const float* Session::hidden() const {
 void Session::logits(float* out) const { logits_of(*model, hidden(), out); }
 
 void Session::reset() noexcept {
-    forget_step();
     state.reset();
     const Config& c = model->config;
     const size_t layer_size = c.n_embd * c.head_size;
@@ -53,13 +50,8 @@ void Session::reset() noexcept {
         } else if (!model->time_state.empty()) {
             heads = model->time_state[i];
         }
-        if (heads != nullptr) std::copy_n(heads, layer_size, state.wkv(i));
+        if (heads != nullptr) state.set_heads(i, heads);
     }
-}
-
-void Session::set_state(const State& other) {
-    state = other;
-    forget_step();
 }
 
 void Session::set_time_state(const float* heads) {
@@ -85,52 +77,24 @@ void Session::set_time_state(const float* heads) {
     reset();
 }
 
-// ---- taking tokens back
-
-void Session::allow_take_back(size_t most) {
-    // What a step needs is there before it.
-    std::vector<int32_t> room;
-    room.reserve(most);
-    if (most > 0 && before_ == nullptr) before_ = std::make_unique<State>(*model);
-    if (most == 0) before_.reset();
-    last_step_ = std::move(room);
-    most_taken_back_ = most;
-}
-
-Work Session::work(const int32_t* tokens, size_t n_tokens, rwkv_logits wanted, float* out) {
-    const bool can_go_back = n_tokens <= most_taken_back_;
-    return {&state, checked_tokens(*model, tokens, n_tokens), wanted,
-            out,    can_go_back ? before_.get() : nullptr,    &cancelled};
-}
-
-void Session::remember_step(std::vector<int32_t> tokens) noexcept {
-    last_step_.clear();
-    if (tokens.size() <= most_taken_back_) last_step_ = std::move(tokens);
-}
-
 void Session::keep(size_t n_kept) {
-    if (last_step_.empty()) {
+    state.require_whole();
+    const size_t n = state.n_undecided();
+    if (n == 0) {
         throw Failure(RWKV_STATUS_INVALID_ARGUMENT,
                       "session: expected one whose last step can be taken back, got another. See "
                       "rwkv_session_allow_take_back");
     }
-    if (n_kept > last_step_.size()) {
-        throw Failure(RWKV_STATUS_INVALID_ARGUMENT,
-                      format("n_kept: expected at most the %zu tokens of the last step, got %zu",
-                             last_step_.size(), n_kept));
+    if (n_kept > n) {
+        throw Failure(
+            RWKV_STATUS_INVALID_ARGUMENT,
+            format("n_kept: expected at most the %zu tokens of the last step, got %zu", n, n_kept));
     }
-    if (n_kept < last_step_.size()) {
-        State again = *before_;
-        if (n_kept > 0) {
-            std::vector<int32_t> kept(last_step_.begin(),
-                                      last_step_.begin() + static_cast<ptrdiff_t>(n_kept));
-            const Cancelled never{false};
-            step(*model, {{&again, std::move(kept), RWKV_LOGITS_NONE, nullptr, nullptr, nullptr}},
-                 never);
-        }
-        state = again;
-    }
-    forget_step();
+    state.keep(n_kept);
+}
+
+Work Session::work(const int32_t* tokens, size_t n_tokens, rwkv_logits wanted, float* out) {
+    return {&state, checked_tokens(*model, tokens, n_tokens), wanted, out, &cancelled};
 }
 
 // ---- batches
@@ -162,9 +126,6 @@ void StepBatch::run() {
     cancelled.store(false, std::memory_order_relaxed);
     for (Session* session : sessions_) session->cancelled.store(false, std::memory_order_relaxed);
     step(*model_, work_, cancelled);
-    for (size_t i = 0; i < work_.size(); ++i) {
-        sessions_[i]->remember_step(std::move(work_[i].tokens));
-    }
     clear();
 }
 

@@ -32,31 +32,25 @@ class Session {
     const float* hidden() const;
 
     void reset() noexcept;
-    void set_state(const State& other);  // of the same model
+    void set_state(const State& other) { state = other; }  // of the same model
 
     // (n_layer, n_head, head_size, head_size), row = value; nullptr: the file's, or zeros.
     void set_time_state(const float* heads);
 
-    // Steps of up to `most` tokens can be taken back.
-    void allow_take_back(size_t most);
+    // Steps of up to `most` tokens can be taken back. `keep` fails with INVALID_ARGUMENT.
+    void allow_take_back(size_t most) { state.allow_take_back(*model, most); }
     void keep(size_t n_kept);
 
     const std::shared_ptr<const Model> model;
-    State state;  // whoever changes it otherwise than by the above says forget_step()
+    State state;
     Cancelled cancelled{false};
 
-    // Its part of a step, and what to do when the step was done, or when anything else happens.
+    // Its part of a step.
     Work work(const int32_t* tokens, size_t n_tokens, rwkv_logits wanted, float* out);
-    void remember_step(std::vector<int32_t> tokens) noexcept;
-    void forget_step() noexcept { last_step_.clear(); }
 
   private:
     // The heads of the fresh state, (n_layer, n_head, head_size, head_size), row = key.
     std::vector<float> time_state_;
-
-    size_t most_taken_back_ = 0;
-    std::unique_ptr<State> before_;   // the last step, while it can be taken back
-    std::vector<int32_t> last_step_;  // its tokens; none if there is nothing to take back
 };
 
 // rwkv_batch: a step that is put together call by call.

@@ -156,17 +156,23 @@ void embed(Pass& pass, float* x) {
 }
 
 void norm_and_shift(Pass& pass, const Norm& norm, const float* x, const ShiftedRows& xx,
-                    float* (State::*shift)(size_t) noexcept, size_t layer) {
+                    Shift shift, size_t layer) {
     const size_t C = pass.model.config.n_embd;
     pass.team.for_each(pass.n_rows(), 1, [&](size_t row, size_t) {
         pass.kernels().layer_norm(x + row * C, norm.weight, norm.bias, kLayerNormEps, C,
                                   xx.row(row));
-        // The last row of a sequence changes the shift, so it is the one that takes the old value.
         const Sequence& s = pass.batch.sequences[pass.batch.sequence_of[row]];
-        if (row + 1 != s.first_row + s.n_rows) return;
-        float* state = (s.state->*shift)(layer);
-        std::memcpy(xx.before(s.first_row), state, C * sizeof *state);
-        std::memcpy(state, xx.row(row), C * sizeof *state);
+        // The last row of a sequence changes the shift, so it is the one that takes the old value.
+        const bool is_last = row + 1 == s.first_row + s.n_rows;
+        if (is_last) {
+            std::memcpy(xx.before(s.first_row), s.state->shift(shift, layer), C * sizeof *x);
+        }
+        if (s.recent != nullptr) {
+            float* const kept = s.recent->shift(shift, layer, row - s.first_row);
+            std::memcpy(kept, xx.row(row), C * sizeof *kept);
+        } else if (is_last) {
+            std::memcpy(s.state->next_shift(shift, layer), xx.row(row), C * sizeof *x);
+        }
     });
 }
 
@@ -179,9 +185,8 @@ void mix_rows(Pass& pass, const ShiftedRows& xx, std::initializer_list<Mix> mixe
         });
 }
 
-void norm_and_mix(Pass& pass, const Norm& norm, const float* x, const RowPairs& pairs,
-                  float* (State::*shift)(size_t) noexcept, size_t layer,
-                  std::initializer_list<Mix> mixes) {
+void norm_and_mix(Pass& pass, const Norm& norm, const float* x, const RowPairs& pairs, Shift shift,
+                  size_t layer, std::initializer_list<Mix> mixes) {
     const size_t C = pass.model.config.n_embd;
     const size_t n = pass.n_rows();
     const auto norm_row = [&](size_t row, float* to) {
@@ -202,19 +207,23 @@ void norm_and_mix(Pass& pass, const Norm& norm, const float* x, const RowPairs& 
             norm_row(row, xx);
             before[i] = above;
             if (row == s.first_row) {
-                // Who takes the shift also leaves the new one, that of the sequence's last row.
-                float* state = (s.state->*shift)(layer);
-                std::memcpy(above, state, C * sizeof *state);
-                const size_t last = s.first_row + s.n_rows - 1;
-                if (row == last) {
-                    std::memcpy(state, xx, C * sizeof *state);
-                } else {
-                    norm_row(last, state);
-                }
+                std::memcpy(above, s.state->shift(shift, layer), C * sizeof *above);
             } else if (i == 0) {
                 norm_row(row - 1, above);
             } else {
                 before[i] = pairs.row(pass.team, i - 1);
+            }
+            if (s.recent != nullptr) {
+                std::memcpy(s.recent->shift(shift, layer, row - s.first_row), xx, C * sizeof *xx);
+            } else if (row == s.first_row) {
+                // Who takes the shift also leaves the new one, that of the sequence's last row.
+                const size_t last = s.first_row + s.n_rows - 1;
+                float* const next = s.state->next_shift(shift, layer);
+                if (row == last) {
+                    std::memcpy(next, xx, C * sizeof *next);
+                } else {
+                    norm_row(last, next);
+                }
             }
         }
         // Rows are the innermost loop, because the blocks of a tile's rows lie side by side.
@@ -292,7 +301,7 @@ ChannelMixBuffers::ChannelMixBuffers(Scratch& scratch, const Config& c, size_t n
 void channel_mix(Pass& pass, const ChannelMix& w, const Norm& norm, size_t layer,
                  const RowPairs& pairs, const ChannelMixBuffers& b, float* x) {
     const rwkv_kernels& k = pass.kernels();
-    norm_and_mix(pass, norm, x, pairs, &State::ffn_shift, layer,
+    norm_and_mix(pass, norm, x, pairs, Shift::ffn, layer,
                  {{w.mix_k, b.xk, form_for(w.key)}, {w.mix_r, b.xr, form_for(w.receptance)}});
     products(pass, {product_for(w.value, w.key, b.xk, b.k, k.relu2),
                     {w.receptance, b.xr, b.r, k.sigmoid}});

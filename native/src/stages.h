@@ -8,6 +8,7 @@
 
 #include "batch.h"
 #include "executor.h"
+#include "head_state.h"
 #include "model.h"
 
 namespace rwkv {
@@ -112,15 +113,13 @@ class RowPairs {
 };
 
 // The mixes of xx = norm(x) with the token before each: with the row above or, for the first row of
-// a sequence, the shift in its state, which becomes the last row's xx. `shift` is &State::att_shift
-// or &State::ffn_shift.
-void norm_and_mix(Pass& pass, const Norm& norm, const float* x, const RowPairs& pairs,
-                  float* (State::*shift)(size_t) noexcept, size_t layer,
-                  std::initializer_list<Mix> mixes);
+// a sequence, the shift in its state, which becomes the last row's xx.
+void norm_and_mix(Pass& pass, const Norm& norm, const float* x, const RowPairs& pairs, Shift shift,
+                  size_t layer, std::initializer_list<Mix> mixes);
 
 // The same in two stages, for who needs xx again later (version 6).
 void norm_and_shift(Pass& pass, const Norm& norm, const float* x, const ShiftedRows& xx,
-                    float* (State::*shift)(size_t) noexcept, size_t layer);
+                    Shift shift, size_t layer);
 void mix_rows(Pass& pass, const ShiftedRows& xx, std::initializer_list<Mix> mixes);
 
 // Quantises columns [column, column + n) of a row, whole blocks whose x is complete, for products
@@ -189,17 +188,32 @@ void for_each_span(Pass& pass, size_t n_rows, size_t n_cols, Body&& body) {
     });
 }
 
-// Calls body(sequence, head) for all of them, which completes the head's channels of y in the
-// sequence's rows; y is then quantised if its reader is.
+// For each thread, room for a head of a state.
+class HeadRooms {
+  public:
+    HeadRooms(Scratch& scratch, const Model& model)
+        : size_(round_up(Heads(model.config).size(), RWKV_LANES)),
+          rooms_(scratch.floats(model.n_threads * size_)) {}
+
+    float* of(const Team& team) const noexcept { return rooms_ + team.thread() * size_; }
+
+  private:
+    size_t size_;
+    float* rooms_;
+};
+
+// Calls body(sequence, head, its HeadState) for all heads of a layer, which completes the head's
+// channels of y in the sequence's rows; y is then quantised if its reader is.
 template <class Body>
-void for_each_head(Pass& pass, const rwkv_rows& y, const Matrix& reader, Body&& body) {
+void for_each_head(Pass& pass, size_t layer, const HeadRooms& rooms, const rwkv_rows& y,
+                   const Matrix& reader, Body&& body) {
     const size_t n_head = pass.model.config.n_head;
     const size_t N = pass.model.config.head_size;
     const bool in_blocks = N % RWKV_BLOCK == 0;  // else a block is that of several heads
     pass.team.for_each(pass.batch.sequences.size() * n_head, 1, [&](size_t i, size_t) {
         const Sequence& s = pass.batch.sequences[i / n_head];
         const size_t head = i % n_head;
-        body(s, head);
+        body(s, head, HeadState(*s.state, s.recent, layer, head, rooms.of(pass.team)));
         if (!quantised(reader) || !in_blocks) return;
         for (size_t row = s.first_row; row < s.first_row + s.n_rows; ++row) {
             quantize_part(pass, y, row, head * N, N);

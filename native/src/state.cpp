@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "status.h"
 
@@ -11,23 +12,6 @@ namespace {
 
 // pp of version 4 is the logarithm of a maximum over nothing yet.
 constexpr float kFreshPp = -1e30f;
-
-// Copies all layers; transposes the heads of version 7 (which is its own inverse).
-void convert(const Config& c, Transpose transpose, const float* from, float* to) noexcept {
-    if (c.version != Version::v7) {
-        std::memcpy(to, from, c.state_size() * sizeof *to);
-        return;
-    }
-    const size_t N = c.head_size;
-    for (size_t layer = 0; layer < c.n_layer; ++layer) {
-        std::memcpy(to, from, 2 * c.n_embd * sizeof *to);
-        from += 2 * c.n_embd;
-        to += 2 * c.n_embd;
-        for (size_t head = 0; head < c.n_head; ++head, from += N * N, to += N * N) {
-            transpose(from, to, N);
-        }
-    }
-}
 
 }  // namespace
 
@@ -59,10 +43,31 @@ State::State(const State& other)
 
 State& State::operator=(const State& other) {
     other.require_whole();
-    if (this != &other) std::memcpy(memory_.data(), other.memory_.data(), memory_.size());
-    has_hidden_ = other.has_hidden_;
+    begin_change();
+    for (size_t i = 0; i < config_.n_layer; ++i) other.copy_layer(i, layer_begin(i));
+    if (hidden_ != other.hidden()) {
+        std::memcpy(hidden_, other.hidden(), config_.n_embd * sizeof *hidden_);
+    }
+    has_hidden_ = other.has_hidden();
+    if (recent_ != nullptr) recent_->clear();
     end_change();
     return *this;
+}
+
+// The floats of a layer, with all that is pending applied.
+void State::copy_layer(size_t layer, float* to) const noexcept {
+    const float* const from = layer_begin(layer);
+    if (to != from) std::memcpy(to, from, config_.layer_state_size() * sizeof *to);
+    if (recent_ == nullptr) return;
+    const size_t C = config_.n_embd;
+    for (const Shift shift : {Shift::ffn, Shift::att}) {
+        const float* const last = recent_->last_shift(shift, layer);
+        if (last != nullptr) std::memcpy(to + static_cast<size_t>(shift) * C, last, C * sizeof *to);
+    }
+    const Heads heads(config_);
+    for (size_t head = 0; head < heads.n; ++head) {
+        recent_->apply(layer, head, to + 2 * C + head * heads.part);
+    }
 }
 
 void State::require_whole() const {
@@ -76,6 +81,7 @@ void State::require_whole() const {
 void State::reset() noexcept {
     end_change();
     has_hidden_ = false;
+    if (recent_ != nullptr) recent_->clear();
     std::memset(memory_.data(), 0, memory_.size());
     const size_t C = config_.n_embd;
     if (config_.version == Version::v4) {
@@ -83,20 +89,33 @@ void State::reset() noexcept {
     }
 }
 
+void State::set_heads(size_t layer, const float* heads) noexcept {
+    std::memcpy(wkv(layer), heads, config_.n_embd * config_.head_size * sizeof *heads);
+}
+
 void State::read(float* out) const {
     require_whole();
-    convert(config_, transpose_, values(), out);
+    for (size_t i = 0; i < config_.n_layer; ++i, out += config_.layer_state_size()) {
+        copy_layer(i, out);
+        transpose_heads(out);
+    }
 }
 
-void State::write(const float* in) noexcept {
+void State::write(const float* in, const float* hidden) noexcept {
     end_change();
-    has_hidden_ = false;
-    convert(config_, transpose_, in, values());
+    if (recent_ != nullptr) recent_->clear();
+    std::memcpy(values_, in, config_.state_size() * sizeof *in);
+    for (size_t i = 0; i < config_.n_layer; ++i) transpose_heads(layer_begin(i));
+    has_hidden_ = hidden != nullptr;
+    if (has_hidden_) std::memmove(hidden_, hidden, config_.n_embd * sizeof *hidden);
 }
 
-void State::set_hidden(const float* values) noexcept {
-    has_hidden_ = values != nullptr;
-    if (has_hidden_) std::memcpy(hidden(), values, config_.n_embd * sizeof *values);
+// From the public layout to ours, and back.
+void State::transpose_heads(float* layer) const noexcept {
+    if (config_.version != Version::v7) return;
+    const size_t N = config_.head_size;
+    float* head = layer + 2 * config_.n_embd;
+    for (size_t i = 0; i < config_.n_head; ++i, head += N * N) transpose_(head, head, N);
 }
 
 void State::lie_at(const float* from, float* to) noexcept {
@@ -105,7 +124,7 @@ void State::lie_at(const float* from, float* to) noexcept {
     if (from == to) return;
     const size_t n = config_.state_size();
     const bool apart = from + n <= to || to + n <= from;
-    if (config_.version != Version::v7 || config_.head_size > HeadV7::kMostChannels || !apart) {
+    if (config_.version != Version::v7 || !apart) {
         std::memmove(to, from, n * sizeof *to);
         return;
     }
@@ -116,16 +135,25 @@ void State::lie_at(const float* from, float* to) noexcept {
     }
 }
 
-HeadV7::HeadV7(State& state, size_t layer, size_t head) noexcept
-    : transpose_(state.is_callers_ ? state.transpose_ : nullptr),
-      n_(state.config_.head_size),
-      values_(state.wkv(layer) + head * n_ * n_),
-      matrix_(transpose_ != nullptr && n_ <= kMostChannels ? buffer_ : values_) {
-    if (transpose_ != nullptr) transpose_(state.from_ + (values_ - state.values_), matrix_, n_);
+// ---- taking rows back
+
+void State::allow_take_back(const Model& model, size_t most) {
+    require_whole();
+    auto rows = most == 0 ? nullptr : std::make_unique<RecentRows>(model, most);
+    const State& same = *this;
+    *this = same;  // with what is pending applied
+    recent_ = std::move(rows);
 }
 
-HeadV7::~HeadV7() {
-    if (transpose_ != nullptr) transpose_(matrix_, values_, n_);
+const float* State::shift(Shift shift, size_t layer) const noexcept {
+    const float* const last = recent_ == nullptr ? nullptr : recent_->last_shift(shift, layer);
+    return last != nullptr ? last : own_shift(shift, layer);
+}
+
+void State::end_pass(RecentRows* recent, size_t n_rows) noexcept {
+    if (recent != nullptr) return recent->end_pass(n_rows);
+    if (recent_ != nullptr) recent_->clear();
+    has_hidden_ = true;
 }
 
 }  // namespace rwkv

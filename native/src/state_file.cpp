@@ -235,8 +235,7 @@ State load_state(const Model& model, const InputFile& file) {
     require_finite(values.get(), n, "state");
     require_finite(hidden.data(), hidden.size(), "hidden state");
     State state(model);
-    state.write(values.get());
-    state.set_hidden(hidden.empty() ? nullptr : hidden.data());
+    state.write(values.get(), hidden.empty() ? nullptr : hidden.data());
     return state;
 }
 

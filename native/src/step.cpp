@@ -85,7 +85,9 @@ class Passes {
         const auto begin = w.tokens.begin() + static_cast<ptrdiff_t>(at);
         batch_.tokens.insert(batch_.tokens.end(), begin, begin + static_cast<ptrdiff_t>(p.n));
         batch_.sequence_of.insert(batch_.sequence_of.end(), p.n, batch_.sequences.size());
-        batch_.sequences.push_back({w.state, first_row, p.n});
+        // What can be taken back is a step, not the last piece of a longer one.
+        RecentRows* const recent = w.state->recent_for(w.tokens.size());
+        batch_.sequences.push_back({w.state, first_row, p.n, recent});
         for (size_t t = 0; t < p.n; ++t) {
             const Config& c = model_.config;
             const size_t row = first_row + t;
@@ -94,10 +96,11 @@ class Passes {
             } else if (w.wanted == RWKV_HIDDEN_ALL) {
                 batch_.hidden.push_back({row, w.out + (at + t) * c.n_embd});
             }
+            if (recent != nullptr) batch_.hidden.push_back({row, recent->hidden(t)});
         }
         at += p.n;
         const size_t last = batch_.n_rows() - 1;
-        batch_.hidden.push_back({last, w.state->hidden()});
+        if (recent == nullptr) batch_.hidden.push_back({last, w.state->next_hidden()});
         if (at < w.tokens.size()) return;
         if (w.wanted == RWKV_LOGITS_LAST) batch_.logits.push_back({last, w.out});
         if (w.wanted == RWKV_HIDDEN_LAST) batch_.hidden.push_back({last, w.out});
@@ -126,6 +129,12 @@ Needs needs_of(const Model& model, Executor& executor, Passes& passes) {
     }
     passes.restart();
     return needs;
+}
+
+// A pass, after which the states of its sequences have read its rows.
+void compute(const Model& model, Executor& executor, const Batch& batch) {
+    forward(model, executor, batch);
+    for (const Sequence& s : batch.sequences) s.state->end_pass(s.recent, s.n_rows);
 }
 
 bool is_cancelled(const std::vector<Work>& work, const Cancelled& cancelled) noexcept {
@@ -171,9 +180,6 @@ void step(const Model& model, const std::vector<Work>& work, const Cancelled& ca
         for (const Work& w : work) before.emplace_back(*w.state);
     }
     require_wanted();
-    for (const Work& w : work) {
-        if (w.before != nullptr) *w.before = *w.state;
-    }
     // From here on states change.
     for (const Work& w : work) w.state->begin_change();
     for (bool first = true;; first = false) {
@@ -183,7 +189,7 @@ void step(const Model& model, const std::vector<Work>& work, const Cancelled& ca
             for (size_t i = 0; i < work.size(); ++i) *work[i].state = before[i];
             require_wanted();
         }
-        forward(model, executor, batch);
+        compute(model, executor, batch);
     }
     for (const Work& w : work) w.state->end_step();
 }
@@ -202,7 +208,7 @@ void run_layers(const Model& model, State& state, size_t n_rows, const LayerRows
     const auto begin = [&](size_t n) {
         batch.tokens.assign(n, 0);
         batch.sequence_of.assign(n, 0);
-        batch.sequences.assign(1, {&state, 0, n});
+        batch.sequences.assign(1, {&state, 0, n, nullptr});
         batch.n_wide = n >= RWKV_WIDE ? n : 0;
     };
     // The largest piece needs the most memory.
@@ -213,7 +219,7 @@ void run_layers(const Model& model, State& state, size_t n_rows, const LayerRows
     state.begin_change();
     for (size_t at = 0; at < n_rows; at += kPieceRows) {
         begin(std::min(n_rows - at, kPieceRows));
-        forward(model, executor, batch);
+        compute(model, executor, batch);
         piece.x += kPieceRows * C;
         if (piece.v_first != nullptr) piece.v_first += kPieceRows * C;
         for (Tap& tap : piece.taps) tap.rows += kPieceRows * tap.matrix->n_in;

@@ -31,7 +31,6 @@ struct Work {
     std::vector<int32_t> tokens;  // at least one, checked
     rwkv_logits wanted;
     float* out;
-    State* before;               // takes the state as it was before the step; or nullptr
     const Cancelled* cancelled;  // ends the whole step
 };
 

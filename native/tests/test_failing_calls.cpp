@@ -152,6 +152,52 @@ void test_batch(const tiny::File& file) {
     CHECK(same_bits(state_of(model, b), state_of(judge, read_shorter)));
 }
 
+// Taking rows back: what fails leaves it to be decided what is kept. To decide needs no memory, nor does
+// looking at a state of which something is pending.
+void test_taking_back(const tiny::File& file) {
+    const Model model = open(file);
+    const Session session = session_of(model);
+    const Session other = session_of(model);
+    const Session judge = session_of(model);
+    const Tokens tokens = random_tokens(9, vocab_of(model));
+    const Statuses memory = {RWKV_STATUS_OUT_OF_MEMORY};
+    const auto feed = [&](const Session& s, size_t n) {
+        return rwkv_session_feed(s.get(), tokens.data(), n, nullptr);
+    };
+    const auto needs_none = [](rwkv_status status) {
+        CHECK(status == RWKV_STATUS_OK && failing::disarm() == 0);
+    };
+    EXPECT_OK(feed(session, 4));
+    EXPECT_OK(feed(judge, 4));
+    fail_each(
+        "allow", failing::kMemory, memory,
+        [&] { return rwkv_session_allow_take_back(session.get(), 9); }, [] {});
+    EXPECT_OK(feed(session, 9));
+    const Floats all = state_of(model, session);
+    rwkv_session* fork = nullptr;
+    fail_each(
+        "fork", failing::kMemory, memory, [&] { return rwkv_session_fork(session.get(), &fork); },
+        [&] { CHECK(same_bits(state_of(model, session), all)); });
+    const Session forked(fork);
+    fail_each(
+        "allow another number", failing::kMemory, memory,
+        [&] { return rwkv_session_allow_take_back(forked.get(), 3); },
+        [&] { CHECK(same_bits(state_of(model, forked), all)); });
+    CHECK(same_bits(state_of(model, forked), all));
+    failing::arm(failing::kMemory, 1);
+    CHECK(feed(session, 9) == RWKV_STATUS_OUT_OF_MEMORY);
+    failing::disarm();
+    failing::arm(failing::kMemory, 1);
+    needs_none(rwkv_session_keep(session.get(), 5));
+    failing::arm(failing::kMemory, 1);
+    needs_none(rwkv_state_copy(other.get(), session.get()));
+    failing::arm(failing::kMemory, 1);
+    needs_none(rwkv_session_allow_take_back(session.get(), 0));
+    EXPECT_OK(feed(judge, 5));
+    CHECK(same_bits(state_of(model, other), state_of(model, judge)));
+    CHECK(same_bits(state_of(model, session), state_of(model, judge)));
+}
+
 void test_state_file(const tiny::File& file) {
     const Model model = open(file);
     const Session session = session_of(model);
@@ -304,6 +350,7 @@ int main() {
         test_changing(file.path());
         test_feed(file);
         test_batch(file);
+        test_taking_back(file);
         if (std::strcmp(version, "7") != 0) continue;
         test_state_file(file);
         test_others(file);

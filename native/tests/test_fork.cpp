@@ -68,13 +68,16 @@ void test_idle_parent(const tiny::File& file, size_t n_threads, bool worked) {
 [[maybe_unused]] void test_busy_parent(const tiny::File& file) {
     Model model = open(file, 3);
     Session busy = session_of(model);
+    EXPECT_OK(rwkv_session_allow_take_back(busy.get(), 5));
     const Session idle = session_of(model);
     const Tokens tokens = random_tokens(40, vocab_of(model));
     const Tokens many = random_tokens(600, vocab_of(model));
     const Floats expected = logits_after(session_of(model), model, tokens);
     std::atomic<bool> done{false};
     std::thread worker([&] {
-        while (!done) EXPECT_OK(rwkv_session_feed(busy.get(), many.data(), many.size(), nullptr));
+        for (bool few = false; !done; few = !few) {  // some of which can be taken back
+            EXPECT_OK(rwkv_session_feed(busy.get(), many.data(), few ? 5 : many.size(), nullptr));
+        }
     });
     size_t n_refused = 0;
     for (int i = 0; i < 40; ++i) {
@@ -91,6 +94,10 @@ void test_idle_parent(const tiny::File& file, size_t n_threads, bool worked) {
                 rwkv_session* copy = nullptr;
                 EXPECT_STATUS(rwkv_session_fork(busy.get(), &copy), RWKV_STATUS_INVALID_ARGUMENT,
                               "half-way");
+                EXPECT_STATUS(rwkv_session_keep(busy.get(), 0), RWKV_STATUS_INVALID_ARGUMENT,
+                              "half-way");
+                EXPECT_STATUS(rwkv_session_allow_take_back(busy.get(), 0),
+                              RWKV_STATUS_INVALID_ARGUMENT, "half-way");
                 CHECK(::write(seen[1], "x", 1) == 1);
                 rwkv_session_reset(busy.get());
                 CHECK(same_bits(logits_after(busy, model, tokens), expected));

@@ -468,16 +468,27 @@ void test_wkv(const rwkv_kernels& ref, const rwkv_kernels& k) {
             const std::vector<float> S = floats(n * n, -1, 1);
             const auto check = [&](const char* op, const std::vector<float>& state, auto&& call) {
                 std::vector<float> y1(size, 3.0f), y2 = y1, S1 = state, S2 = state;
-                call(ref, S1.data(), y1.data());
-                call(k, S2.data(), y2.data());
+                call(ref, S1.data(), S1.data(), y1.data());
+                call(k, S2.data(), S2.data(), y2.data());
                 const Case c = named(op, k, n);
                 c.near(y2, y1, 1e-5, std::sqrt(static_cast<double>(n)));
                 c.near(S2, S1, 1e-5, 1.0);
                 // Token by token gives the same bits as a chunk.
                 std::vector<float> S3 = state, y3(size, 3.0f);
-                for (size_t t = 0; t < n_tokens; ++t) call(k, S3.data(), y3.data(), t);
+                for (size_t t = 0; t < n_tokens; ++t) call(k, S3.data(), S3.data(), y3.data(), t);
                 CHECK(std::memcmp(S3.data(), S2.data(), S2.size() * sizeof(float)) == 0);
                 CHECK(std::memcmp(y3.data(), y2.data(), y2.size() * sizeof(float)) == 0);
+                // Elsewhere, too, and whether y is wanted or not.
+                for (const rwkv_kernels* t : {&ref, &k}) {
+                    const std::vector<float>& after = t == &ref ? S1 : S2;
+                    for (const bool wanted : {true, false}) {
+                        std::vector<float> S4 = state, S5(state.size(), 5.0f), y4(size, 3.0f);
+                        call(*t, S4.data(), S5.data(), wanted ? y4.data() : nullptr);
+                        CHECK(S4 == state);
+                        CHECK(std::memcmp(S5.data(), after.data(), S5.size() * sizeof(float)) == 0);
+                        CHECK(!wanted || y4 == (t == &ref ? y1 : y2));
+                    }
+                }
             };
             // A last argument picks one token.
             struct Span {
@@ -487,29 +498,43 @@ void test_wkv(const rwkv_kernels& ref, const rwkv_kernels& k) {
                 const size_t all[] = {0, static_cast<size_t>(t)...};
                 return sizeof...(t) ? Span{all[sizeof...(t)] * ld, 1} : Span{0, n_tokens};
             };
-            check("wkv5", S, [&](auto& t, float* s, float* y, auto... one) {
+            const auto at_token = [](float* y, size_t at) { return y == nullptr ? y : y + at; };
+            check("wkv5", S, [&](auto& t, const float* s, float* after, float* y, auto... one) {
                 const auto [at, count] = span(one...);
-                t.wkv5(count, ld, n, &r[at], &key[at], &v[at], u.data(), &w[at], ld, s, y + at);
+                t.wkv5(count, ld, n, y ? &r[at] : nullptr, &key[at], &v[at], y ? u.data() : nullptr,
+                       &w[at], ld, s, after, at_token(y, at));
             });
-            check("wkv5 fixed", S, [&](auto& t, float* s, float* y, auto... one) {
+            check("wkv5 fixed", S,
+                  [&](auto& t, const float* s, float* after, float* y, auto... one) {
+                      const auto [at, count] = span(one...);
+                      t.wkv5(count, ld, n, &r[at], &key[at], &v[at], u.data(), w.data(), 0, s,
+                             after, at_token(y, at));
+                  });
+            check("wkv7", S, [&](auto& t, const float* s, float* after, float* y, auto... one) {
                 const auto [at, count] = span(one...);
-                t.wkv5(count, ld, n, &r[at], &key[at], &v[at], u.data(), w.data(), 0, s, y + at);
-            });
-            check("wkv7", S, [&](auto& t, float* s, float* y, auto... one) {
-                const auto [at, count] = span(one...);
-                t.wkv7(count, ld, n, &r[at], &w[at], &key[at], &v[at], &kappa[at], &lr[at], s,
-                       y + at);
+                t.wkv7(count, ld, n, y ? &r[at] : nullptr, &w[at], &key[at], &v[at], &kappa[at],
+                       &lr[at], s, after, at_token(y, at));
             });
             std::vector<float> fresh(3 * n, 0.0f);
             std::fill_n(fresh.begin() + static_cast<ptrdiff_t>(2 * n), n, -1e30f);
             const std::vector<float> decay = floats(n, -3, -0.01f);
             for (const std::vector<float>& start : {fresh, floats(3 * n, 0.5, 2)}) {
-                check("wkv4", start, [&](auto& t, float* s, float* y, auto... one) {
-                    const auto [at, count] = span(one...);
-                    t.wkv4(count, ld, n, u.data(), decay.data(), &key[at], &v[at], s, s + n,
-                           s + 2 * n, y + at);
-                });
+                check("wkv4", start,
+                      [&](auto& t, const float* s, float* after, float* y, auto... one) {
+                          const auto [at, count] = span(one...);
+                          t.wkv4(count, ld, n, y ? u.data() : nullptr, decay.data(), &key[at],
+                                 &v[at], s, n, after, n, at_token(y, at));
+                      });
             }
+            // aa, bb and pp lie elsewhere, and not as far apart.
+            std::vector<float> apart(3 * (n + 9)), together = fresh;
+            for (size_t i = 0; i < 3 * n; ++i) apart[i / n * (n + 9) + i % n] = fresh[i];
+            std::vector<float> y5(size), y6(size);
+            k.wkv4(n_tokens, ld, n, u.data(), decay.data(), key.data(), v.data(), apart.data(),
+                   n + 9, together.data(), n, y5.data());
+            k.wkv4(n_tokens, ld, n, u.data(), decay.data(), key.data(), v.data(), fresh.data(), n,
+                   fresh.data(), n, y6.data());
+            CHECK(together == fresh && y5 == y6);
         }
     }
 }

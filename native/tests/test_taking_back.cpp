@@ -221,8 +221,7 @@ void test_cancel() {
             batch.add(other, tokens.data(), 700, RWKV_LOGITS_NONE, nullptr);
             batch.run();
             rwkv::State back(*model);
-            back.write(before.data());
-            back.set_hidden(session.hidden());
+            back.write(before.data(), session.hidden());
             session.set_state(back);
         } catch (const rwkv::Failure& failure) {
             CHECK(failure.status() == RWKV_STATUS_CANCELLED);

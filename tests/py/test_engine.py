@@ -215,14 +215,14 @@ class Recorder:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch):
         self.steps: list[dict[int, int]] = []
-        step = Model.step
+        step = Model._step
 
-        def recorded(model: Model, work: Any, **options: Any) -> Any:
+        def recorded(model: Model, work: Any, *wanted: Any) -> Any:
             work = list(work)
             self.steps.append({id(session): len(tokens) for session, tokens in work})
-            return step(model, work, **options)
+            return step(model, work, *wanted)
 
-        monkeypatch.setattr(Model, "step", recorded)
+        monkeypatch.setattr(Model, "_step", recorded)
 
 
 def test_a_long_prompt_does_not_stall_the_others(
@@ -341,14 +341,14 @@ def test_what_fails_for_one_hurts_no_other(trained: Model) -> None:
 def test_a_step_that_fails_ends_its_requests_only(
     trained: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step, failures = Model.step, [MemoryError("no room")]
+    step, failures = Model._step, [MemoryError("no room")]
 
-    def sometimes(model: Model, work: Any, **options: Any) -> Any:
+    def sometimes(model: Model, work: Any, *wanted: Any) -> Any:
         if failures:
             raise failures.pop()
-        return step(model, work, **options)
+        return step(model, work, *wanted)
 
-    monkeypatch.setattr(Model, "step", sometimes)
+    monkeypatch.setattr(Model, "_step", sometimes)
     with Engine(trained, max_running=1) as engine:
         bad = engine.submit(PROMPT, max_tokens=5)
         good = engine.submit(PROMPT, max_tokens=5, temperature=0)
@@ -452,15 +452,15 @@ def test_a_bad_sequence_fails_alone(trained: Model) -> None:
 def test_a_step_that_fails_is_made_again_for_each(
     trained: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = Model.step
+    step = Model._step
 
-    def failing(model: Model, work: Any, **options: Any) -> Any:
+    def failing(model: Model, work: Any, *wanted: Any) -> Any:
         work = list(work)
         if any(63 in tokens for _, tokens in work):
             raise MemoryError("no room for a question")
-        return step(model, work, **options)
+        return step(model, work, *wanted)
 
-    monkeypatch.setattr(Model, "step", failing)
+    monkeypatch.setattr(Model, "_step", failing)
     with Engine(trained) as engine:
         good = [engine.submit(PROMPT, max_tokens=20, temperature=0) for _ in range(3)]
         bad = engine.submit("why?", max_tokens=5)

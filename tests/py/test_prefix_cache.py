@@ -168,7 +168,7 @@ def test_without_memory_for_a_state_nothing_fails(
         def __getattr__(self, name: str) -> Any:
             return getattr(self._core, name)
 
-    session._sequence.core = Core(session._sequence.core)  # type: ignore[assignment]
+    session._sequence._core = Core(session._sequence.core)  # type: ignore[assignment]
     assert np.array_equal(session.feed(LONG[:40]), Session(trained).feed(LONG[:40]))
     assert (len(cache), cache.n_bytes) == (0, 0)
 

@@ -23,6 +23,7 @@ class Script:
         self._tokens = iter(tokens)
         self.taken: list[int] = []
         self.events: list[str] = []
+        self.speculation = None
 
     def stream(
         self,

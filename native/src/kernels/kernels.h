@@ -185,23 +185,28 @@ typedef struct rwkv_kernels {
     void (*after_wkv7)(const rwkv_weights_v7* weights, const rwkv_head_v7* head, size_t n);
 
     /* The recurrences. Rows of r, w, k, v, y are `ld` floats apart, one for each of n_tokens
-     * tokens; the state is read and written.
+     * tokens, of which there is one at least. The state is read from S and left at S_after, which
+     * may be S and else does not overlap it. y may be NULL: then what is left, the same to the bit,
+     * is all that is wanted, and neither r nor u is read.
      *
      * WKV4, for each of n channels, in a numerically safe form (all exponents <= 0 after p is taken
      * out; u = time_first, w = time_decay = -exp(.)):
      *     p = max(pp, u + k)
      *     y = (exp(pp - p) aa + exp(u + k - p) v) / (exp(pp - p) bb + exp(u + k - p))
      *     p = max(pp + w, k)
-     *     aa = exp(pp + w - p) aa + exp(k - p) v;  bb = exp(pp + w - p) bb + exp(k - p);  pp = p */
+     *     aa = exp(pp + w - p) aa + exp(k - p) v;  bb = exp(pp + w - p) bb + exp(k - p);  pp = p
+     * S holds aa, bb and pp, (n) each, ldS floats apart; S_after likewise, and is S only with the same. */
     void (*wkv4)(size_t n_tokens, size_t ld, size_t n, const float* u, const float* w,
-                 const float* k, const float* v, float* aa, float* bb, float* pp, float* y);
+                 const float* k, const float* v, const float* S, size_t ldS, float* S_after,
+                 size_t ldS_after, float* y);
 
     /* WKV5 (versions 5 and 6) for one head of n channels; S (n, n), row = key j, column = value i:
      *     y_i = sum_j r_j (u_j k_j v_i + S_ji)
      *     S_ji = w_j S_ji + k_j v_i
      * Row t of w is w + t * ldw: ldw = 0 where the decay does not depend on the token. */
     void (*wkv5)(size_t n_tokens, size_t ld, size_t n, const float* r, const float* k,
-                 const float* v, const float* u, const float* w, size_t ldw, float* S, float* y);
+                 const float* v, const float* u, const float* w, size_t ldw, const float* S,
+                 float* S_after, float* y);
 
     /* WKV7 for one head of n channels; S (n, n), row = key j, column = value i (the transpose of
      * the official layout, so that a vector holds values that share a key):
@@ -209,8 +214,8 @@ typedef struct rwkv_kernels {
      *     S_ji = w_j S_ji + s_i b_j + v_i k_j
      *     y_i = sum_j S_ji r_j */
     void (*wkv7)(size_t n_tokens, size_t ld, size_t n, const float* r, const float* w,
-                 const float* k, const float* v, const float* a, const float* b, float* S,
-                 float* y);
+                 const float* k, const float* v, const float* a, const float* b, const float* S,
+                 float* S_after, float* y);
 
     /* The way from the official layout of such a head to ours, and back: to (n, n) := the transpose
      * of from (n, n). `to` may be `from`. */

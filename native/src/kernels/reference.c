@@ -208,54 +208,61 @@ static void after_wkv7(const rwkv_weights_v7* p, const rwkv_head_v7* h, size_t n
 /* ---- recurrences ----------------------------------------------------------------------------- */
 
 static void wkv4(size_t n_tokens, size_t ld, size_t n, const float* u, const float* w,
-                 const float* k, const float* v, float* aa, float* bb, float* pp, float* y) {
-    for (size_t t = 0; t < n_tokens; ++t, k += ld, v += ld, y += ld) {
+                 const float* k, const float* v, const float* S, size_t ldS, float* S_after,
+                 size_t ldS_after, float* y) {
+    for (size_t t = 0; t < n_tokens; ++t, k += ld, v += ld, S = S_after, ldS = ldS_after) {
         for (size_t i = 0; i < n; ++i) {
-            float p = fmaxf(pp[i], u[i] + k[i]);
-            float e1 = expf(pp[i] - p);
-            float e2 = expf(u[i] + k[i] - p);
-            y[i] = (e1 * aa[i] + e2 * v[i]) / (e1 * bb[i] + e2);
-            p = fmaxf(pp[i] + w[i], k[i]);
-            e1 = expf(pp[i] + w[i] - p);
-            e2 = expf(k[i] - p);
-            aa[i] = e1 * aa[i] + e2 * v[i];
-            bb[i] = e1 * bb[i] + e2;
-            pp[i] = p;
+            const float aa = S[i];
+            const float bb = S[ldS + i];
+            const float pp = S[2 * ldS + i];
+            if (y != NULL) {
+                const float p = fmaxf(pp, u[i] + k[i]);
+                const float e1 = expf(pp - p);
+                const float e2 = expf(u[i] + k[i] - p);
+                y[t * ld + i] = (e1 * aa + e2 * v[i]) / (e1 * bb + e2);
+            }
+            const float p = fmaxf(pp + w[i], k[i]);
+            const float e1 = expf(pp + w[i] - p);
+            const float e2 = expf(k[i] - p);
+            S_after[i] = e1 * aa + e2 * v[i];
+            S_after[ldS_after + i] = e1 * bb + e2;
+            S_after[2 * ldS_after + i] = p;
         }
     }
 }
 
 static void wkv5(size_t n_tokens, size_t ld, size_t n, const float* r, const float* k,
-                 const float* v, const float* u, const float* w, size_t ldw, float* S, float* y) {
-    for (size_t t = 0; t < n_tokens; ++t, r += ld, k += ld, v += ld, w += ldw, y += ld) {
-        for (size_t i = 0; i < n; ++i) y[i] = 0.0f;
+                 const float* v, const float* u, const float* w, size_t ldw, const float* S,
+                 float* S_after, float* y) {
+    for (size_t t = 0; t < n_tokens; ++t, k += ld, v += ld, w += ldw, S = S_after) {
+        for (size_t i = 0; i < n && y != NULL; ++i) y[t * ld + i] = 0.0f;
         for (size_t j = 0; j < n; ++j) {
-            float* Sj = S + j * n;
             for (size_t i = 0; i < n; ++i) {
+                const float s = S[j * n + i];
                 const float kv = k[j] * v[i];
-                y[i] += r[j] * (u[j] * kv + Sj[i]);
-                Sj[i] = w[j] * Sj[i] + kv;
+                if (y != NULL) y[t * ld + i] += r[t * ld + j] * (u[j] * kv + s);
+                S_after[j * n + i] = w[j] * s + kv;
             }
         }
     }
 }
 
 static void wkv7(size_t n_tokens, size_t ld, size_t n, const float* r, const float* w,
-                 const float* k, const float* v, const float* a, const float* b, float* S,
-                 float* y) {
-    for (size_t t = 0; t < n_tokens; ++t) {
+                 const float* k, const float* v, const float* a, const float* b, const float* S,
+                 float* S_after, float* y) {
+    for (size_t t = 0; t < n_tokens; ++t, S = S_after) {
         for (size_t i = 0; i < n; ++i) {
             float s = 0.0f;
             for (size_t j = 0; j < n; ++j) s += S[j * n + i] * a[j];
             float out = 0.0f;
             for (size_t j = 0; j < n; ++j) {
-                float* Sji = S + j * n + i;
-                *Sji = w[j] * *Sji + s * b[j] + v[i] * k[j];
-                out += *Sji * r[j];
+                const float after = w[j] * S[j * n + i] + s * b[j] + v[i] * k[j];
+                S_after[j * n + i] = after;
+                if (y != NULL) out += after * r[t * ld + j];
             }
-            y[i] = out;
+            if (y != NULL) y[t * ld + i] = out;
         }
-        r += ld, w += ld, k += ld, v += ld, a += ld, b += ld, y += ld;
+        w += ld, k += ld, v += ld, a += ld, b += ld;
     }
 }
 

@@ -241,23 +241,27 @@ static void after_wkv7(const rwkv_weights_v7* p, const rwkv_head_v7* h, size_t n
 
 /* ---- recurrences: lanes are values i -------------------------------------------------------- */
 
-static void wkv4(size_t n_tokens, size_t ld, size_t n, const float* u, const float* w,
-                 const float* k, const float* v, float* aa, float* bb, float* pp, float* y) {
+/* WANTED: whether y is. */
+INLINE void wkv4_of(int WANTED, size_t n_tokens, size_t ld, size_t n, const float* u,
+                    const float* w, const float* k, const float* v, const float* S, size_t ldS,
+                    float* S_after, size_t ldS_after, float* y) {
     for (size_t i = 0; i < n; i += LANES) {
         const size_t left = n - i;
-        const vec ui = vload(u + i, left);
+        const vec ui = WANTED ? vload(u + i, left) : vset1(0.0f);
         const vec wi = vload(w + i, left);
-        vec a = vload(aa + i, left);
-        vec b = vload(bb + i, left);
-        vec p = vload(pp + i, left);
+        vec a = vload(S + i, left);
+        vec b = vload(S + ldS + i, left);
+        vec p = vload(S + 2 * ldS + i, left);
         for (size_t t = 0; t < n_tokens; ++t) {
             const vec ki = vload(k + t * ld + i, left);
             const vec vi = vload(v + t * ld + i, left);
-            const vec uk = vadd(ui, ki);
-            const vec top = vmax(p, uk);
-            const vec e1 = vexp(vsub(p, top));
-            const vec e2 = vexp(vsub(uk, top));
-            vstore(y + t * ld + i, left, vdiv(vfma(e1, a, vmul(e2, vi)), vfma(e1, b, e2)));
+            if (WANTED) {
+                const vec uk = vadd(ui, ki);
+                const vec top = vmax(p, uk);
+                const vec e1 = vexp(vsub(p, top));
+                const vec e2 = vexp(vsub(uk, top));
+                vstore(y + t * ld + i, left, vdiv(vfma(e1, a, vmul(e2, vi)), vfma(e1, b, e2)));
+            }
             const vec pw = vadd(p, wi);
             const vec next = vmax(pw, ki);
             const vec f1 = vexp(vsub(pw, next));
@@ -266,16 +270,27 @@ static void wkv4(size_t n_tokens, size_t ld, size_t n, const float* u, const flo
             b = vfma(f1, b, f2);
             p = next;
         }
-        vstore(aa + i, left, a);
-        vstore(bb + i, left, b);
-        vstore(pp + i, left, p);
+        vstore(S_after + i, left, a);
+        vstore(S_after + ldS_after + i, left, b);
+        vstore(S_after + 2 * ldS_after + i, left, p);
     }
 }
 
-/* COUNT vectors of values, of one token: y_i = (sum_j r_j u_j k_j) v_i + sum_j r_j S_ji. `left` is
- * the number of values from here on. */
-INLINE void wkv5_values(int COUNT, size_t n, size_t left, float ruk, const float* r, const float* k,
-                        const float* v, const float* w, float* S, float* y) {
+static void wkv4(size_t n_tokens, size_t ld, size_t n, const float* u, const float* w,
+                 const float* k, const float* v, const float* S, size_t ldS, float* S_after,
+                 size_t ldS_after, float* y) {
+    if (y != NULL) {
+        wkv4_of(1, n_tokens, ld, n, u, w, k, v, S, ldS, S_after, ldS_after, y);
+    } else {
+        wkv4_of(0, n_tokens, ld, n, u, w, k, v, S, ldS, S_after, ldS_after, y);
+    }
+}
+
+/* COUNT vectors of values, of one token: y_i = (sum_j r_j u_j k_j) v_i + sum_j r_j S_ji, if WANTED.
+ * `left` is the number of values from here on. */
+INLINE void wkv5_values(int WANTED, int COUNT, size_t n, size_t left, float ruk, const float* r,
+                        const float* k, const float* v, const float* w, const float* S,
+                        float* S_after, float* y) {
     vec vi[4];
     vec sum[4];
     for (int c = 0; c < COUNT; ++c) {
@@ -283,43 +298,61 @@ INLINE void wkv5_values(int COUNT, size_t n, size_t left, float ruk, const float
         sum[c] = vmul(vset1(ruk), vi[c]);
     }
     for (size_t j = 0; j < n; ++j) {
-        const vec rj = vset1(r[j]);
+        const vec rj = vset1(WANTED ? r[j] : 0.0f);
         const vec kj = vset1(k[j]);
         const vec wj = vset1(w[j]);
         for (int c = 0; c < COUNT; ++c) {
-            float* Sj = S + j * n + LANES * c;
-            const vec s = vload(Sj, left - (size_t)(LANES * c));
-            sum[c] = vfma(rj, s, sum[c]);
-            vstore(Sj, left - (size_t)(LANES * c), vfma(wj, s, vmul(kj, vi[c])));
+            const size_t at = j * n + (size_t)(LANES * c);
+            const vec s = vload(S + at, left - (size_t)(LANES * c));
+            if (WANTED) sum[c] = vfma(rj, s, sum[c]);
+            vstore(S_after + at, left - (size_t)(LANES * c), vfma(wj, s, vmul(kj, vi[c])));
         }
     }
+    if (!WANTED) return;
     for (int c = 0; c < COUNT; ++c) vstore(y + LANES * c, left - (size_t)(LANES * c), sum[c]);
 }
 
-static void wkv5(size_t n_tokens, size_t ld, size_t n, const float* r, const float* k,
-                 const float* v, const float* u, const float* w, size_t ldw, float* S, float* y) {
-    for (size_t t = 0; t < n_tokens; ++t, r += ld, k += ld, v += ld, w += ldw, y += ld) {
-        vec sum = vset1(0.0f);
-        for (size_t j = 0; j < n; j += LANES) {
-            const vec rk = vmul(vload(r + j, n - j), vload(k + j, n - j));
-            sum = vfma(rk, vload(u + j, n - j), sum);
+INLINE void wkv5_of(int WANTED, size_t n_tokens, size_t ld, size_t n, const float* r,
+                    const float* k, const float* v, const float* u, const float* w, size_t ldw,
+                    const float* S, float* S_after, float* y) {
+    for (size_t t = 0; t < n_tokens; ++t, k += ld, v += ld, w += ldw, S = S_after) {
+        float ruk = 0.0f;
+        if (WANTED) {
+            vec sum = vset1(0.0f);
+            for (size_t j = 0; j < n; j += LANES) {
+                const vec rk = vmul(vload(r + j, n - j), vload(k + j, n - j));
+                sum = vfma(rk, vload(u + j, n - j), sum);
+            }
+            ruk = vsum(sum);
         }
-        const float ruk = vsum(sum);
         size_t i = 0;
         for (; i + 4 * LANES <= n; i += 4 * LANES) {
-            wkv5_values(4, n, 4 * LANES, ruk, r, k, v + i, w, S + i, y + i);
+            wkv5_values(WANTED, 4, n, 4 * LANES, ruk, r, k, v + i, w, S + i, S_after + i,
+                        WANTED ? y + i : NULL);
         }
         for (; i < n; i += LANES) {
-            wkv5_values(1, n, n - i, ruk, r, k, v + i, w, S + i, y + i);
+            wkv5_values(WANTED, 1, n, n - i, ruk, r, k, v + i, w, S + i, S_after + i,
+                        WANTED ? y + i : NULL);
         }
+        if (WANTED) r += ld, y += ld;
+    }
+}
+
+static void wkv5(size_t n_tokens, size_t ld, size_t n, const float* r, const float* k,
+                 const float* v, const float* u, const float* w, size_t ldw, const float* S,
+                 float* S_after, float* y) {
+    if (y != NULL) {
+        wkv5_of(1, n_tokens, ld, n, r, k, v, u, w, ldw, S, S_after, y);
+    } else {
+        wkv5_of(0, n_tokens, ld, n, r, k, v, u, w, ldw, S, S_after, y);
     }
 }
 
 /* COUNT vectors of values, of all tokens. While the state is swept for token t, the sum with a of
- * token t + 1 is taken along: one pass over the state for each token. */
-INLINE void wkv7_values(int COUNT, size_t n_tokens, size_t ld, size_t n, size_t left,
+ * token t + 1 is taken along: one pass over the state for each token. WANTED: whether y is. */
+INLINE void wkv7_values(int WANTED, int COUNT, size_t n_tokens, size_t ld, size_t n, size_t left,
                         const float* r, const float* w, const float* k, const float* v,
-                        const float* a, const float* b, float* S, float* y) {
+                        const float* a, const float* b, const float* S, float* S_after, float* y) {
     vec s[4];
     for (int c = 0; c < COUNT; ++c) s[c] = vset1(0.0f);
     for (size_t j = 0; j < n; ++j) {
@@ -331,7 +364,7 @@ INLINE void wkv7_values(int COUNT, size_t n_tokens, size_t ld, size_t n, size_t 
             s[c] = vfma(vload(Sj, left - (size_t)(LANES * c)), aj, s[c]);
         }
     }
-    for (size_t t = 0; t < n_tokens; ++t) {
+    for (size_t t = 0; t < n_tokens; ++t, S = S_after) {
         const float* next_a = t + 1 < n_tokens ? a + ld : a; /* the last sum is not used */
         vec vi[4];
         vec sum[4];
@@ -341,39 +374,52 @@ INLINE void wkv7_values(int COUNT, size_t n_tokens, size_t ld, size_t n, size_t 
             sum[c] = next_s[c] = vset1(0.0f);
         }
         for (size_t j = 0; j < n; ++j) {
-            const vec rj = vset1(r[j]);
+            const vec rj = vset1(WANTED ? r[j] : 0.0f);
             const vec wj = vset1(w[j]);
             const vec kj = vset1(k[j]);
             const vec bj = vset1(b[j]);
             const vec aj = vset1(next_a[j]);
             for (int c = 0; c < COUNT; ++c) {
-                float* Sj = S + j * n + LANES * c;
-                vec x = vmul(vload(Sj, left - (size_t)(LANES * c)), wj);
+                const size_t at = j * n + (size_t)(LANES * c);
+                vec x = vmul(vload(S + at, left - (size_t)(LANES * c)), wj);
                 x = vfma(s[c], bj, x);
                 x = vfma(vi[c], kj, x);
-                vstore(Sj, left - (size_t)(LANES * c), x);
-                sum[c] = vfma(x, rj, sum[c]);
+                vstore(S_after + at, left - (size_t)(LANES * c), x);
+                if (WANTED) sum[c] = vfma(x, rj, sum[c]);
                 next_s[c] = vfma(x, aj, next_s[c]);
             }
         }
         for (int c = 0; c < COUNT; ++c) {
-            vstore(y + LANES * c, left - (size_t)(LANES * c), sum[c]);
+            if (WANTED) vstore(y + LANES * c, left - (size_t)(LANES * c), sum[c]);
             s[c] = next_s[c];
         }
-        r += ld, w += ld, k += ld, v += ld, a += ld, b += ld, y += ld;
+        if (WANTED) r += ld, y += ld;
+        w += ld, k += ld, v += ld, a += ld, b += ld;
+    }
+}
+
+INLINE void wkv7_of(int WANTED, size_t n_tokens, size_t ld, size_t n, const float* r,
+                    const float* w, const float* k, const float* v, const float* a, const float* b,
+                    const float* S, float* S_after, float* y) {
+    enum { WIDE = WKV7_VECTORS * LANES };
+    size_t i = 0;
+    for (; i + WIDE <= n; i += WIDE) {
+        wkv7_values(WANTED, WKV7_VECTORS, n_tokens, ld, n, WIDE, r, w, k, v + i, a, b, S + i,
+                    S_after + i, WANTED ? y + i : NULL);
+    }
+    for (; i < n; i += LANES) {
+        wkv7_values(WANTED, 1, n_tokens, ld, n, n - i, r, w, k, v + i, a, b, S + i, S_after + i,
+                    WANTED ? y + i : NULL);
     }
 }
 
 static void wkv7(size_t n_tokens, size_t ld, size_t n, const float* r, const float* w,
-                 const float* k, const float* v, const float* a, const float* b, float* S,
-                 float* y) {
-    enum { WIDE = WKV7_VECTORS * LANES };
-    size_t i = 0;
-    for (; i + WIDE <= n; i += WIDE) {
-        wkv7_values(WKV7_VECTORS, n_tokens, ld, n, WIDE, r, w, k, v + i, a, b, S + i, y + i);
-    }
-    for (; i < n; i += LANES) {
-        wkv7_values(1, n_tokens, ld, n, n - i, r, w, k, v + i, a, b, S + i, y + i);
+                 const float* k, const float* v, const float* a, const float* b, const float* S,
+                 float* S_after, float* y) {
+    if (y != NULL) {
+        wkv7_of(1, n_tokens, ld, n, r, w, k, v, a, b, S, S_after, y);
+    } else {
+        wkv7_of(0, n_tokens, ld, n, r, w, k, v, a, b, S, S_after, y);
     }
 }
 

@@ -39,6 +39,19 @@ void Session::feed(const Tokens& tokens, const std::optional<Floats>& logits) {
                             logits ? logits->data() : nullptr));
 }
 
+void Session::feed_all(const Tokens& tokens, const Floats& logits) {
+    check_size(logits.size(), tokens.size() * n_vocab_, "logits");
+    const Use use(*this);
+    const nb::gil_scoped_release released;
+    check(rwkv_session_feed_all(use.get(), tokens.data(), tokens.size(), logits.data()));
+}
+
+void Session::allow_take_back(size_t most) {
+    check(rwkv_session_allow_take_back(Use(*this).get(), most));
+}
+
+void Session::keep(size_t n_kept) { check(rwkv_session_keep(Use(*this).get(), n_kept)); }
+
 void Session::read_logits(const Floats& logits) const {
     check_size(logits.size(), n_vocab_, "logits");
     const Use use(*this);
@@ -96,6 +109,9 @@ void define_session(nb::module_& m) {
     nb::class_<Session>(m, "Session")
         .def(nb::init<const Model&>(), "model"_a)
         .def("feed", &Session::feed, "tokens"_a, "logits"_a.none())
+        .def("feed_all", &Session::feed_all, "tokens"_a, "logits"_a)
+        .def("allow_take_back", &Session::allow_take_back, "most"_a)
+        .def("keep", &Session::keep, "n_kept"_a)
         .def("read_logits", &Session::read_logits, "logits"_a)
         .def("read_hidden", &Session::read_hidden, "hidden"_a)
         .def("set_time_state", &Session::set_time_state, "time_state"_a)

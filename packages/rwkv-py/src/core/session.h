@@ -32,6 +32,9 @@ class Session {
     };
 
     void feed(const Tokens& tokens, const std::optional<Floats>& logits);
+    void feed_all(const Tokens& tokens, const Floats& logits);  // (n_tokens, n_vocab)
+    void allow_take_back(size_t most);
+    void keep(size_t n_kept);
     void read_logits(const Floats& logits) const;  // after the last token read
     void read_hidden(const Floats& hidden) const;
     void set_time_state(const ConstFloats& time_state);

@@ -16,6 +16,7 @@ from .chat_turns import Cut, Turn, text_of, turns_of
 from .errors import InvalidArgumentError, StateFileError
 from .generation import GenerationOptions
 from .grammar import fit_of
+from .guessers import guessers_of
 from .model import Model
 from .sampling import Sampler, SamplingOptions
 from .session import Session
@@ -24,7 +25,9 @@ from .time_state import TimeState
 
 __all__ = ["Chat", "Message", "Reply", "ReplyPart"]
 
-_takes_reply_options = takes_options_of(TextBuilder, fit_of, Sampler, default="the chat's")
+_takes_reply_options = takes_options_of(
+    TextBuilder, fit_of, guessers_of, Sampler, default="the chat's"
+)
 
 
 class Chat:

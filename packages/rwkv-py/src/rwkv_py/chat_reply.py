@@ -12,6 +12,7 @@ from .conversation import answer_options, end_tokens
 from .generation import GenerationOptions
 from .grammar import GrammarOptions, grammar_of
 from .session import Session
+from .speculation import SpeculationCounts
 from .text_stream import FinishReason, TextStream
 
 __all__ = ["Begun", "Reply", "ReplyPart", "new_reply"]
@@ -86,6 +87,11 @@ class Reply(Iterator[str]):
     def finish_reason(self) -> FinishReason | None:
         """As of `TextStream`; None while there may be more, and for a reply that was left."""
         return self._stream.finish_reason
+
+    @property
+    def speculation(self) -> SpeculationCounts | None:
+        """What guesses have given so far, for an answer with `speculate`; else None."""
+        return self._stream.speculation
 
     @property
     def is_cut(self) -> bool:

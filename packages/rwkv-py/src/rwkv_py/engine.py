@@ -12,15 +12,17 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Self, Unpack
 
-from ._arguments import StrPath, TokenSequence, as_count, as_integers, as_stops
+from ._arguments import StrPath, Tokens, TokenSequence, as_count, as_integers, as_stops, as_tokens
 from ._options import takes_options_of
 from .beginning import OpeningOptions, begin
 from .errors import EngineClosedError, InvalidArgumentError
 from .generation import GenerationOptions, Plan, takes_generation_options
-from .model import Model
+from .model import Model, StepLogits
 from .prompt import BEGIN_OF_DOCUMENT, PIECE_TOKENS, Prompt
 from .request import Request, check_process
+from .sequence import Sequence
 from .session import Session
+from .speculation import Pass
 from .task import Task, Wishes
 from .tokenizer import Tokenizer
 from .waiting_line import WaitingLine
@@ -325,7 +327,7 @@ class Engine:
             if session is not None:
                 begin = session._moving().before_writing(nothing)
             read = [begin]
-        request = Request(n_tokens)
+        request = Request(n_tokens, plan.speculation)
         return Task(request, self._beginning, session, read, plan, wishes, share)
 
     def _join(self, task: Task, *, waits: bool) -> None:
@@ -410,11 +412,23 @@ class Engine:
     def _step(self, chosen: list[Task]) -> None:
         if not chosen:
             return
-        try:
-            found = self.model.step(
-                [(task.sequence, task.piece) for task in chosen],
-                logits=[task.wants for task in chosen],
+        guessing = None
+        if any(task.speculation is not None for task in chosen):
+            # Beside a piece of a prompt rows are not free.
+            writing = not any(task.reads_prompt for task in chosen)
+            guessing = Pass(
+                self.model._pass_times if writing else None,
+                [(task.speculation, task.n_guesses) for task in chosen],
             )
+        work: list[tuple[Sequence, Tokens]] = []
+        wants: list[StepLogits] = []
+        for i, task in enumerate(chosen):
+            guesses = [] if guessing is None else guessing.guesses[i]
+            piece = as_tokens([*task.piece, *guesses]) if guesses else task.piece
+            work.append((task.sequence, piece))
+            wants.append("ahead" if guesses else task.wants)
+        try:
+            found = self.model._step(work, wants)
         except Exception as error:
             if len(chosen) == 1:
                 chosen[0].request._finish("error", error)
@@ -422,6 +436,8 @@ class Engine:
                 for task in chosen:
                     self._step([task])
             return
+        if guessing is not None:
+            guessing.made()
         for task, logits in zip(chosen, found, strict=True):
             with task.blamed():
                 task.advance(logits)

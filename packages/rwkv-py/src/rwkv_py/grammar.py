@@ -10,9 +10,9 @@ import functools
 import json
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias, TypedDict, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -142,9 +142,52 @@ class GuidedSampler:
         self._matcher.consume_token(token)
         self._check()
 
+    def forced(self) -> list[int]:
+        """Return tokens that stand for what the text must go on with, if it is certain.
+
+        Others that stand for the same may be drawn.
+        """
+        return list(self._matcher.compute_ff_tokens())
+
     def _check(self) -> None:
         if self._matcher.is_error():
             raise _refused(self._option, self._matcher.get_error())
+
+
+class ForcedGuesser:
+    """Guesses what a grammar forces a text to go on with: of `Guesser`'s interface.
+
+    Args:
+        sampler: what follows the grammar.
+    """
+
+    is_free = True
+
+    def __init__(self, sampler: GuidedSampler):
+        self._sampler = sampler
+        self._forced: list[int] | None = None  # where the text is; None: not asked yet
+
+    @property
+    def source(self) -> str:
+        """Return "grammar" where something is forced, else ""."""
+        return "grammar" if self._next() else ""
+
+    def begin(self, text: list[int]) -> None:
+        """Know the text so far, which a grammar does not ask for."""
+
+    def read(self, token: int) -> None:
+        """Know that the text goes on with what the sampler has accepted."""
+        self._forced = None
+
+    @classmethod
+    def guess(cls, wanted: Sequence[tuple[Self, int]]) -> list[list[int]]:
+        """Return for several texts what is forced: for each at most so many tokens."""
+        return [guesser._next()[:n] for guesser, n in wanted]
+
+    def _next(self) -> list[int]:
+        if self._forced is None:
+            self._forced = self._sampler.forced()
+        return self._forced
 
 
 def fit_of(

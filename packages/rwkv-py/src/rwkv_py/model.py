@@ -15,8 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
-from ._arguments import StrPath, TokenSequence, as_count, as_iterable, as_number, as_path, as_tokens
+from ._arguments import (
+    StrPath,
+    Tokens,
+    TokenSequence,
+    as_count,
+    as_iterable,
+    as_number,
+    as_path,
+    as_tokens,
+)
 from .errors import InvalidArgumentError, ModelFileError
+from .pass_times import PassTimes
 from .prompt import END_OF_DOCUMENT
 from .sequence import Moving, Place, Sequence
 from .tokenizer import Tokenizer
@@ -24,7 +34,9 @@ from .tokenizer import Tokenizer
 __all__ = ["Model", "ModelInfo", "WantedLogits"]
 
 WantedLogits: TypeAlias = Literal["last", "all", "hidden"] | None
-_NUMBERS: dict[WantedLogits, int] = {None: 0, "last": 1, "all": 2, "hidden": 4}  # of rwkv_logits
+StepLogits: TypeAlias = WantedLogits | Literal["ahead"]
+# Of rwkv_logits.
+_NUMBERS: dict[StepLogits, int] = {None: 0, "last": 1, "all": 2, "ahead": 2, "hidden": 4}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +151,7 @@ class Model:
             error.path = self._path
             raise
         self._closed = False
+        self._pass_times = PassTimes()  # of those in which texts are written
         info = self._core.info()
         # The shortest decimal of the float32 that is computed with: 0.00064, not 0.00063999998...
         info["ln_x_eps"] = float(str(np.float32(info["ln_x_eps"])))
@@ -260,18 +273,35 @@ class Model:
             raise InvalidArgumentError(
                 f"work: expected sessions of {self._path}, got one of another Model"
             )
+        for choice in wanted:
+            if choice not in (None, "last", "all", "hidden"):
+                raise InvalidArgumentError(
+                    f"logits: expected 'last', 'all', 'hidden' or None, got {choice!r}"
+                )
+        return self._step(pairs, list[StepLogits](wanted))
+
+    def _step(
+        self, work: list[tuple[Sequence, Tokens]], wanted: list[StepLogits]
+    ) -> list[NDArray[np.float32] | None]:
+        """Do a step whose arguments are known to be right.
+
+        "ahead" is for a token and guesses of what follows, see `Sequence`: their logits are its.
+        """
         out = [
-            self._room(choice, len(tokens))
-            for choice, (_, tokens) in zip(wanted, pairs, strict=True)
+            self._room(choice, sequence, tokens.size)
+            for choice, (sequence, tokens) in zip(wanted, work, strict=True)
         ]
         _core.step(
             self._core,
-            [sequence.core for sequence, _ in pairs],
-            [tokens for _, tokens in pairs],
+            [sequence.core for sequence, _ in work],
+            [tokens for _, tokens in work],
             [_NUMBERS[choice] for choice in wanted],
             out,
         )
-        for (sequence, tokens), array, choice in zip(pairs, out, wanted, strict=True):
+        for (sequence, tokens), array, choice in zip(work, out, wanted, strict=True):
+            if choice == "ahead":
+                sequence.moved_ahead(tokens)
+                continue
             last = None
             if array is not None and choice != "hidden":
                 # A copy: what the caller gets is the caller's to change.
@@ -283,18 +313,18 @@ class Model:
         """Return a new sequence, which sessions and requests are made of; not for users."""
         return Sequence(self._core, _core.Session(self._core), self.n_vocab, place)
 
-    def _room(self, wanted: WantedLogits, n_tokens: int) -> NDArray[np.float32] | None:
+    def _room(
+        self, wanted: StepLogits, sequence: Sequence, n_tokens: int
+    ) -> NDArray[np.float32] | None:
         if wanted is None:
             return None
+        if wanted == "ahead":
+            return sequence.room_ahead(n_tokens)
         if wanted == "last":
             return np.empty(self.n_vocab, np.float32)
         if wanted == "all":
             return np.empty((n_tokens, self.n_vocab), np.float32)
-        if wanted == "hidden":
-            return np.empty((n_tokens, self.info.n_embd), np.float32)
-        raise InvalidArgumentError(
-            f"logits: expected 'last', 'all', 'hidden' or None, got {wanted!r}"
-        )
+        return np.empty((n_tokens, self.info.n_embd), np.float32)
 
 
 def _as_pair(pair: tuple[Moving, TokenSequence]) -> tuple[Moving, TokenSequence]:

@@ -187,7 +187,7 @@ class PrefixCache:
                 place = begin.after(prompt.tokens[:n_found])
             else:
                 place = Place(begin.begin, pieces_read, text_read)
-        sequence.found(place)
+        sequence.found(place, prompt.tokens[:n_found])
         if kept is None:
             self._keep(sequence)
         return n_found
@@ -240,7 +240,7 @@ class PrefixCache:
             return
         with contextlib.suppress(OutOfMemoryError):  # then it is read again, some day
             if is_end and self._folder is not None:
-                self._folder._keep(self._model_name, sequence.core.fork(), place, n_bytes)
+                self._folder._keep(self._model_name, sequence.fork_core(), place, n_bytes)
             if n_bytes > self._budget:
                 return
             with self._lock:
@@ -249,7 +249,7 @@ class PrefixCache:
                     return
                 while self._n_bytes + n_bytes > self._budget:
                     self._let_go(next(iter(self._kept)))
-                self._kept[place.pieces] = _Kept(sequence.core.fork(), place, n_bytes)
+                self._kept[place.pieces] = _Kept(sequence.fork_core(), place, n_bytes)
                 self._n_bytes += n_bytes
                 if (name := _text_key(place)) is not None:
                     if name not in self._by_text:

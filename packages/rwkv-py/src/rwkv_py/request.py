@@ -24,6 +24,7 @@ from ._arguments import as_number
 from .errors import EngineClosedError, InvalidArgumentError
 from .probabilities import TokenProbability
 from .session import Session
+from .speculation import SpeculationCounts
 from .text_stream import FinishReason
 
 __all__ = ["Request", "RequestFinishReason", "TokenProbability"]
@@ -45,6 +46,7 @@ class Request(Iterable[str], AsyncIterable[str], Coroutine[Any, Any, str]):
 
     Attributes:
         n_prompt_tokens: how many tokens its prompt has.
+        speculation: what guesses have given so far, for a request with `speculate`; else None.
         submitted_at: when it was submitted. This and the other times are seconds of
             `time.monotonic()`.
         started_at: when its turn came to read the prompt; None before that.
@@ -52,7 +54,7 @@ class Request(Iterable[str], AsyncIterable[str], Coroutine[Any, Any, str]):
         finished_at: when the text ended; None before that.
     """
 
-    def __init__(self, n_prompt_tokens: int):
+    def __init__(self, n_prompt_tokens: int, speculation: SpeculationCounts | None = None):
         self._process = os.getpid()
         self._changed = threading.Condition()
         self._pieces: list[str] = []
@@ -67,6 +69,7 @@ class Request(Iterable[str], AsyncIterable[str], Coroutine[Any, Any, str]):
         self._session: Session | None = None  # what is kept, once the text has ended
         self._wakers: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
         self.n_prompt_tokens = n_prompt_tokens
+        self.speculation = speculation
         self.submitted_at = time.monotonic()
         self.started_at: float | None = None
         self.first_token_at: float | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from array import array
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -14,9 +15,22 @@ from .errors import InvalidArgumentError
 from .prompt import BEGIN_OF_DOCUMENT, Prompt, pieces
 from .tokenizer import Tokenizer
 
-__all__ = ["Moving", "Place", "ReadText", "Sequence", "next_anchor", "place_of_state"]
+__all__ = [
+    "MAX_AHEAD",
+    "History",
+    "Moving",
+    "Place",
+    "ReadText",
+    "Sequence",
+    "next_anchor",
+    "place_of_state",
+]
 
 Logits = NDArray[np.float32]
+
+# Tokens that are read in one call of which some may be taken back, at most: with one more the pass
+# could take the wide way, which does not give the same numbers to the bit.
+MAX_AHEAD = 31
 
 
 class ReadText(NamedTuple):
@@ -112,19 +126,57 @@ def place_of_state(
     return Place(begin, begin, text)
 
 
+class History(NamedTuple):
+    """Tokens that were read, in memory that forks share until they go on differently.
+
+    Attributes:
+        all: at least these tokens.
+        n_tokens: how many of them are meant.
+    """
+
+    all: array[int]
+    n_tokens: int
+
+    @staticmethod
+    def nothing() -> History:
+        """Return what was read before anything is."""
+        return History(array("i"), 0)
+
+    def after(self, tokens: Tokens) -> History:
+        """Return what has been read after more tokens."""
+        n_tokens = self.n_tokens + tokens.size
+        if len(self.all) == self.n_tokens:
+            self.all.frombytes(tokens.tobytes())
+            if len(self.all) == n_tokens:
+                return History(self.all, n_tokens)
+        # Another fork went on with them, perhaps just now in another thread.
+        own = self.all[: self.n_tokens]
+        own.frombytes(tokens.tobytes())
+        return History(own, n_tokens)
+
+    def since(self, n_tokens: int) -> Tokens:
+        """Return the tokens after the first `n_tokens`: int32, a copy."""
+        return np.array(self.all[n_tokens : self.n_tokens], np.int32)
+
+
 class Sequence:
     """A native session with the logits after its last token and its place, if they are known.
 
     It checks nothing that the library does not check. `fork` costs a copy of the state; all else
     that is known is immutable and shared.
 
+    It can read ahead: a token, and guesses of what will follow, in one pass over the weights.
+    `takes` then says of each token that follows whether it was guessed, in which case it has been
+    read already. Whoever asks for anything else meanwhile finds it where it would be without the
+    guesses: those that nobody has taken are taken back first.
+
     Attributes:
         model: the native model that it is of.
-        core: the native session.
         n_vocab: how many logits there are.
         has_logits: whether the last token read is known, and so the logits after it.
         has_read: whether it has read anything, or its state was set.
         place: where it is; None if that is not known, after its state was set from elsewhere.
+        history: the tokens that it is known to have read, the last ones at least.
     """
 
     def __init__(
@@ -135,12 +187,25 @@ class Sequence:
         place: Place | None = None,
     ):
         self.model = model
-        self.core = core
         self.n_vocab = n_vocab
         self.has_logits = False
         self.has_read = False
         self.place = place
+        self.history = History.nothing()
+        self._core = core
         self._logits: Logits | None = None  # where they were computed or asked for
+        # What was read ahead: tokens (n,), the logits after each (n, n_vocab) in memory that is
+        # used again, and how many of the tokens were taken.
+        self._ahead: Tokens | None = None
+        self._n_taken = 0
+        self._rows: Logits | None = None
+        self._most_ahead = 0
+
+    @property
+    def core(self) -> _core.Session:
+        """The native session, which has read what was taken and nothing else."""
+        self._settle()
+        return self._core
 
     @property
     def logits(self) -> Logits:
@@ -158,8 +223,15 @@ class Sequence:
 
     def fork(self) -> Sequence:
         """Return another that goes on from here."""
-        copy = Sequence(self.model, self.core.fork(), self.n_vocab)
+        copy = Sequence(self.model, self.fork_core(), self.n_vocab)
         copy._know(self)
+        return copy
+
+    def fork_core(self) -> _core.Session:
+        """Return another native session that goes on from here, to be kept."""
+        copy = self.core.fork()
+        if self._most_ahead:
+            copy.allow_take_back(0)  # whose memory only those need who read ahead
         return copy
 
     def copy_from(self, other: Sequence) -> None:
@@ -168,8 +240,12 @@ class Sequence:
         self._know(other)
 
     def become(self, other: Sequence) -> None:
-        """Take the state of `other`, which is used no more; this cannot fail."""
-        self.core = other.core
+        """Take the state of `other`, which is used no more and has read nothing ahead.
+
+        This cannot fail.
+        """
+        self._forget_ahead()
+        self._core, self._most_ahead = other._core, other._most_ahead
         self._know(other)
 
     def read(self, piece: Tokens, *, wants_logits: bool = True) -> None:
@@ -185,6 +261,63 @@ class Sequence:
         self._logits = logits
         self.has_logits = self.has_read = True
         self.place = None if self.place is None else self.place.after(tokens)
+        self.history = self.history.after(tokens)
+
+    def room_ahead(self, n_tokens: int) -> Logits:
+        """Return room for the logits after tokens that are to be read ahead: (n_tokens, n_vocab).
+
+        For 2 to `MAX_AHEAD` tokens. The room is used again the next time.
+        """
+        core = self.core
+        if n_tokens > self._most_ahead:
+            # Its memory grows with it: most texts never need all of it.
+            most = next(most for most in (8, 16, MAX_AHEAD) if most >= n_tokens)
+            core.allow_take_back(most)
+            self._most_ahead = most
+            self._rows = np.empty((most, self.n_vocab), np.float32)
+        elif self._rows is None:
+            self._rows = np.empty((self._most_ahead, self.n_vocab), np.float32)
+        return self._rows[:n_tokens]
+
+    def read_ahead(self, tokens: Tokens) -> None:
+        """Read a token, and guesses of those that follow it: all or none."""
+        room = self.room_ahead(tokens.size)
+        self._core.feed_all(tokens, room.reshape(-1))
+        self.moved_ahead(tokens)
+
+    def moved_ahead(self, tokens: Tokens) -> None:
+        """Note that `tokens` were read in one call, and what is in `room_ahead`."""
+        assert self._rows is not None
+        self._ahead, self._n_taken = tokens, 0
+        self._take(tokens[0])
+
+    def takes(self, token: int) -> bool:
+        """Let `token` come next if it was guessed right, and so was read; else it must be read."""
+        if self._ahead is None:
+            return False
+        if self._n_taken < self._ahead.size and self._ahead[self._n_taken] == token:
+            self._take(token)
+            return True
+        self._settle()
+        return False
+
+    def _take(self, token: int) -> None:
+        assert self._ahead is not None
+        assert self._rows is not None
+        row = self._n_taken
+        self._n_taken += 1
+        self.moved(self._ahead[row : row + 1], self._rows[row])
+
+    def _settle(self) -> None:
+        """Take back what was read ahead and not taken."""
+        if self._ahead is None:
+            return
+        if self._n_taken < self._ahead.size:
+            self._core.keep(self._n_taken)
+        self._forget_ahead()
+
+    def _forget_ahead(self) -> None:
+        self._ahead = None
 
     def was_set(self, *, has_logits: bool = False) -> None:
         """Note that the state is from elsewhere, and whether it knows its last token."""
@@ -192,18 +325,21 @@ class Sequence:
         self.has_logits = has_logits
         self.has_read = True
         self.place = None
+        self.history = History.nothing()
 
-    def found(self, place: Place) -> None:
-        """Note that the state is one that was kept at `place`."""
+    def found(self, place: Place, tokens: Tokens) -> None:
+        """Note that the state is one that was kept at `place`, after what `tokens` stand for."""
         self._logits = None
         self.has_logits = self.has_read = True
         self.place = place
+        self.history = self.history.after(tokens)
 
-    def was_reset(self, place: Place) -> None:
+    def was_reset(self, place: Place | None) -> None:
         """Note that the state is fresh, and begins at `place`."""
         self._logits = None
         self.has_logits = self.has_read = False
         self.place = place
+        self.history = History.nothing()
 
     def before_writing(self, prompt: Prompt) -> Prompt:
         """Return what must be read before the first token is drawn: `prompt`, token 0, nothing."""
@@ -217,7 +353,12 @@ class Sequence:
         )
 
     def _know(self, other: Sequence) -> None:
-        self._logits = other._logits
+        logits = other._logits
+        if logits is not None and logits.base is not None:  # a row of what is used again
+            logits = logits.copy()
+            logits.flags.writeable = False
+        self._logits = logits
+        self.history = other.history
         self.has_logits = other.has_logits
         self.has_read = other.has_read
         self.place = other.place

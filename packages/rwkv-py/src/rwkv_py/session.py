@@ -5,22 +5,24 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Iterator
+from collections.abc import Sequence as Several
 from contextlib import contextmanager
 from typing import Literal, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._arguments import StrPath, TokenSequence, as_floats, as_path, as_tokens
+from ._arguments import StrPath, Tokens, TokenSequence, as_floats, as_path, as_tokens
 from ._options import takes_options_of
 from .beginning import Beginning, OpeningOptions, begin
 from .errors import InvalidArgumentError, ModelFileError, StateFileError, StateMismatchError
-from .generation import GenerationOptions, Plan, TokenSource, takes_generation_options
+from .generation import GenerationOptions, Plan, takes_generation_options
 from .model import Model
 from .prefix_cache import MIN_TOKENS
 from .prompt import PIECE_TOKENS, Prompt
 from .reading import Reading
 from .sequence import Sequence, place_of_state
+from .speculation import Guesser, Pass, SpeculationCounts
 from .text_stream import TextStream
 from .tokenizer import Tokenizer
 
@@ -166,6 +168,11 @@ class Session:
                 one of them at most. A text cut by `max_tokens` is the beginning of one that fits.
             regex: a regular expression, of the Rust crate regex, that matches the whole text.
             grammar: a grammar in Lark, as llguidance takes it, or in the GBNF of llama.cpp.
+            speculate: what guesses how the text goes on, so that one pass over the weights gives
+                several tokens: "lookup" (what followed the same words before, in what was read or
+                written), "draft" (the model `draft`), or "lookup+draft". The text is the same to
+                the bit; what the guesses give is in `TextStream.speculation`.
+            draft: a smaller model with the same tokens.
             **sampling: the keyword arguments of `Sampler`: temperature, top_p, seed, ...
 
         Returns:
@@ -185,7 +192,7 @@ class Session:
         """
         plan = Plan.of(self.tokenizer, self.model.n_vocab, self.model.end_tokens, **options)
         prompt_to_read = self._beginning.prompt(prompt)
-        return TextStream(_Writer(self, prompt_to_read, plan.make_sampler()), plan.builder)
+        return TextStream(_Writer(self, prompt_to_read, plan), plan.builder)
 
     @property
     def state(self) -> NDArray[np.float32]:
@@ -325,6 +332,7 @@ class Session:
     def _claim(self) -> None:
         """Make what tells that the sequence is being moved, so that nothing else moves it."""
         self._stream: weakref.ref[TextStream] | None = None  # the stream that is writing, if any
+        self._guessers: Several[Guesser] = ()  # of the last text: they know how the next begins
         self._reading = threading.Lock()  # held from the first piece of a prompt to the last
 
     def _read(self, prompt: Prompt) -> None:
@@ -348,15 +356,30 @@ class Session:
         finally:
             self._reading.release()
 
+    def _read_ahead(self, tokens: Tokens) -> None:
+        """Read a token, and guesses of what follows it: all or none."""
+        if not self._reading.acquire(blocking=False):
+            raise _in_use()
+        try:
+            if tokens.size == 1:
+                self._sequence.read(tokens)
+            else:
+                self._sequence.read_ahead(tokens)
+        finally:
+            self._reading.release()
+
 
 class _Writer:
     """Draws tokens with a session, for a `TextStream`."""
 
-    def __init__(self, session: Session, prompt: Prompt, sampler: TokenSource):
+    def __init__(self, session: Session, prompt: Prompt, plan: Plan):
         self._session = session
         self._prompt = prompt
-        self._sampler = sampler
+        self._builder = plan.builder
+        self._sampler = plan.make_sampler()
+        self._speculation = plan.speculate(self._sampler, session._guessers)
         self._has_session = False
+        self.speculation: SpeculationCounts | None = plan.speculation
 
     def begin(self, stream: TextStream) -> None:
         prompt = self._session._moving().before_writing(self._prompt)
@@ -364,13 +387,25 @@ class _Writer:
         self._has_session = True
         if prompt.tokens.size:
             self._session._read(prompt)
+        if self._speculation is not None:
+            self._speculation.begin(self._session._sequence.history.since(0).tolist())
+            self._session._guessers = self._speculation.guessers
 
     def draw(self) -> int:
         return self._sampler.sample(self._session._sequence.logits)
 
     def take(self, token: int) -> None:
         self._sampler.accept(token)
-        self._session._read(Prompt(as_tokens([token])))
+        if self._speculation is None:
+            self._session._read(Prompt(as_tokens([token])))
+            return
+        self._speculation.took(token)
+        if not self._session._sequence.takes(token):
+            guessing = Pass(
+                self._session.model._pass_times, [(self._speculation, self._builder.n_left)]
+            )
+            self._session._read_ahead(as_tokens([token, *guessing.guesses[0]]))
+            guessing.made()
 
     def end(self, *, finished: bool) -> None:
         session = self._session

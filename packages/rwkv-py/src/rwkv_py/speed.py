@@ -7,14 +7,17 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Unpack
 
-from ._arguments import StrPath, as_count, as_number
+from ._arguments import StrPath, TokenSequence, as_count, as_number
 from .errors import InvalidArgumentError
+from .guessers import SpeculationOptions
 from .model import Model
 from .prompt import PIECE_TOKENS
 from .session import Session
+from .speculation import SpeculationCounts
 
-__all__ = ["Speed", "measure"]
+__all__ = ["Speculated", "Speed", "measure", "measure_speculation"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +84,69 @@ def measure(
     return Speed(
         decode=decode, prefill=prefill, batch=batch, n_prefill=PIECE_TOKENS, n_batch=n_batch
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speculated:
+    """What `measure_speculation` found.
+
+    Attributes:
+        plain: tokens per second of a text without guesses.
+        guessed: the same text with guesses, those that did not hold counted as time only.
+        counts: what the guesses gave.
+    """
+
+    plain: float
+    guessed: float
+    counts: SpeculationCounts
+
+
+def measure_speculation(
+    session: Session,
+    prompt: str | bytes | TokenSequence,
+    *,
+    max_tokens: int = 256,
+    progress: Callable[[int, int], None] | None = None,
+    **options: Unpack[SpeculationOptions],
+) -> Speculated:
+    """Measure how much faster a text is written with guesses.
+
+    It is the most probable text after the prompt, which is longer than one that ends by itself.
+
+    Args:
+        session: what writes; it stays as it is.
+        prompt: what to go on with.
+        max_tokens: how many tokens to write.
+        progress: called with how many measurements are done, and of how many.
+        **options: speculate and draft, as for `Session.stream`.
+
+    Raises:
+        InvalidArgumentError: as `Session.stream`.
+
+    >>> from rwkv_py.speed import measure_speculation
+    >>> found = measure_speculation(Session(model), "ab" * 99, max_tokens=50, speculate="lookup")
+    >>> found.counts.n_kept <= found.counts.n_guessed
+    True
+    """
+    max_tokens = as_count("max_tokens", max_tokens, at_least=2)
+    rates = []
+    counts = SpeculationCounts()
+    each: list[SpeculationOptions] = [{}, options]
+    for n_done, guessing in enumerate(each):
+        if progress is not None:
+            progress(n_done, 2)
+        stream = session.fork().stream(
+            prompt, max_tokens=max_tokens, temperature=0, stop_tokens=[], **guessing
+        )
+        next(stream, None)
+        n_before, began = len(stream.tokens), time.perf_counter()
+        for _ in stream:
+            pass
+        rates.append((len(stream.tokens) - n_before) / (time.perf_counter() - began))
+        counts = stream.speculation or counts
+    if progress is not None:
+        progress(2, 2)
+    return Speculated(plain=rates[0], guessed=rates[1], counts=counts)
 
 
 def _duration_of_step(model: Model, n_sequences: int, n_tokens: int, seconds: float) -> float:

@@ -18,6 +18,7 @@ from .prompt import Prompt
 from .reading import Reading
 from .request import Request
 from .session import Session
+from .speculation import Speculation
 from .text_stream import FinishReason
 
 __all__ = ["Task", "Wishes"]
@@ -56,6 +57,7 @@ class Task:
         request: the same.
         share: the same.
         sequence: what reads, once it is started.
+        speculation: what guesses how the text goes on, once it is being written; None: nothing.
     """
 
     def __init__(
@@ -73,15 +75,17 @@ class Task:
         self._beginning = beginning
         self._session = session  # None: a new one, of which a task in line has no need yet
         self._prompts = prompts
-        self._builder, self._make_sampler = plan
+        self._plan = plan
+        self._builder = plan.builder
         self._wishes = wishes
+        self.speculation: Speculation | None = None
 
     def start(self) -> None:
         """Get a state and a sampler, which take too much memory to have while waiting in line."""
         if self._session is None:
             self._session = Session._of(self._beginning, self._beginning.new_sequence())
         self.sequence = self._session._moving()
-        self._sampler = self._make_sampler()
+        self._sampler = self._plan.make_sampler()
         self._reading: Reading | None = None
         self._drawn: Tokens | None = None  # the token to read next
         self._n_found = 0
@@ -101,6 +105,11 @@ class Task:
         piece = self._drawn if self._reading is None else self._reading.piece
         assert piece is not None
         return piece
+
+    @property
+    def n_guesses(self) -> int:
+        """How many guesses may be read behind `piece`, at most."""
+        return self._builder.n_left
 
     @property
     def wants(self) -> WantedLogits:
@@ -124,6 +133,9 @@ class Task:
             if self._reading is not None:
                 return
         self._draw()
+        # Guesses that were read behind the piece, for as long as they hold.
+        while not self.request.done and self.sequence.takes(int(self.piece[0])):
+            self._draw()
 
     def _read_on(self) -> None:
         """Begin with the next prompt of which there is anything to read."""
@@ -138,6 +150,9 @@ class Task:
             if reading.piece is not None:
                 self._reading = reading
                 return
+        self.speculation = self._plan.speculate(self._sampler)
+        if self.speculation is not None:
+            self.speculation.begin(self.sequence.history.since(0).tolist())
 
     def _tell_prompt(self, logits: NDArray[np.float32], n_top: int) -> None:
         """Tell how probable the tokens of the piece were, by the logits before each."""
@@ -165,6 +180,8 @@ class Task:
                 self._sampler.accept(token)
                 self._drawn = as_tokens([token])
                 taken = token
+                if self.speculation is not None:
+                    self.speculation.took(token)
         # The last token is read only if the session is kept.
         if (
             self._builder.full

@@ -8,6 +8,7 @@ from typing import Literal, Protocol, Self, TypeAlias
 from . import _core
 from ._arguments import as_count, as_integers, as_stops, as_tokens
 from .prompt import END_OF_DOCUMENT
+from .speculation import SpeculationCounts
 from .tokenizer import Tokenizer
 
 __all__ = ["FinishReason", "TextBuilder", "TextStream"]
@@ -58,7 +59,12 @@ class TextBuilder:
     @property
     def full(self) -> bool:
         """Whether there are `max_tokens` tokens: nothing is left but to `end`."""
-        return len(self.tokens) == self._max_tokens
+        return self.n_left == 0
+
+    @property
+    def n_left(self) -> int:
+        """How many more tokens there may be."""
+        return self._max_tokens - len(self.tokens)
 
     def push(self, token: int) -> str:
         """Let a drawn token come next; return the text that has become certain, which may be "".
@@ -104,6 +110,10 @@ class TextBuilder:
 
 class Writer(Protocol):
     """What a stream draws tokens from."""
+
+    @property
+    def speculation(self) -> SpeculationCounts | None:
+        """What guesses have given so far; None if there are none."""
 
     def begin(self, stream: TextStream) -> None:
         """Read the prompt; from now on nothing else may move the session."""
@@ -156,6 +166,11 @@ class TextStream(Iterator[str]):
         (`max_tokens`).
         """
         return self._builder.finish_reason
+
+    @property
+    def speculation(self) -> SpeculationCounts | None:
+        """What guesses have given so far, for a text with `speculate`; else None."""
+        return self._writer.speculation
 
     def close(self) -> None:
         """Leave the text here: nothing more comes, and the session is free for other things."""

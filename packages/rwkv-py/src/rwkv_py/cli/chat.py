@@ -64,7 +64,7 @@ def chat(
     with at_work("Beginning the chat"):
         talk = Talk(
             Chat(session, format=chat_format, system=_system(system)),
-            {**sampling, "max_tokens": max_tokens},
+            {**sampling, "max_tokens": max_tokens, **writing.guessing()},
             in_terminal=in_terminal,
         )
         talk.check()

@@ -11,7 +11,7 @@ import typer
 
 from ..grammar import MAX_BYTES, GrammarOptions
 from .options import AsJson, ModelArgument, Writing, with_groups
-from .output import at_work, to_json
+from .output import at_work, speculation_facts, to_json
 from .sampling import sampling_options
 from .streams import read_stdin
 
@@ -107,16 +107,19 @@ def generate(
         raise typer.BadParameter(f"expected PROMPT or --prompt, got {count}")
     content = _prompt(given[0])
     fit = fitting.options()
-    stream = writing.session(model).stream(content, max_tokens=max_tokens, **sampling, **fit)
+    session = writing.session(model)
+    stream = session.stream(content, max_tokens=max_tokens, **sampling, **fit, **writing.guessing())
     if as_json:
         with at_work("Writing"):
             answer = "".join(stream)
-        facts = {
+        facts: dict[str, Any] = {
             "prompt": content.decode("utf-8", "replace"),
             "text": answer,
             "finish_reason": stream.finish_reason,
             "tokens": stream.tokens,
         }
+        if stream.speculation is not None:
+            facts["speculation"] = speculation_facts(stream.speculation)
         print(to_json(facts))
         return
     with at_work("Reading the prompt"):

@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from ..guessers import SpeculationOptions
 from ..model import Model
 from ..session import Session
 from ..tokenizer import Tokenizer
@@ -56,6 +57,7 @@ TokenizerOption = Annotated[
 
 
 _GETTING = "Where the model is not there yet"
+_GUESSING = "Guessing ahead"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,10 +144,40 @@ class Writing(Opening):
         ),
     ] = None
 
+    lookup: Annotated[
+        bool,
+        typer.Option(
+            "--lookup",
+            help="Guess what followed the same words before: faster where a text repeats what was "
+            "read, and the same text.",
+            metavar="",
+            rich_help_panel=_GUESSING,
+        ),
+    ] = False
+    draft: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="A smaller model with the same tokens, which guesses: the same text, faster.",
+            show_default=False,
+            rich_help_panel=_GUESSING,
+        ),
+    ] = None
+
     def session(self, name: str) -> Session:
         """Open a model, and begin a session."""
         tokenizer = open_tokenizer(self.tokenizer)  # first: it is quicker to complain about
         return Session(self.model(name), tokenizer=tokenizer, time_state=self.time_state)
+
+    def guessing(self) -> SpeculationOptions:
+        """Return what guesses how a text goes on, as keyword arguments; open the draft."""
+        names = ["lookup"] * self.lookup + ["draft"] * (self.draft is not None)
+        if not names:
+            return {}
+        options = SpeculationOptions(speculate="+".join(names))
+        if self.draft is not None:
+            options["draft"] = self.model(self.draft)
+        return options
 
 
 def open_tokenizer(choice: str | None) -> Tokenizer | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +18,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from ..speculation import SpeculationCounts
 from .streams import stderr, stdout
 
 
@@ -59,6 +61,11 @@ def _finite(facts: Any) -> Any:
     if isinstance(facts, list):
         return [_finite(value) for value in facts]
     return None if isinstance(facts, float) and not math.isfinite(facts) else facts
+
+
+def speculation_facts(counts: SpeculationCounts) -> dict[str, Any]:
+    """Return what guesses gave, for JSON."""
+    return {**dataclasses.asdict(counts), "tokens_per_pass": counts.tokens_per_pass}
 
 
 def show(

@@ -1,0 +1,111 @@
+#include "recent_rows.h"
+
+#include <cstring>
+
+namespace rwkv {
+
+namespace {
+
+constexpr size_t kChannels = 64;  // of version 4 that are worked on together
+
+// How many vectors of a head's channels a row changes the state by: all that the recurrence reads but r.
+size_t n_inputs(Version version) noexcept {
+    switch (version) {
+        case Version::v4:
+        case Version::v5_1:
+        case Version::v5_2:
+            return 2;  // k, v
+        case Version::v6:
+            return 3;  // and w
+        case Version::v7:
+            break;
+    }
+    return 5;  // and -kappa, a kappa
+}
+
+}  // namespace
+
+Heads::Heads(const Config& c) noexcept
+    : n_embd(c.n_embd), n(c.n_head), width(c.head_size), n_parts(1), part(width * width) {
+    if (c.version != Version::v4) return;
+    n = (n_embd + kChannels - 1) / kChannels;
+    width = part = kChannels;
+    n_parts = 3;
+}
+
+RecentRows::RecentRows(const Model& model, size_t most)
+    : model_(model),
+      heads_(model.config),
+      most_(most),
+      ld_(n_inputs(model.config.version) * heads_.width) {
+    const Config& c = model.config;
+    const size_t of_inputs = c.n_layer * heads_.n * most * ld_;
+    const size_t of_shifts = c.n_layer * 2 * (most + 1) * c.n_embd;
+    memory_ = Memory((of_inputs + of_shifts + (most + 1) * c.n_embd) * sizeof(float));
+    inputs_ = reinterpret_cast<float*>(memory_.data());
+    shifts_ = inputs_ + of_inputs;
+    hidden_ = shifts_ + of_shifts;
+}
+
+void RecentRows::take(size_t layer, size_t head, size_t row, size_t n_rows, size_t ld,
+                      std::initializer_list<const float*> inputs) noexcept {
+    float* const rows = inputs_of(layer, head) + row * ld_;
+    const size_t n = heads_.width_of(head);
+    for (size_t i = 0; i < n_rows; ++i) {
+        float* to = rows + i * ld_;
+        for (const float* input : inputs) {
+            std::memcpy(to, input + i * ld, n * sizeof *to);
+            to += heads_.width;
+        }
+    }
+}
+
+void RecentRows::end_pass(size_t n_rows) noexcept {
+    has_before_ = has_last();
+    before_ = slot_after(0);
+    n_pending_ = n_undecided_ = n_rows;
+}
+
+void RecentRows::apply(size_t layer, size_t head, float* S) const noexcept {
+    if (n_pending_ == 0) return;
+    const rwkv_kernels& kernels = model_.kernels;
+    const size_t n = n_pending_;
+    const size_t C = heads_.n_embd;
+    const size_t N = heads_.width;
+    const float* const k = inputs_of(layer, head);
+    const float* const v = k + N;
+    const float* const w = v + N;
+    // Without r and u, which only y depends on; and y is not wanted.
+    switch (model_.config.version) {
+        case Version::v4: {
+            const float* decay = std::get<std::vector<LayerV4>>(model_.layers)[layer].time_decay;
+            kernels.wkv4(n, ld_, heads_.width_of(head), nullptr, decay + head * N, k, v, S, C, S, C,
+                         nullptr);
+            break;
+        }
+        case Version::v5_1:
+        case Version::v5_2: {
+            const float* decay = std::get<std::vector<LayerV5>>(model_.layers)[layer].time_decay;
+            kernels.wkv5(n, ld_, N, nullptr, k, v, nullptr, decay + head * N, 0, S, S, nullptr);
+            break;
+        }
+        case Version::v6:
+            kernels.wkv5(n, ld_, N, nullptr, k, v, nullptr, w, ld_, S, S, nullptr);
+            break;
+        case Version::v7:
+            kernels.wkv7(n, ld_, N, nullptr, w, k, v, w + N, w + 2 * N, S, S, nullptr);
+            break;
+    }
+}
+
+void RecentRows::clear() noexcept {
+    has_before_ = false;
+    n_pending_ = n_undecided_ = 0;
+}
+
+void RecentRows::keep(size_t n) noexcept {
+    n_pending_ = n;
+    n_undecided_ = 0;
+}
+
+}  // namespace rwkv
