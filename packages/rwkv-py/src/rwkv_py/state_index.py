@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import sqlite3
 import time
 import weakref
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from .errors import InvalidArgumentError
+from .database import open_database
 from .sequence import ReadText
 from .text_index import TextIndex
 from .tokenizer import Tokenizer
@@ -99,16 +97,7 @@ class StateIndex:
     """
 
     def __init__(self, path: Path):
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        self._index = sqlite3.connect(path, check_same_thread=False)
-        [[version]] = self._index.execute("PRAGMA user_version")
-        if version > _VERSION:
-            raise InvalidArgumentError(
-                f"{path}: expected version {_VERSION} or earlier, got {version}",
-                remedy="Try a newer rwkv-py, or another folder",
-            )
-        self._index.execute("PRAGMA journal_mode = WAL")
-        self._index.executescript(_SCHEMA)
+        self._index = open_database(path, _SCHEMA, _VERSION)
         # Of those that may go: all, by model and pieces, and by text.
         self._kept: dict[Key, _Kept] = {}
         self._texts: dict[tuple[str, TextName], bytes] = {}

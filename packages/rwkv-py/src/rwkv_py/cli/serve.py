@@ -81,6 +81,14 @@ def serve(
     state_disk: Annotated[
         int, typer.Option(min=0, help="Megabytes of states in that folder.")
     ] = 8192,
+    state_quota: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Megabytes of states that clients with one key may keep.",
+            show_default="as much as there is",
+        ),
+    ] = None,
     memory: Annotated[
         int | None,
         typer.Option(
@@ -122,6 +130,7 @@ def serve(
         cache_bytes=cache * _MB,
         state_dir=state_dir,
         state_disk_bytes=state_disk * _MB,
+        state_quota_bytes=None if state_quota is None else state_quota * _MB,
         memory=None if memory is None else memory * _MB,
         idle_seconds=idle,
         chat_format=format,
