@@ -106,7 +106,7 @@ class StateIndex:
         self.n_bytes = self.n_saved_bytes = 0
 
     def read(self, is_there: Iterable[str]) -> set[str]:
-        """Read what there is, and forget those of which there is no file.
+        """Read what there is; forget those of which there is no file, and the older of two.
 
         Args:
             is_there: the names of the states that have a file.
@@ -124,6 +124,10 @@ class StateIndex:
             if id not in files:
                 self._index.execute("DELETE FROM states WHERE id = ?", (id,))
                 continue
+            if saved is None and (older := self._kept.get((model, pieces))):
+                self._index.execute("DELETE FROM states WHERE id = ?", (older.id,))
+                self.n_bytes -= older.n_bytes
+                known.discard(older.id)
             known.add(id)
             self.n_bytes += n_bytes
             if saved is not None:
