@@ -384,7 +384,11 @@ while True:
 
 
 @pytest.mark.parametrize(
-    "times", [pytest.param(4, id="few"), pytest.param(60, id="many", marks=pytest.mark.slow)]
+    "times",
+    [
+        pytest.param(4, id="few"),
+        pytest.param(60, id="many", marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
+    ],
 )
 def test_killed_at_any_moment(trained: Model, tmp_path: Path, times: int) -> None:
     """What is found is whole; what was saved is there, what was deleted is not."""
