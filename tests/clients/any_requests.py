@@ -39,7 +39,8 @@ LIMITS = {
     "max_waiting": 100,
     "max_prompt_tokens": 300,
     "max_output_tokens": 4,
-    "max_body_bytes": 100_000,
+    "max_body_bytes": 600_000,  # a state's file
+    "cache_bytes": 20_000_000,  # of states that clients keep, likewise
     "max_choices": 2,
     "max_seconds": 10.0,
 }

@@ -105,6 +105,21 @@ def test_a_full_line_says_how_long_it_takes(trained: Model) -> None:
         assert took_later < took / 8 and found_later < found / 3
 
 
+def test_how_long_a_request_would_wait(trained: Model) -> None:
+    with Engine(trained, max_running=2) as engine:
+        assert engine.seconds_to_begin == engine.seconds_to_end == 0
+        requests = [engine.submit(PROMPT, **ENDLESS)]
+        time.sleep(0.3)
+        assert engine.seconds_to_begin == 0 and engine.seconds_to_end > 0.2
+        requests += [engine.submit(PROMPT, **ENDLESS) for _ in range(4)]
+        time.sleep(0.1)
+        # Three wait: four must leave, of whom there is one in half the time that a text takes.
+        assert engine.seconds_to_begin > 4 * 0.3 / 2
+        assert engine.seconds_to_end > engine.seconds_to_begin
+        for request in requests:
+            request.cancel()
+
+
 def test_a_batch_waits_for_room(trained: Model) -> None:
     with Engine(trained, max_running=2, max_waiting=0) as engine:
         texts = engine.generate_batch([PROMPT] * 7, max_tokens=9, temperature=0)

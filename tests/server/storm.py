@@ -3,7 +3,8 @@
     hatch run clients:soak --minutes 30
 
 The other half notices nothing, but that they have to ask again what the killed server had not
-answered: each text is the one that it is alone. Memory and open files stay what they were.
+answered: each text is the one that it is alone; and with --state-dir, all that it had said to be
+kept is there again. Memory and open files stay what they were.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import argparse
 import asyncio
 import contextlib
 import csv
-import json
 import os
 import random
 import signal
@@ -30,13 +30,13 @@ from typing import Any
 import httpx
 
 import rwkv_convert
-from rwkv_py import Model, Session
 from server import garbage
+from server.behaving import Client, Wrong, known
 
 RWKV = str(Path(sys.executable).parent / "rwkv")
 EXAMPLES = Path(__file__).resolve().parent.parent.parent / "examples"
 N_CLIENTS = 64
-ASK: dict[str, Any] = {"max_tokens": 24, "temperature": 0.8, "top_p": 0.9}
+STATE_DISK = 80  # megabytes, of which the clients keep no more than 60
 SETTLED_SECONDS = 30.0
 """How long a server that is asked much goes on taking memory that it keeps: caches, arenas."""
 
@@ -82,13 +82,15 @@ class Serving:
         number: which one it is.
     """
 
-    def __init__(self, model: Path, keys: Path):
+    def __init__(self, model: Path, keys: Path, state_dir: Path | None):
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port: int = free.getsockname()[1]
         self._command = [
             RWKV, "serve", str(model), "--alias", "m", "--port", str(self.port),
             "--api-keys", str(keys), "--cache", "8", "--max-body", "1",
         ]  # fmt: skip
+        if state_dir is not None:
+            self._command += ["--state-dir", str(state_dir), "--state-disk", str(STATE_DISK)]
         self.up = asyncio.Event()
         self.number = 0
 
@@ -124,6 +126,7 @@ async def storm(
     *,
     seconds: float,
     n_disconnects: int,
+    state_dir: Path | None = None,
     memory_file: Path | None = None,
 ) -> Report:
     """Let it rage.
@@ -132,23 +135,27 @@ async def storm(
         model: a small model's file.
         seconds: for so long at least.
         n_disconnects: until so many streams were left at least.
+        state_dir: an empty folder for what is to outlive the server; clients then let it keep
+            responses and states, and look for them when it comes again.
         memory_file: where to write the memory as CSV, while it comes.
     """
     report = Report()
-    known = _known(model)
+    right = known(model)
     keys = [f"key-{i}" for i in range(N_CLIENTS)]
+    keeps = state_dir is not None
+    behaving = {key: Client(right, key, keeps=keeps, counts=report.counts) for key in keys[1::2]}
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "keys").write_text("\n".join(keys))
-        serving = Serving(model, Path(folder) / "keys")
+        serving = Serving(model, Path(folder) / "keys", state_dir)
         await serving.start()
         over = asyncio.Event()
         clients = [
             asyncio.create_task(
-                _behave(serving, key, known, report, over)
-                if i % 2
+                _behave(serving, key, behaving[key], report, over)
+                if key in behaving
                 else _misbehave(serving, key, report, over)
             )
-            for i, key in enumerate(keys)
+            for key in keys
         ]
         begun = time.monotonic()
         killed = False
@@ -167,7 +174,7 @@ async def storm(
                     await serving.start()
         over.set()
         await asyncio.gather(*clients)
-        await _ends(serving, keys[0], report)
+        await _ends(serving, behaving, report)
     return report
 
 
@@ -183,79 +190,40 @@ def _writing(file: Path | None) -> Iterator[Any]:
         yield lambda row: writer.writerow([f"{row[0]:.2f}", row[1], f"{row[2]:.1f}", row[3]])
 
 
-def _known(model: Path) -> dict[tuple[str, int], str]:
-    """What each question is answered, alone."""
-    with Model(model) as opened:
-        return {
-            (prompt, seed): Session(opened).generate(prompt, seed=seed, **ASK)
-            for prompt in ("import ", "The :mod:`json` module ", ".. function:: ")
-            for seed in range(4)
-        }
-
-
 async def _behave(
     serving: Serving,
     key: str,
-    known: dict[tuple[str, int], str],
+    client: Client,
     report: Report,
     over: asyncio.Event,
 ) -> None:
-    """Ask for texts, and compare."""
-    chance = random.Random(key)
-    questions = sorted(known)
+    """Do something again and again; begin anew with each server."""
     while not over.is_set():
         await serving.up.wait()
         number = serving.number
-        async with _client(serving, key) as client:  # another for another server
-            while serving.number == number and serving.up.is_set() and not over.is_set():
-                prompt, seed = chance.choice(questions)
-                text = ""
-                try:
-                    async for piece in _text(client, prompt, seed, stream=chance.random() < 0.5):
-                        text += piece
-                except httpx.TransportError as error:
-                    if serving.up.is_set() and serving.number == number:
-                        report.faults.append(f"{prompt!r}: {type(error).__name__}: {error}")
-                        return
-                    report.counts["retries"] += 1
-                    if not known[prompt, seed].startswith(text):
-                        report.faults.append(f"{prompt!r}, {seed}: began with {text!r}")
-                    break
-                except httpx.HTTPStatusError as error:
-                    report.faults.append(f"{prompt!r}: {error}")
-                    return
-                report.counts["texts"] += 1
-                if text != known[prompt, seed]:
-                    report.faults.append(f"{prompt!r}, {seed}: {text!r}")
+        try:
+            async with _connected(serving, key) as http:
+                if number > 1:
+                    await client.check(http)
+                while serving.number == number and serving.up.is_set() and not over.is_set():
+                    await client.step(http)
+        except httpx.TransportError as error:
+            if serving.up.is_set() and serving.number == number:
+                report.faults.append(f"{key}: {type(error).__name__}: {error}")
+                return
+            report.counts["retries"] += 1
+        except (Wrong, httpx.HTTPStatusError) as error:
+            report.faults.append(f"{key}: {error}")
+            return
 
 
 @contextlib.asynccontextmanager
-async def _client(serving: Serving, key: str) -> AsyncIterator[httpx.AsyncClient]:
+async def _connected(serving: Serving, key: str) -> AsyncIterator[httpx.AsyncClient]:
     url = f"http://127.0.0.1:{serving.port}"
     headers = {"authorization": f"Bearer {key}"}
     # Without certificates, which take long to load.
-    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=60, verify=False) as client:
-        yield client
-
-
-async def _text(
-    client: httpx.AsyncClient, prompt: str, seed: int, *, stream: bool
-) -> AsyncIterator[str]:
-    """The pieces of a text; a stream that ends too early is a failed transport."""
-    ask = {"prompt": prompt, "seed": seed, "stream": stream, **ASK}
-    if not stream:
-        answer = await client.post("/v1/completions", json=ask)
-        answer.raise_for_status()
-        yield answer.json()["choices"][0]["text"]
-        return
-    async with client.stream("POST", "/v1/completions", json=ask) as answer:
-        answer.raise_for_status()
-        async for line in answer.aiter_lines():
-            if line == "data: [DONE]":
-                return
-            if line.startswith("data: "):
-                yield json.loads(line[6:])["choices"][0]["text"]
-    raise httpx.RemoteProtocolError("expected [DONE], got the end")
+    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=60, verify=False) as http:
+        yield http
 
 
 async def _misbehave(serving: Serving, key: str, report: Report, over: asyncio.Event) -> None:
@@ -279,14 +247,20 @@ async def _misbehave(serving: Serving, key: str, report: Report, over: asyncio.E
             report.faults.append(f"{kind.__name__}: {answer[:200]!r}")
 
 
-async def _ends(serving: Serving, key: str, report: Report) -> None:
-    """Nothing is held any more, and the server ends as it should."""
+async def _ends(serving: Serving, behaving: dict[str, Client], report: Report) -> None:
+    """All is there that was kept, nothing is held any more, and the server ends as it should."""
     if report.faults:
         await serving.kill()
         return
-    async with _client(serving, key) as client:
+    for key, client in behaving.items():
+        async with _connected(serving, key) as http:
+            try:
+                await client.check(http)
+            except (Wrong, httpx.HTTPError) as error:
+                report.faults.append(f"{key}, in the end: {error}")
+    async with _connected(serving, next(iter(behaving))) as http:
         for _ in range(100):
-            metrics = (await client.get("/metrics")).text
+            metrics = (await http.get("/metrics")).text
             n_files = serving.memory()[1]
             held = [
                 line
@@ -307,6 +281,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--disconnects", type=int, default=1000, help="at least")
+    parser.add_argument("--state-dir", action="store_true", help="with responses and states kept")
     parser.add_argument("--memory", type=Path, default=Path("build/soak.csv"), help="where to")
     args = parser.parse_args()
     args.memory.parent.mkdir(parents=True, exist_ok=True)
@@ -318,6 +293,7 @@ def main() -> None:
                 model,
                 seconds=args.minutes * 60,
                 n_disconnects=args.disconnects,
+                state_dir=Path(folder) / "states" if args.state_dir else None,
                 memory_file=args.memory,
             )
         )

@@ -57,6 +57,17 @@ def test_a_text_is_that_of_a_session(
     assert {chunk["id"] for chunk in chunks} == {chunks[0]["id"]}
 
 
+def test_guesses_change_nothing_of_the_text(client: httpx.Client, pydoc: Model) -> None:
+    prompt = PROMPT * 3
+    alone = Session(pydoc).generate(prompt, max_tokens=60, seed=2)
+    for guesser in ("lookup", "none"):
+        found = complete(client, prompt=prompt, max_tokens=60, seed=2, speculate=guesser)
+        assert found["choices"][0]["text"] == alone
+    refused = client.post(URL, json={"model": "pydoc", "prompt": "a", "speculate": "magic"})
+    assert refused.status_code == 400
+    assert "speculate" in refused.json()["error"]["message"]
+
+
 def test_defaults(client: httpx.Client) -> None:
     """16 tokens, and null is as nothing."""
     found = complete(client, temperature=None, stop=None, n=None, echo=None, seed=1)

@@ -71,7 +71,7 @@ def test_within_a_memory(serve: Serve, pychat_file: Path) -> None:
             refused = client.post(CHAT, json={**ASK, "model": "b"})
             assert refused.status_code == 503
             assert "memory: expected room for" in refused.json()["error"]["message"]
-            assert int(refused.headers["retry-after"]) > 0
+            assert 1 <= int(refused.headers["retry-after"]) < 10  # texts take no longer
             assert all(each.result().status_code == 200 for each in busy)
         assert answer(client, "b") == ANSWER
 
@@ -103,9 +103,15 @@ def test_a_file_that_is_no_model(serve: Serve, pychat_file: Path, tmp_path: Path
         refused = client.post(CHAT, json={**ASK, "model": "broken"})
         assert refused.status_code == 503
         assert str(tmp_path) not in refused.text
+        assert refused.headers["retry-after"] == "1"
+        outage = client.app.state.context.models._outages["broken"]  # type: ignore[attr-defined]
+        outage._since -= 60
+        refused = client.post(CHAT, json={**ASK, "model": "broken"})
+        assert 60 <= int(refused.headers["retry-after"]) < 99  # as long as it has lasted
         assert answer(client, "good") == ANSWER
         shutil.copy(pychat_file, broken)
         assert answer(client, "broken") == ANSWER
+        assert outage.retry_seconds == 0
 
 
 def test_models_think_as_they_are_asked_to(serve: Serve, pychat_file: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from rwkv_py import InvalidArgumentError, Model
+from rwkv_py import EngineClosedError, InvalidArgumentError, Model
 from rwkv_py.server import Settings
 from rwkv_py.server.models import Served
 from server.conversations import ANSWER, PLAIN, QUESTION
@@ -289,6 +289,27 @@ def test_a_fault_of_ours(
         assert "secret" not in caplog.text
         monkeypatch.undo()
         assert client.post(CHAT, json={**SAID, "max_tokens": 5}).status_code == 200
+
+
+@pytest.mark.parametrize("error", [MemoryError(), EngineClosedError("engine: closed")])
+def test_what_cannot_be_done_now_says_when(
+    serve: Serve, pychat_file: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """In the form of the protocol: when one that is loaded has no more to do, and another loads."""
+    with serve({"m": pychat_file}) as client:
+        client.app.state.context.models._loading_seconds = 7.2  # type: ignore[attr-defined]
+
+        def fail(*_: Any, **__: Any) -> None:
+            raise error
+
+        monkeypatch.setattr(only(client).engine, "submit", fail)
+        for path, kind in ((CHAT, "server_error"), ("/v1/messages", "overloaded_error")):
+            answer = client.post(path, json={**SAID, "max_tokens": 5})
+            assert answer.status_code == 503
+            assert answer.headers["retry-after"] == "8"
+            assert answer.json()["error"]["type"] == kind
+        monkeypatch.setattr("rwkv_py.server.openai_models._facts", fail)
+        assert client.get("/v1/models").headers["retry-after"] == "8"
 
 
 def test_metrics(serve: Serve, pychat_file: Path) -> None:

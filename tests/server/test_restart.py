@@ -266,7 +266,10 @@ def test_a_disk_that_fails_later(
             responses = [post(client, RESPONSES.path, **RESPONSES.ask([SYSTEM])) for _ in range(2)]
             context.states.lasting.flush()
             message = refused(client, STATES, 503, prompt="Something else.")
-            assert message == "states: expected a disk that can be written, got a failure"
+            assert message == "states: expected a disk that works, got a failure"
+            context.states._unwritable._since -= 60
+            answer = client.post(STATES, json={"prompt": "Something else."})
+            assert 60 <= int(answer.headers["retry-after"]) < 99  # as long as it has lasted
             ask = {"prompt": "x", "state": state["id"]}
             message = refused(client, "/v1/completions", 404, **ask)
             assert message.endswith("got one whose file cannot be read")

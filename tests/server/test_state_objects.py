@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -116,6 +117,64 @@ def test_damaged_files(client: httpx.Client, n_damaged: int) -> None:
     assert client.get(f"{STATES}/{state}/content").content == good
 
 
+def test_files_in_forms(serve: Serve, pychat_file: Path) -> None:
+    with serve({"m": pychat_file}) as client:
+        state = post(client, STATES, prompt=PROMPT)
+        data = client.get(f"{STATES}/{state['id']}/content").content
+        for query, fields in (
+            ("", {"name": "mine", "model": "m"}),
+            ("?name=mine&model=m", {"purpose": "what we do not know"}),
+            ("?name=other", {"name": "mine"}),
+        ):
+            file = {"file": ("any name.state", data)}
+            answer = client.post(STATES + query, files=file, data=fields)
+            assert answer.status_code == 200, answer.text
+            found = answer.json()
+            assert (found["name"], found["fingerprint"]) == ("mine", state["fingerprint"])
+            assert client.get(f"{STATES}/{found['id']}/content").content == data
+        before = client.get(STATES).json()
+        for files, fields, message in (
+            ([("other", ("x", data))], {}, "file: expected a state file, got none"),
+            ([("a", (None, b"b"))], {"file": "x"}, "file: expected a state file, got a text"),
+            ([("file", ("x", data))] * 2, {}, "body: expected a form with one file, got another"),
+            ([("file", ("x", data[:-1]))], {}, "file: expected a state file, got another or a dam"),
+            ([("file", ("x", b""))], {}, "file: expected a state file, got another or a damaged"),
+            ([("file", ("x", data))], {"name": "a" * 201}, "name: expected string"),
+            ([("file", ("x", data))], {"model": "other"}, "model: expected one of m, got 'other'"),
+            ([("file", ("x", data))], {str(i): "x" for i in range(20)}, "body: expected a form"),
+        ):
+            answer = client.post(STATES, files=files, data=fields)
+            assert answer.status_code == (404 if "model" in fields else 400)
+            assert answer.json()["error"]["message"].startswith(message)
+        assert client.get(STATES).json() == before
+
+
+def test_forms_that_are_none(client: httpx.Client) -> None:
+    """Any bytes are a form, or a 400."""
+    form = httpx.Request("POST", "http://x", files={"file": ("x.state", b"rwkv" * 50)})
+    whole, kind = form.read(), form.headers["content-type"]
+    random = np.random.default_rng(3)
+    bodies = [whole[:n] for n in range(1, len(whole), 7)]
+    for _ in range(40):
+        damaged = bytearray(whole)
+        for place in random.integers(0, len(whole), 3):
+            damaged[place] = random.integers(256)
+        bodies.append(bytes(damaged))
+    for body in bodies:
+        headers = {"content-type": kind}
+        answer = client.post(f"{STATES}?model=pydoc", content=body, headers=headers)
+        assert answer.status_code == 400, (body, answer.text)
+    for kind in ("multipart/form-data", "multipart/form-data; boundary=", "multipart/form-data; b",
+                 "multipart/form-data; boundary=" + "x" * 300, "multipart/form-data; charset=utf-7",
+                 "Multipart/Form-Data;boundary=\xe9"):  # fmt: skip
+        headers = httpx.Headers({"content-type": kind}, encoding="latin-1")
+        answer = client.post(f"{STATES}?model=pydoc", content=whole, headers=headers)
+        assert answer.status_code == 400, (kind, answer.text)
+        assert answer.json()["error"]["message"] == (
+            "body: expected a form with one file, got another"
+        )
+
+
 def test_wrong_requests(client: httpx.Client) -> None:
     state = post(client, STATES, model="pychat", prompt=PROMPT)
     for path, ask in (
@@ -166,7 +225,8 @@ def test_wrong_requests(client: httpx.Client) -> None:
     assert answer.json()["error"]["message"] == "body: expected an object, got a string"
     answer = client.post(STATES, content=b"a=b", headers={"content-type": "text/plain"})
     assert answer.json()["error"]["message"] == (
-        "content-type: expected application/json or application/octet-stream, got text/plain"
+        "content-type: expected application/json, application/octet-stream or multipart/form-data, "
+        "got text/plain"
     )
     answer = post(client, "/v1/completions", model="pydoc", prompt="x", max_tokens=1)
     message = refused(client, STATES, 400, response_id=answer["id"], model="pychat")
@@ -195,6 +255,66 @@ def test_what_they_may_take(serve: Serve, pychat_file: Path) -> None:
         assert client.post(STATES, content=data, headers=octets).status_code == 400
         client.delete(f"{STATES}/{name}")
         assert client.post(STATES, content=data, headers=octets).status_code == 200
+
+
+@pytest.mark.parametrize("lasts", [False, True], ids=["until it ends", "in a folder"])
+def test_a_quota_for_each_key(serve: Serve, pychat_file: Path, tmp_path: Path, lasts: bool) -> None:
+    """To the byte; what is deleted is free again, and another key has its own."""
+    with serve({"m": pychat_file}) as client:
+        size = post(client, STATES, prompt=PROMPT)["bytes"]
+    settings: dict[str, Any] = {"api_keys": ("one", "two"), "state_quota_bytes": 2 * size}
+    if lasts:
+        settings["state_dir"] = tmp_path / "states"
+    one, two = ({"authorization": f"Bearer {key}"} for key in ("one", "two"))
+    ask = {"prompt": PROMPT}
+    with serve({"m": pychat_file}, **settings) as client:
+        names = [client.post(STATES, json=ask, headers=one).json()["id"] for _ in range(2)]
+    if not lasts:
+        names = []
+    with serve({"m": pychat_file}, **settings) as client:
+        while len(names) < 2:
+            names.append(client.post(STATES, json=ask, headers=one).json()["id"])
+        path = f"{STATES}/{names[0]}"
+        data = client.get(f"{path}/content", headers=one).content
+        octets = {**one, "content-type": "application/octet-stream"}
+        for answer in (
+            client.post(STATES, json=ask, headers=one),
+            client.post(f"{path}/fork", headers=one),
+            client.post(STATES, content=data, headers=octets),
+        ):
+            assert answer.status_code == 400
+            error = answer.json()["error"]
+            assert (error["code"], error["param"]) == ("quota_exceeded", "states")
+            assert error["message"].endswith(f" bytes, got 0 of {2 * size} of one key")
+        assert len(client.get(STATES, headers=one).json()["data"]) == 2
+        assert client.post(STATES, json=ask, headers=two).status_code == 200
+        for _ in range(2):  # deleted twice is free once
+            client.delete(path, headers=one)
+        codes = [client.post(STATES, json=ask, headers=one).status_code for _ in range(2)]
+        assert codes == [200, 400]
+    with serve({"m": pychat_file}, state_quota_bytes=size - 1) as client:
+        message = refused(client, STATES, 400, prompt=PROMPT)
+        assert message == (
+            f"states: expected room for {size} bytes, got {size - 1} of {size - 1} of one key"
+        )
+        assert client.get(STATES).json()["data"] == []
+
+
+def test_a_state_that_goes_while_it_is_forked(
+    serve: Serve, pychat_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve({"m": pychat_file}) as client:
+        name = post(client, STATES, prompt=PROMPT)["id"]
+        store = client.app.state.context.states  # type: ignore[attr-defined]
+        find = store.find
+
+        async def found_and_gone(*args: Any, **more: Any) -> Any:
+            state = await find(*args, **more)
+            await store.delete(state)
+            return state
+
+        monkeypatch.setattr(store, "find", found_and_gone)
+        assert client.post(f"{STATES}/{name}/fork").status_code == 404
 
 
 def test_a_state_is_its_owners(serve: Serve, pychat_file: Path) -> None:

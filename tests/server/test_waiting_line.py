@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from rwkv_py.server.turns import Turns
 from server.serving import Serve, idle, wait_for
 
 ENDLESS: dict[str, Any] = {"max_tokens": 16384, "logit_bias": {"0": -100}, "seed": 1}
@@ -75,6 +77,65 @@ def test_retry_after_is_measured(serve: Serve, pychat_file: Path) -> None:
             time.sleep(2.1)
             assert told() >= 3  # texts take more than 2 s here
         wait_for(lambda: idle(client))
+
+
+def test_retry_after_of_whose_turn_did_not_come(serve: Serve, pychat_file: Path) -> None:
+    """By how long the one at work has been there."""
+    with serve({"m": pychat_file}, max_running=1, max_waiting=4, max_seconds=0.4) as client:
+        (served,) = client.app.state.context.models.loaded  # type: ignore[attr-defined]
+        at_work = served.engine.submit("a", max_tokens=100_000, banned_tokens=[0])
+        time.sleep(1.7)
+        for path in ("/v1/completions", "/v1/states"):
+            answer = client.post(path, json={"prompt": "a"})
+            assert answer.status_code == 503
+            assert "in time, got none" in answer.json()["error"]["message"]
+            assert 3 <= int(answer.headers["retry-after"]) <= 9
+        at_work.cancel()
+
+
+def test_how_long_turns_take() -> None:
+    async def live() -> list[float]:
+        turns = Turns(4)
+        found = [turns.seconds_to_begin]
+        for _ in range(2):
+            async with turns.turn("a"):
+                await asyncio.sleep(0.1)
+                found.append(turns.seconds_to_begin)
+                waiting = asyncio.ensure_future(turns.turn("b").__aenter__())
+                await asyncio.sleep(0)
+                found.append(turns.seconds_to_begin)
+                waiting.cancel()
+                await asyncio.sleep(0)
+            found.append(turns.seconds_to_begin)
+        return found
+
+    nobody, first, beside, after, *later = asyncio.run(live())
+    assert (nobody, after, later[-1]) == (0, 0, 0)
+    assert first >= 0.1 and beside >= 2 * first
+    assert later[0] >= 0.1 and later[1] == 2 * later[0]
+
+
+def test_who_goes_away_when_its_turn_comes_keeps_nobody_waiting() -> None:
+    """Just before the turn is given, and just after: the next has it."""
+
+    async def live() -> list[str]:
+        turns, had = Turns(9), []
+
+        async def work(name: str) -> None:
+            async with turns.turn(name):
+                had.append(name)
+
+        for gone in ("before", "after"):
+            async with turns.turn("first"):
+                waiting = [asyncio.ensure_future(work(f"{gone} {i}")) for i in range(2)]
+                await asyncio.sleep(0)
+                if gone == "before":
+                    waiting[0].cancel()
+            waiting[0].cancel()
+            await asyncio.wait(waiting, timeout=5)
+        return had
+
+    assert asyncio.run(live()) == ["before 1", "after 1"]
 
 
 def test_who_embeds_much_keeps_nobody_waiting(serve: Serve, pychat_file: Path) -> None:

@@ -120,6 +120,26 @@ class Engine:
         return len(self._waiting)
 
     @property
+    def seconds_to_begin(self) -> float:
+        """How long a request that comes now will wait in line, as texts took lately; 0: not at all.
+
+        Raises:
+            EngineClosedError: the engine was made before this process was forked.
+        """
+        with self._locked():
+            return self._waiting.seconds_to_begin(self._running)
+
+    @property
+    def seconds_to_end(self) -> float:
+        """How long the requests that there are will take, as texts took lately.
+
+        Raises:
+            EngineClosedError: the engine was made before this process was forked.
+        """
+        with self._locked():
+            return self._waiting.seconds_to_end(self._running)
+
+    @property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer."""
         return self._tokenizer

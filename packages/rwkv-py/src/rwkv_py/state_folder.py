@@ -79,6 +79,7 @@ class StateFolder:
         self._process = os.getpid()
         self._changed = threading.Condition()
         self._waiting: deque[_Waiting] = deque()
+        self._writing: Key | None = None
         self._n_waiting = 0  # bytes, with what is being written
         self._closed = False
         self._thread: threading.Thread | None = None
@@ -252,7 +253,9 @@ class StateFolder:
         text = place.text and text_name(place.begin, place.text)
         with self._changed:
             key = (model, place.pieces)
-            if key in self._index or any(one.key == key for one in self._waiting):
+            if key in self._index or key == self._writing:
+                return
+            if any(one.key == key for one in self._waiting):
                 return
             while self._waiting and self._n_waiting + n_bytes > _MAX_WAITING:
                 self._n_waiting -= self._waiting.popleft().n_bytes
@@ -332,16 +335,18 @@ class StateFolder:
                 if not self._waiting:
                     return
                 one = self._waiting.popleft()
+                self._writing = one.key
             try:
                 self._write(one)
                 self._has_failed = False
-            except (OSError, sqlite3.Error, RwkvError) as error:
+            except Exception as error:  # or all would wait for ever that wait for this thread
                 if not self._has_failed:
                     kind = type(error).__name__
                     _log.warning("states cannot be written, and are not kept: %s", kind)
                 self._has_failed = True
             finally:
                 with self._changed:
+                    self._writing = None
                     self._n_waiting -= one.n_bytes
                     self._changed.notify_all()
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import sqlite3
 import time
 import weakref
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from .errors import InvalidArgumentError
+from .database import open_database
 from .sequence import ReadText
 from .text_index import TextIndex
 from .tokenizer import Tokenizer
@@ -99,16 +97,7 @@ class StateIndex:
     """
 
     def __init__(self, path: Path):
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        self._index = sqlite3.connect(path, check_same_thread=False)
-        [[version]] = self._index.execute("PRAGMA user_version")
-        if version > _VERSION:
-            raise InvalidArgumentError(
-                f"{path}: expected version {_VERSION} or earlier, got {version}",
-                remedy="Try a newer rwkv-py, or another folder",
-            )
-        self._index.execute("PRAGMA journal_mode = WAL")
-        self._index.executescript(_SCHEMA)
+        self._index = open_database(path, _SCHEMA, _VERSION)
         # Of those that may go: all, by model and pieces, and by text.
         self._kept: dict[Key, _Kept] = {}
         self._texts: dict[tuple[str, TextName], bytes] = {}
@@ -117,7 +106,7 @@ class StateIndex:
         self.n_bytes = self.n_saved_bytes = 0
 
     def read(self, is_there: Iterable[str]) -> set[str]:
-        """Read what there is, and forget those of which there is no file.
+        """Read what there is; forget those of which there is no file, and the older of two.
 
         Args:
             is_there: the names of the states that have a file.
@@ -135,6 +124,10 @@ class StateIndex:
             if id not in files:
                 self._index.execute("DELETE FROM states WHERE id = ?", (id,))
                 continue
+            if saved is None and (older := self._kept.get((model, pieces))):
+                self._index.execute("DELETE FROM states WHERE id = ?", (older.id,))
+                self.n_bytes -= older.n_bytes
+                known.discard(older.id)
             known.add(id)
             self.n_bytes += n_bytes
             if saved is not None:

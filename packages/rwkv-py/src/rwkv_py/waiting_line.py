@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from .errors import EngineFullError
 from .request import Request
@@ -56,13 +56,23 @@ class WaitingLine:
         """
         if self._max_waiting is None:
             return None
-        at_work = [task for task in running if not task.request.done]
-        waiting = [task for task in self._tasks if not task.request.done]
+        at_work, waiting = _there(running), _there(self._tasks)
         n_waiting = len(waiting) + len(at_work) - self._max_running
         if n_waiting < 0:
             return None
         own = min(n_waiting, sum(task.share == share for task in waiting)) if share else 0
         return refusal(self._max_waiting, n_waiting, own, self._seconds_each(at_work))
+
+    def seconds_to_begin(self, running: list[Task]) -> float:
+        """Return how long one who comes now waits for a turn, as it was lately."""
+        at_work = _there(running)
+        n_leaving = len(_there(self._tasks)) + len(at_work) - self._max_running + 1
+        return max(0, n_leaving) * self._seconds_each(at_work)
+
+    def seconds_to_end(self, running: list[Task]) -> float:
+        """Return how long it takes until all have left, as it was lately."""
+        at_work = _there(running)
+        return (len(_there(self._tasks)) + len(at_work)) * self._seconds_each(at_work)
 
     def take(self, running: list[Task]) -> list[Task]:
         """Return those whose turn it is, beside those at work; they wait no more.
@@ -95,6 +105,10 @@ class WaitingLine:
             begun = [task.request.started_at for task in at_work]
             seconds = max((now - at for at in begun if at is not None), default=0.0)
         return seconds / max(1, len(at_work))
+
+
+def _there(tasks: Iterable[Task]) -> list[Task]:
+    return [task for task in tasks if not task.request.done]
 
 
 def refusal(max_waiting: int, n_waiting: int, own: int, seconds: float) -> EngineFullError | None:

@@ -81,6 +81,14 @@ def serve(
     state_disk: Annotated[
         int, typer.Option(min=0, help="Megabytes of states in that folder.")
     ] = 8192,
+    state_quota: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Megabytes of states that clients with one key may keep.",
+            show_default="as much as there is",
+        ),
+    ] = None,
     memory: Annotated[
         int | None,
         typer.Option(
@@ -96,6 +104,14 @@ def serve(
     drain: Annotated[
         int, typer.Option(min=0, help="Seconds to finish texts in when the server ends.")
     ] = 30,
+    lookup: Annotated[
+        bool,
+        typer.Option(
+            "--lookup",
+            help="Guess what followed the same words before, where a client does not say: the same "
+            "texts, faster where they repeat what was read.",
+        ),
+    ] = False,
     tokenizer: TokenizerOption = None,
     sampling: dict[str, Any],
     opening: Opening,
@@ -122,10 +138,12 @@ def serve(
         cache_bytes=cache * _MB,
         state_dir=state_dir,
         state_disk_bytes=state_disk * _MB,
+        state_quota_bytes=None if state_quota is None else state_quota * _MB,
         memory=None if memory is None else memory * _MB,
         idle_seconds=idle,
         chat_format=format,
         sampling=sampling,  # type: ignore[arg-type]
+        speculate="lookup" if lookup else None,
     )
     files = dict(zip(names, map(opening.model_file, models), strict=True))
     listening = listen(host, port, open_to_others=bool(keys) or no_key)

@@ -11,6 +11,7 @@ from __future__ import annotations
 try:
     import fastapi as _fastapi  # noqa: F401
     import prometheus_client as _prometheus_client  # noqa: F401
+    import python_multipart as _python_multipart  # noqa: F401
     import uvicorn as _uvicorn  # noqa: F401
 except ImportError as error:
     raise ImportError(

@@ -90,9 +90,8 @@ def create_app(
                 folder = open_folder(settings)
                 most = settings.max_stored
                 path = None if folder is None else folder.path / "responses.sqlite"
-                store = StateStore(
-                    folder, settings.cache_bytes if folder is None else settings.state_disk_bytes
-                )
+                disk = settings.cache_bytes if folder is None else settings.state_disk_bytes
+                store = StateStore(folder, disk, settings.state_quota_bytes)
                 open_things.callback(store.close)
                 responses, endings = StoredResponses(most, path), StoredResponses(most)
                 open_things.callback(responses.close)
@@ -132,6 +131,7 @@ def create_app(
             HTTPException: _on_http,
             ApiError: _on_api_error,
             RwkvError: _on_api_error,
+            MemoryError: _on_api_error,
         },
         redirect_slashes=False,
     )
@@ -175,4 +175,7 @@ async def _on_http(request: Request, error: Any) -> Response:
 
 
 async def _on_api_error(request: Request, error: Any) -> Response:
-    return error_response(request.url.path, api_error(error))
+    told = api_error(error)
+    if told.status == 503 and told.retry_after is None:
+        told.retry_after = request.app.state.context.models.retry_seconds
+    return error_response(request.url.path, told)

@@ -86,7 +86,8 @@ async def _answer(ask: EmbeddingRequest, context: Context, share: str) -> Json:
                 vectors = await _embed(served, prompts, ask.pooling or "mean")
         except TimeoutError:
             message = f"server: expected to have read all within {seconds:g} s, got no further"
-            raise ApiError(503, message, code="timeout", retry_after=10) from None
+            seconds = context.embedding.seconds_to_begin
+            raise ApiError(503, message, code="timeout", retry_after=seconds) from None
         if ask.normalize:
             vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         n_tokens = sum(len(prompt) for prompt in prompts)

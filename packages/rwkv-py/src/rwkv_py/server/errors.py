@@ -29,11 +29,17 @@ class ApiError(Exception):
         status: of HTTP.
         message: where, what, expected, got.
         code: what programs know it by, in the forms that have that.
-        retry_after: seconds after which to try again.
+        retry_after: seconds after which to try again. None, of a 503: the server says what it has
+            measured.
     """
 
     def __init__(
-        self, status: int, message: str, *, code: str | None = None, retry_after: int | None = None
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        retry_after: float | None = None,
     ):
         super().__init__(message)
         self.status = status
@@ -88,7 +94,9 @@ def error_body(path: str, error: ApiError) -> dict[str, Any]:
 
 def error_response(path: str, error: ApiError) -> Json:
     """Return the response that the protocol of a path has for an error."""
-    headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
+    headers: dict[str, str] = {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return Json(error_body(path, error), error.status, headers)
@@ -104,12 +112,12 @@ def api_error(error: BaseException, names: Mapping[str, str] | None = None) -> A
     if isinstance(error, ApiError):
         return error
     if isinstance(error, EngineFullError):
-        seconds = max(1, math.ceil(error.retry_seconds))
+        seconds = error.retry_seconds
         return ApiError(429, error.message, code="rate_limit_exceeded", retry_after=seconds)
     if isinstance(error, EngineClosedError):
-        return ApiError(503, "server: expected one that goes on, got one that ends", retry_after=5)
+        return ApiError(503, "server: expected one that goes on, got one that ends")
     if isinstance(error, MemoryError):
-        return ApiError(503, "server: expected more memory, got none", retry_after=5)
+        return ApiError(503, "server: expected more memory, got none")
     if isinstance(error, InvalidArgumentError | TokenOutOfRangeError):
         where, colon, what = error.message.partition(": ")
         field, *rest = re.split(r"(?=[\[.])", where, maxsplit=1)

@@ -19,6 +19,7 @@ from ..prefix_cache import PrefixCache
 from ..state_folder import StateFolder
 from ..tokenizer import Tokenizer
 from .errors import ApiError
+from .outage import Outage
 from .settings import Settings
 
 __all__ = ["Lease", "Models", "Served"]
@@ -144,11 +145,19 @@ class Models:
         self._folder = folder
         self._served: dict[str, Served] = {}
         self._loading = asyncio.Lock()  # one is loaded at a time: each needs all cores and memory
+        self._loading_seconds = 0.0  # the last time
+        self._outages: dict[str, Outage] = {}  # of those that cannot be loaded
 
     @property
     def loaded(self) -> list[Served]:
         """Those that are loaded."""
         return list(self._served.values())
+
+    @property
+    def retry_seconds(self) -> float:
+        """How long until one has no more to do and another is loaded, as it was lately."""
+        busy = [served.engine.seconds_to_end for served in self.loaded if served.n_users]
+        return min(busy, default=0.0) + self._loading_seconds
 
     async def lease(self, name: str | None) -> Lease:
         """Load a model if it is not, and keep it loaded until the lease is released.
@@ -199,14 +208,21 @@ class Models:
     async def _load(self, name: str) -> Served:
         path = self.files[name]
         await self._make_room(path)
+        begun = time.monotonic()
+        outage = self._outages.setdefault(name, Outage())
         try:
             served = await asyncio.to_thread(self._open, name, path)
         except (ModelFileError, OutOfMemoryError, InvalidArgumentError) as error:
             # What is wrong with a file is told to whoever runs the server: it has paths.
-            _log.error("model %s cannot be loaded: %s", name, type(error).__name__)
+            if outage.begins():
+                _log.error("model %s cannot be loaded: %s", name, type(error).__name__)
             raise ApiError(
-                503, f"model: expected {name} to load, got {type(error).__name__}", retry_after=30
+                503,
+                f"model: expected {name} to load, got {type(error).__name__}",
+                retry_after=outage.retry_seconds,
             ) from error
+        outage.ends()
+        self._loading_seconds = time.monotonic() - begun
         self._served[name] = served
         _log.info("model %s is loaded", name)
         return served
@@ -226,11 +242,8 @@ class Models:
         idle = sorted((s for s in self.loaded if not s.n_users), key=lambda s: s.used_at)
         while sum(s.n_bytes for s in self.loaded) + needed > limit:
             if not idle:
-                raise ApiError(
-                    503,
-                    f"memory: expected room for {needed} bytes of {limit}, got less",
-                    retry_after=10,
-                )
+                message = f"memory: expected room for {needed} bytes of {limit}, got less"
+                raise ApiError(503, message, retry_after=self.retry_seconds)
             await self._unload(idle.pop(0))
 
     async def _unload(self, served: Served) -> None:

@@ -33,10 +33,13 @@ class Settings:
         state_dir: where states and responses outlive the server; None: nothing does.
         state_disk_bytes: what states may take there. Without `state_dir` those that clients keep
             may take `cache_bytes`, until the server ends.
+        state_quota_bytes: what the states may take that one key keeps; without keys, all together.
+            None: as much as there is.
         memory: bytes that the loaded models may take; None: any number.
         idle_seconds: after how long a model that nobody uses is unloaded; None: never.
         chat_format: how chats are written; None: what each model file says, else "world".
         sampling: options of `Sampler`, where a client gives none.
+        speculate: what guesses how texts go on, likewise: "lookup", or None.
 
     Raises:
         InvalidArgumentError: one of them is outside its range.
@@ -55,10 +58,12 @@ class Settings:
     cache_bytes: int = 512 << 20
     state_dir: Path | None = None
     state_disk_bytes: int = 8 << 30
+    state_quota_bytes: int | None = None
     memory: int | None = None
     idle_seconds: float | None = None
     chat_format: str | None = None
     sampling: SamplingOptions = field(default_factory=lambda: SamplingOptions())
+    speculate: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("max_running", "max_prompt_tokens", "max_output_tokens", "max_body_bytes"):
@@ -70,8 +75,9 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not as_number(name, value) > 0:
                 raise InvalidArgumentError(f"{name}: expected a number above 0, got {value!r}")
-        if self.memory is not None:
-            as_count("memory", self.memory, at_least=1)
+        for name in ("memory", "state_quota_bytes"):
+            if getattr(self, name) is not None:
+                as_count(name, getattr(self, name), at_least=1)
         if any(not key or not key.isascii() or key != key.strip() for key in self.api_keys):
             raise InvalidArgumentError(
                 "api_keys: expected ASCII characters without space around them, got another"
@@ -79,3 +85,7 @@ class Settings:
         if self.chat_format is not None:
             ChatFormat.named(self.chat_format)
         Sampler(1, **self.sampling)
+        if self.speculate not in (None, "lookup"):
+            raise InvalidArgumentError(
+                f"speculate: expected 'lookup' or None, got {self.speculate!r}"
+            )

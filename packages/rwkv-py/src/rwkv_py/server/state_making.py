@@ -107,7 +107,10 @@ async def keep_state(ask: StateRequest, context: Context, asker: Asker) -> Saved
         (request,) = writing.requests
         if request.finish_reason == "cancelled":
             raise ApiError(
-                503, "server: expected to read it in time, got none", code="timeout", retry_after=10
+                503,
+                "server: expected to read it in time, got none",
+                code="timeout",
+                retry_after=lease.served.engine.seconds_to_begin,
             )
         n_before = 0 if before is None else before.notes["tokens"]
         n_read = request.n_prompt_tokens or int(before is None)  # what begins a document

@@ -10,20 +10,24 @@ import re
 import sqlite3
 import tempfile
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import InvalidArgumentError, RwkvError, StateFileError, StateMismatchError
 from ..session import Session
 from ..state_folder import SavedState, StateFolder
 from .errors import ApiError
 from .models import Served
+from .outage import Outage
 from .settings import Settings
 
 __all__ = ["StateStore", "fingerprint_of", "labelled", "open_folder"]
 
 _log = logging.getLogger("rwkv_py.server")
+
+_T = TypeVar("_T")
 
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 _SQLITE_ERRORS = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR}
@@ -55,32 +59,41 @@ class StateStore:
         lasting: the folder that outlives the server. None: they are kept until the server ends, in
             a temporary folder that is made when there is something to keep.
         max_bytes: what they may take.
+        quota: what those of one owner may take; None: all of it.
     """
 
-    def __init__(self, lasting: StateFolder | None, max_bytes: int):
+    def __init__(self, lasting: StateFolder | None, max_bytes: int, quota: int | None):
         self.lasting = lasting
         self._max_bytes = max_bytes
+        self._quota = quota
         self._folder = lasting
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
-        self._saving = asyncio.Lock()  # so that their sizes are known while one is added
+        self._changing = asyncio.Lock()  # so that their sizes are known while one is added
+        self._taken: Counter[str] | None = None  # by owner; None: not known yet
+        self._unreadable = Outage()
+        self._unwritable = Outage()
 
     async def saved(self, owner: str) -> list[SavedState]:
-        """Return all of an owner, in the order of saving."""
+        """Return all of an owner, in the order of saving.
+
+        Raises:
+            ApiError: the disk fails.
+        """
         if self._folder is None:
             return []
-        every = await asyncio.to_thread(self._folder.saved)
+        every = await self._on_disk(self._unreadable, self._folder.saved)
         return [state for state in every if state.notes["owner"] == owner]
 
     async def find(self, name: str, owner: str, *, field: str = "state") -> SavedState:
         """Return one.
 
         Raises:
-            ApiError: it is not kept, or is somebody else's.
+            ApiError: it is not kept, or is somebody else's; or the disk fails.
         """
         found = None
         id = re.fullmatch(r"state_([0-9a-f]{32})", name)
         if self._folder is not None and id is not None:
-            found = await asyncio.to_thread(self._folder.find, id[1])
+            found = await self._on_disk(self._unreadable, self._folder.find, id[1])
         if found is None or found.notes["owner"] != owner:
             message = f"{field}: expected a state that is kept, got {name[:80]!r}"
             raise ApiError(404, message, code="state_not_found")
@@ -103,8 +116,7 @@ class StateStore:
         try:
             return await asyncio.to_thread(load)
         except StateFileError:
-            message = "state: expected one that is kept, got one whose file cannot be read"
-            raise ApiError(404, message, code="state_not_found") from None
+            raise _not_readable() from None
 
     @staticmethod
     def check(state: SavedState, served: Served) -> None:
@@ -132,8 +144,7 @@ class StateStore:
         try:
             return await asyncio.to_thread(self._folder.file_of(state).read_bytes)
         except OSError:
-            message = "state: expected one that is kept, got one whose file cannot be read"
-            raise ApiError(404, message, code="state_not_found") from None
+            raise _not_readable() from None
 
     async def save(self, session: Session, notes: Mapping[str, Any]) -> SavedState:
         """Keep what a session remembers.
@@ -145,7 +156,7 @@ class StateStore:
         def save(folder: StateFolder) -> SavedState:
             return folder.save(session.model, session._moving().core, notes)
 
-        return await self._saved(4 * session.model.state_size, save)
+        return await self._saved(4 * session.model.state_size, notes["owner"], save)
 
     async def add(self, served: Served, data: bytes, notes: Mapping[str, Any]) -> SavedState:
         """Keep the state in the bytes of a file.
@@ -167,7 +178,7 @@ class StateStore:
             except RwkvError:
                 raise _no_state() from None
 
-        return await self._saved(len(data), save)
+        return await self._saved(len(data), notes["owner"], save)
 
     async def fork(self, state: SavedState, notes: Mapping[str, Any]) -> SavedState:
         """Keep a state once more.
@@ -175,12 +186,21 @@ class StateStore:
         Raises:
             ApiError: there is no room for it, or it is gone.
         """
-        return await self._saved(state.n_bytes, lambda folder: folder.copy(state, notes))
+
+        def copy(folder: StateFolder) -> SavedState:
+            if not folder.file_of(state).is_file():  # it may have been deleted just now
+                raise _not_readable()
+            return folder.copy(state, notes)
+
+        return await self._saved(state.n_bytes, notes["owner"], copy)
 
     async def delete(self, state: SavedState) -> None:
-        """Delete one; a request that began there goes on."""
-        assert self._folder is not None
-        await asyncio.to_thread(self._folder.delete, state.id)
+        """Delete one; a request that began there goes on.
+
+        Raises:
+            ApiError: the disk fails.
+        """
+        await asyncio.shield(self._delete(state))
 
     def close(self) -> None:
         """Write what waits to be written, and delete what is temporary."""
@@ -189,34 +209,92 @@ class StateStore:
         if self._temporary is not None:
             self._temporary.cleanup()
 
-    async def _saved(self, n_bytes: int, save: Any) -> SavedState:
-        async with self._saving:
+    async def _saved(
+        self, n_bytes: int, owner: str, save: Callable[[StateFolder], SavedState]
+    ) -> SavedState:
+        # What has begun is counted, also if nobody waits for it any more.
+        return await asyncio.shield(self._save(n_bytes, owner, save))
+
+    async def _save(
+        self, n_bytes: int, owner: str, save: Callable[[StateFolder], SavedState]
+    ) -> SavedState:
+        """Keep one, of about so many bytes, if there is room for what it takes in the end."""
+        async with self._changing:
             folder = await asyncio.to_thread(self._open)
-            left = self._max_bytes - folder.saved_bytes
-            if n_bytes > left:
-                raise ApiError(
-                    400,
-                    f"states: expected room for {n_bytes} bytes, got {left} of {self._max_bytes}",
-                    code="states_full",
-                )
+            if self._taken is None:
+                self._taken = await self._on_disk(self._unreadable, _taken_by_owner, folder)
+            left = [(self._max_bytes - folder.saved_bytes, self._max_bytes, "states_full", "")]
+            if self._quota is not None:
+                of_owner = self._quota - self._taken[owner]
+                left.append((of_owner, self._quota, "quota_exceeded", " of one key"))
+            _check_room(n_bytes, left)
+            saved = await self._on_disk(self._unwritable, save, folder)
             try:
-                saved: SavedState = await asyncio.to_thread(save, folder)
-            except StateFileError as error:
-                _log.error("a state cannot be kept: %s", type(error).__name__)
-                message = "states: expected a disk that can be written, got a failure"
-                raise ApiError(503, message, retry_after=30) from error
+                _check_room(saved.n_bytes, left)
+            except ApiError:
+                await self._on_disk(self._unwritable, folder.delete, saved.id)
+                raise
+            self._taken[owner] += saved.n_bytes
             return saved
+
+    async def _delete(self, state: SavedState) -> None:
+        assert self._folder is not None
+        async with self._changing:
+            delete = self._folder.delete
+            was_there = await self._on_disk(self._unwritable, delete, state.id)
+            if was_there and self._taken is not None:
+                self._taken[state.notes["owner"]] -= state.n_bytes
+
+    async def _on_disk(self, outage: Outage, work: Callable[..., _T], *args: Any) -> _T:
+        """Let a thread do something with the folder.
+
+        Raises:
+            ApiError: the disk fails; and as `work`.
+        """
+        try:
+            done = await asyncio.to_thread(work, *args)
+        except StateFileError as error:
+            if outage.begins():
+                _log.error("a state cannot be kept or found: %s", type(error).__name__)
+            message = "states: expected a disk that works, got a failure"
+            raise ApiError(503, message, retry_after=outage.retry_seconds) from error
+        outage.ends()
+        return done
 
     def _open(self) -> StateFolder:
         if self._folder is None:
             try:
                 self._temporary = tempfile.TemporaryDirectory(prefix="rwkv-states-")
             except OSError as error:
+                self._unwritable.begins()
                 message = "states: expected a folder to keep them in, got none"
-                raise ApiError(503, message, retry_after=30) from error
+                raise ApiError(503, message, retry_after=self._unwritable.retry_seconds) from error
             path = Path(os.fsdecode(self._temporary.name))
             self._folder = StateFolder(path, budget=self._max_bytes)
         return self._folder
+
+
+def _taken_by_owner(folder: StateFolder) -> Counter[str]:
+    taken: Counter[str] = Counter()
+    for state in folder.saved():
+        taken[state.notes["owner"]] += state.n_bytes
+    return taken
+
+
+def _check_room(n_bytes: int, left: Iterable[tuple[int, int, str, str]]) -> None:
+    """Refuse what there is no room for.
+
+    Args:
+        n_bytes: what it takes.
+        left: of each limit what is left, the limit, its code and whose it is.
+
+    Raises:
+        ApiError: it is more than what is left.
+    """
+    for n_left, most, code, whose in left:
+        if n_bytes > n_left:
+            message = f"states: expected room for {n_bytes} bytes, got {n_left} of {most}{whose}"
+            raise ApiError(400, message, code=code)
 
 
 def labelled(notes: Mapping[str, Any]) -> dict[str, Any]:
@@ -239,6 +317,11 @@ def _is_of_the_disk(error: BaseException | None) -> bool:
     if isinstance(error, sqlite3.Error):
         return getattr(error, "sqlite_errorcode", 0) & 0xFF in _SQLITE_ERRORS
     return isinstance(error, OSError) and error.errno in _DISK_ERRORS
+
+
+def _not_readable() -> ApiError:
+    message = "state: expected one that is kept, got one whose file cannot be read"
+    return ApiError(404, message, code="state_not_found")
 
 
 def _no_state() -> ApiError:

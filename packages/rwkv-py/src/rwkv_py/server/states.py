@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Query
-from pydantic import BaseModel, WithJsonSchema
+from pydantic import BaseModel, ValidationError, WithJsonSchema
+from python_multipart.exceptions import FormParserError
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ..state_folder import SavedState
 from .context import Context, ContextOf
-from .errors import ApiError
+from .errors import ApiError, from_validation
 from .keys import asker_of
 from .sse import while_connected
 from .state_making import Labels, StateRequest, keep_state, keep_uploaded
@@ -24,10 +27,24 @@ router = APIRouter()
 
 _PATH = "/v1/states"
 _OCTETS = "application/octet-stream"
+_FORM = "multipart/form-data"
 _MAX_LISTED = 1000
+
+_BINARY = {"type": "string", "format": "binary"}
+_FORM_SCHEMA = {
+    "type": "object",
+    "properties": {"file": _BINARY, "model": {"type": "string"}, "name": {"type": "string"}},
+    "required": ["file"],
+}
 
 # The bytes of a body that is no JSON; in JSON nothing stands for them.
 _File = Annotated[bytes, WithJsonSchema({"not": {}})]
+
+
+class _Upload(Labels):
+    """What is said of a file."""
+
+    model: str | None = None
 
 
 class StateFacts(BaseModel):
@@ -66,7 +83,7 @@ class StateDeleted(BaseModel):
     _PATH,
     response_model=StateFacts,
     openapi_extra={
-        "requestBody": {"content": {_OCTETS: {"schema": {"type": "string", "format": "binary"}}}}
+        "requestBody": {"content": {_OCTETS: {"schema": _BINARY}, _FORM: {"schema": _FORM_SCHEMA}}}
     },
 )
 async def create(
@@ -76,7 +93,10 @@ async def create(
     model: Annotated[str | None, Query(description="Of an uploaded state.")] = None,
     name: Annotated[str | None, Query(description="The same.", max_length=200)] = None,
 ) -> Response:
-    """Keep what a model remembers: of a response, of what it reads now, or of a state file."""
+    """Keep what a model remembers: of a response, of what it reads now, or of a state file.
+
+    A file comes as octets, or in a form.
+    """
     asker = asker_of(request.scope)
     if isinstance(ask, StateRequest):
 
@@ -85,10 +105,13 @@ async def create(
 
         return await while_connected(request, kept())
     kind = request.headers.get("content-type", "none")
-    if kind.partition(";")[0].strip().lower() != _OCTETS:
+    media_type = kind.partition(";")[0].strip().lower()
+    if media_type == _FORM:
+        return Json(_facts(await _keep_form(request, model, name, context)))
+    if media_type != _OCTETS:
         if "json" in kind:
             raise ApiError(400, "body: expected an object, got a string")
-        message = f"content-type: expected application/json or {_OCTETS}, got {kind[:80]}"
+        message = f"content-type: expected application/json, {_OCTETS} or {_FORM}, got {kind[:80]}"
         raise ApiError(400, message)
     labels = Labels(name=name, metadata=None)
     return Json(_facts(await keep_uploaded(ask, model, labels, context, asker)))
@@ -129,7 +152,7 @@ async def show(state_id: str, request: Request, context: ContextOf) -> Response:
 @router.get(
     f"{_PATH}/{{state_id}}/content",
     response_class=Response,
-    responses={200: {"content": {_OCTETS: {"schema": {"type": "string", "format": "binary"}}}}},
+    responses={200: {"content": {_OCTETS: {"schema": _BINARY}}}},
 )
 async def content(state_id: str, request: Request, context: ContextOf) -> Response:
     """Return a state as a file, which can be uploaded again, or loaded by `Session.load_state`."""
@@ -156,6 +179,28 @@ async def delete(state_id: str, request: Request, context: ContextOf) -> Respons
     state = await _find(state_id, request, context)
     await context.states.delete(state)
     return Json({"id": _name_of(state), "object": "state", "deleted": True})
+
+
+async def _keep_form(
+    request: Request, model: str | None, name: str | None, context: Context
+) -> SavedState:
+    """Keep the file of a form, which may say `model` and `name` too."""
+    try:
+        async with request.form(max_files=1, max_fields=16) as form:
+            file = form.get("file")
+            if not isinstance(file, UploadFile):
+                got = "none" if file is None else "a text"
+                raise ApiError(400, f"file: expected a state file, got {got}")
+            data = await file.read()
+            said = {"name": name, **{key: form[key] for key in ("model", "name") if key in form}}
+    except (HTTPException, FormParserError):
+        raise ApiError(400, "body: expected a form with one file, got another") from None
+    try:
+        upload = _Upload.model_validate({"model": model, **said})
+    except ValidationError as error:
+        raise from_validation(error.errors()) from None
+    asker = asker_of(request.scope)
+    return await keep_uploaded(data, upload.model, upload, context, asker)
 
 
 async def _find(name: str, request: Request, context: Context) -> SavedState:

@@ -6,16 +6,17 @@ import contextlib
 import dataclasses
 import json
 import logging
-import os
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..chat_format import Message
+from ..database import open_database
 from ..errors import InvalidArgumentError
 from ..tools import ToolCall
 from .errors import ApiError
+from .outage import Outage
 
 __all__ = ["Ending", "Stored", "StoredResponses"]
 
@@ -87,22 +88,11 @@ class StoredResponses:
 
     def __init__(self, most: int, path: Path | None = None):
         self._most = most
-        self._has_failed = False
+        self._outage = Outage()
         try:
-            if path is not None:
-                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            self._index = sqlite3.connect(path or ":memory:", check_same_thread=False)
-            [[version]] = self._index.execute("PRAGMA user_version")
-            if version > _VERSION:
-                raise InvalidArgumentError(
-                    f"{path}: expected version {_VERSION} or earlier, got {version}",
-                    remedy="Try a newer rwkv-py, or another folder",
-                )
-            self._index.execute("PRAGMA journal_mode = WAL")
-            self._index.execute(
-                "PRAGMA synchronous = NORMAL"
-            )  # a process that is killed loses none
-            self._index.executescript(_SCHEMA)
+            self._index = open_database(path, _SCHEMA, _VERSION)
+            # A process that is killed loses none.
+            self._index.execute("PRAGMA synchronous = NORMAL")
             size = "SELECT count(*), total(length(content)) FROM responses"
             [[self._n, self._n_bytes]] = self._index.execute(size)
             self._make_room()
@@ -123,11 +113,10 @@ class StoredResponses:
             self._n += 1
             self._n_bytes += len(content)
             self._make_room()
-            self._has_failed = False
+            self._outage.ends()
         except sqlite3.Error as error:
-            if not self._has_failed:
+            if self._outage.begins():
                 _log.error("responses cannot be kept: %s", type(error).__name__)
-            self._has_failed = True
 
     def find(self, name: str, owner: str, *, field: str = "response_id") -> Stored:
         """Return one.
@@ -161,9 +150,11 @@ class StoredResponses:
         self.find(name, owner)
         try:
             self._remove("id = ?", name)
+            self._outage.ends()
         except sqlite3.Error as error:
+            self._outage.begins()
             message = "responses: expected a disk that can be written, got a failure"
-            raise ApiError(503, message, retry_after=30) from error
+            raise ApiError(503, message, retry_after=self._outage.retry_seconds) from error
 
     def close(self) -> None:
         """Close the file."""

@@ -27,6 +27,12 @@ class Turns:
         self._waiting: list[tuple[str, asyncio.Future[None]]] = []
         self._had: dict[str, float] = {}  # when each that is here had its last turn
         self._seconds = 0.0  # that a turn takes, lately
+        self._begun = 0.0  # when the one at work began
+
+    @property
+    def seconds_to_begin(self) -> float:
+        """How long one who comes now waits for a turn, as it was lately."""
+        return self._seconds_each() * (len(self._still_waiting()) + self._busy)
 
     @contextlib.asynccontextmanager
     async def turn(self, share: str) -> AsyncIterator[None]:
@@ -39,11 +45,11 @@ class Turns:
             EngineFullError: too many wait.
         """
         await self._wait(share)
-        begun = time.monotonic()
+        self._begun = time.monotonic()
         try:
             yield
         finally:
-            took = time.monotonic() - begun
+            took = time.monotonic() - self._begun
             self._seconds += (took - self._seconds) / 8 if self._seconds else took
             self._had[share] = time.monotonic()
             self._pass_on()
@@ -52,8 +58,9 @@ class Turns:
         if not self._busy:
             self._busy = True
             return
+        self._waiting = self._still_waiting()
         own = sum(each == share for each, _ in self._waiting)
-        refused = refusal(self._max_waiting, len(self._waiting), own, self._seconds)
+        refused = refusal(self._max_waiting, len(self._waiting), own, self._seconds_each())
         if refused is not None:
             raise refused
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -61,13 +68,22 @@ class Turns:
         try:
             await turn
         except asyncio.CancelledError:
-            if (share, turn) in self._waiting:
-                self._waiting.remove((share, turn))
-            else:  # it was just given
+            if not turn.cancelled():  # it was just given
                 self._pass_on()
             raise
 
+    def _still_waiting(self) -> list[tuple[str, asyncio.Future[None]]]:
+        """Return those who have not gone away."""
+        return [(share, turn) for share, turn in self._waiting if not turn.cancelled()]
+
+    def _seconds_each(self) -> float:
+        if self._seconds:
+            return self._seconds
+        # Nobody has had a turn yet: at least what the first takes.
+        return time.monotonic() - self._begun if self._busy else 0.0
+
     def _pass_on(self) -> None:
+        self._waiting = self._still_waiting()
         self._busy = bool(self._waiting)
         if not self._waiting:
             self._had.clear()

@@ -134,7 +134,10 @@ class Writing:
             raise api_error(error) from error
         if request.finish_reason == "cancelled" and request.started_at is None:
             raise ApiError(
-                503, "server: expected its turn in time, got none", code="timeout", retry_after=10
+                503,
+                "server: expected its turn in time, got none",
+                code="timeout",
+                retry_after=self.lease.served.engine.seconds_to_begin,
             )
         yield Piece(index, "", request.logprobs[n_told:], True)
 
@@ -175,6 +178,7 @@ async def begin_writing(
     try:
         for ask in asks:
             options = limited(ask.options, settings)
+            options.setdefault("speculate", settings.speculate)
             submit = functools.partial(
                 lease.served.engine.submit,
                 ask.prompt,
