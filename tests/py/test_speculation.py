@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -519,3 +520,34 @@ class TestBegin:
                 fresh.begin(list(text))
                 assert kept.source == fresh.source
                 assert type(kept).guess([(kept, 5)]) == type(kept).guess([(fresh, 5)])
+
+
+def test_a_guesser_that_cannot_say_what_it_has_leaves_the_others_alone(
+    trained: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(Knowing):
+        @property
+        def source(self) -> str:  # type: ignore[override]
+            raise RuntimeError("broken")
+
+    monkeypatch.setitem(GUESSERS, "broken", lambda draft, last: Broken([], 1.0))
+    expected = Session(trained).generate(PROMPT, max_tokens=20, seed=1)
+    with Engine(trained) as engine:
+        requests = [
+            engine.submit(PROMPT, max_tokens=20, seed=1, speculate=name)
+            for name in ("broken", "lookup", None)
+        ]
+        assert [request.result() for request in requests] == [expected] * 3
+
+
+def test_times_are_learnt_in_several_threads() -> None:
+    times = PassTimes()
+
+    def use(first: int) -> None:
+        for i in range(3000):
+            times.learn((first + i) % 120 + 1, 1.0)
+            assert times.of(i % 130 + 1) is not None
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(use, 30 * i) for i in range(4)]:
+            done.result()

@@ -25,26 +25,29 @@ class PassTimes:
     """
 
     def __init__(self) -> None:
-        self._rows: list[int] = []  # in order
-        self._means: list[float] = []  # of each, seconds
-        self._counts: list[int] = []
+        # Rows in order; of each the mean seconds, and of how many passes. Replaced as a whole: several
+        # threads use it.
+        self._known: tuple[list[int], list[float], list[int]] = ([], [], [])
 
     def learn(self, n_rows: int, seconds: float) -> None:
         """Know of another pass."""
-        i = bisect.bisect_left(self._rows, n_rows)
-        if i == len(self._rows) or self._rows[i] != n_rows:
-            self._rows.insert(i, n_rows)
-            self._means.insert(i, seconds)
-            self._counts.insert(i, 1)
-            return
-        if self._counts[i] >= 3:
-            seconds = min(seconds, 3 * self._means[i])  # the machine was busy with something else
-        self._counts[i] = min(self._counts[i] + 1, _N_PASSES)
-        self._means[i] += (seconds - self._means[i]) / self._counts[i]
+        rows, means, counts = self._known
+        rows, means, counts = rows[:], means[:], counts[:]
+        i = bisect.bisect_left(rows, n_rows)
+        if i == len(rows) or rows[i] != n_rows:
+            rows.insert(i, n_rows)
+            means.insert(i, seconds)
+            counts.insert(i, 1)
+        else:
+            if counts[i] >= 3:
+                seconds = min(seconds, 3 * means[i])  # the machine was busy with something else
+            counts[i] = min(counts[i] + 1, _N_PASSES)
+            means[i] += (seconds - means[i]) / counts[i]
+        self._known = rows, means, counts
 
     def of(self, n_rows: int) -> float | None:
         """Return the seconds that a pass of `n_rows` should take; None before any was measured."""
-        rows, means = self._rows, self._means
+        rows, means, _ = self._known
         if not rows:
             return None
         i = bisect.bisect_left(rows, n_rows)

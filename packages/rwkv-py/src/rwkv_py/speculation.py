@@ -155,7 +155,11 @@ class Speculation:
     # What `Pass` asks and tells.
 
     def _guesser(self) -> Guesser | None:
-        return next((guesser for guesser in self.guessers if guesser.source), None)
+        try:
+            return next((guesser for guesser in self.guessers if guesser.source), None)
+        except Exception:  # the text does without
+            self.guessers = ()
+            return None
 
     def _may_lose(self) -> bool:
         return self._credit is None or self._credit > 0
