@@ -25,8 +25,8 @@ class PassTimes:
     """
 
     def __init__(self) -> None:
-        # Rows in order; of each the mean seconds, and of how many passes. Replaced as a whole: several
-        # threads use it.
+        # Rows in order; of each the mean seconds, and of how many passes. Replaced as a whole:
+        # several threads use it.
         self._known: tuple[list[int], list[float], list[int]] = ([], [], [])
 
     def learn(self, n_rows: int, seconds: float) -> None:
