@@ -482,7 +482,8 @@ void test_wkv(const rwkv_kernels& ref, const rwkv_kernels& k) {
                 for (const rwkv_kernels* t : {&ref, &k}) {
                     const std::vector<float>& after = t == &ref ? S1 : S2;
                     for (const bool wanted : {true, false}) {
-                        std::vector<float> S4 = state, S5(state.size(), 5.0f), y4(size, 3.0f);
+                        std::vector<float> S4(state.begin(), state.end()), S5(state.size(), 5.0f);
+                        std::vector<float> y4(size, 3.0f);
                         call(*t, S4.data(), S5.data(), wanted ? y4.data() : nullptr);
                         CHECK(S4 == state);
                         CHECK(std::memcmp(S5.data(), after.data(), S5.size() * sizeof(float)) == 0);
