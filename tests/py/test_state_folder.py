@@ -387,7 +387,7 @@ while True:
     "times",
     [
         pytest.param(4, id="few"),
-        pytest.param(60, id="many", marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
+        pytest.param(45, id="many", marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
     ],
 )
 def test_killed_at_any_moment(trained: Model, tmp_path: Path, times: int) -> None:

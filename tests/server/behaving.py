@@ -198,6 +198,8 @@ class Client:
         del kept[name]
         self._deleting.add(name)
         (await http.delete(f"{path}/{name}")).raise_for_status()
+        if (found := await http.get(f"{path}/{name}")).status_code != 404:
+            raise Wrong(f"{name}: expected none any more, got {found.text}")
         self._deleting.remove(name)
         if path == RESPONSES.path:  # states are listed
             self._deleted.add(name)
