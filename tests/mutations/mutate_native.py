@@ -178,7 +178,7 @@ MUTATIONS = [
         "rollback",
     ),
     Mutation(
-        "taken-after-it-was-overwritten",
+        "later-rows-taken-as-the-first",
         "src/forward_v7.cpp",
         "S.take(first - s.first_row, n, C,",
         "S.take(0, n, C,",
