@@ -255,6 +255,13 @@ MUTATIONS = [
         "rollback",
     ),
     Mutation(
+        "own-state-leaves-it-to-be-decided",
+        "src/state.cpp",
+        "    keep_all();\n    return *this;\n",
+        "    return *this;\n",
+        "rollback",
+    ),
+    Mutation(
         "pending-not-applied-by-passes",
         "src/head_state.cpp",
         "    if (state.recent_ != nullptr) state.recent_->apply(",
