@@ -23,6 +23,17 @@ size_t n_inputs(Version version) noexcept {
     return 5;  // and -kappa, a kappa
 }
 
+// The decay in each layer, (C), where it does not depend on the token; else none.
+std::vector<Vector> decays_of(const Model& model) {
+    std::vector<Vector> decays;
+    const auto add = [&](const auto& layers) {
+        for (const auto& layer : layers) decays.push_back(layer.time_decay);
+    };
+    if (const auto* v4 = std::get_if<std::vector<LayerV4>>(&model.layers)) add(*v4);
+    if (const auto* v5 = std::get_if<std::vector<LayerV5>>(&model.layers)) add(*v5);
+    return decays;
+}
+
 }  // namespace
 
 Heads::Heads(const Config& c) noexcept
@@ -36,6 +47,7 @@ Heads::Heads(const Config& c) noexcept
 RecentRows::RecentRows(const Model& model, size_t most)
     : model_(model),
       heads_(model.config),
+      decays_(decays_of(model)),
       most_(most),
       ld_(n_inputs(model.config.version) * heads_.width) {
     const Config& c = model.config;
@@ -77,18 +89,15 @@ void RecentRows::apply(size_t layer, size_t head, float* S) const noexcept {
     const float* const w = v + N;
     // Without r and u, which only y depends on; and y is not wanted.
     switch (model_.config.version) {
-        case Version::v4: {
-            const float* decay = std::get<std::vector<LayerV4>>(model_.layers)[layer].time_decay;
-            kernels.wkv4(n, ld_, heads_.width_of(head), nullptr, decay + head * N, k, v, S, C, S, C,
+        case Version::v4:
+            kernels.wkv4(n, ld_, heads_.width_of(head), nullptr, decays_[layer] + head * N, k, v, S,
+                         C, S, C, nullptr);
+            break;
+        case Version::v5_1:
+        case Version::v5_2:
+            kernels.wkv5(n, ld_, N, nullptr, k, v, nullptr, decays_[layer] + head * N, 0, S, S,
                          nullptr);
             break;
-        }
-        case Version::v5_1:
-        case Version::v5_2: {
-            const float* decay = std::get<std::vector<LayerV5>>(model_.layers)[layer].time_decay;
-            kernels.wkv5(n, ld_, N, nullptr, k, v, nullptr, decay + head * N, 0, S, S, nullptr);
-            break;
-        }
         case Version::v6:
             kernels.wkv5(n, ld_, N, nullptr, k, v, nullptr, w, ld_, S, S, nullptr);
             break;

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <initializer_list>
+#include <vector>
 
 #include "memory.h"
 #include "model.h"
@@ -104,6 +105,7 @@ class RecentRows {
 
     const Model& model_;
     const Heads heads_;
+    const std::vector<Vector> decays_;
     const size_t most_;
     const size_t ld_;  // floats of a head's row, of all inputs
     Memory memory_;

@@ -43,6 +43,13 @@ State::State(const State& other)
 
 State& State::operator=(const State& other) {
     other.require_whole();
+    if (this != &other) become(other);
+    keep_all();
+    return *this;
+}
+
+// Becomes the other, or itself, with all that is pending applied.
+void State::become(const State& other) noexcept {
     begin_change();
     for (size_t i = 0; i < config_.n_layer; ++i) other.copy_layer(i, layer_begin(i));
     if (hidden_ != other.hidden()) {
@@ -51,7 +58,6 @@ State& State::operator=(const State& other) {
     has_hidden_ = other.has_hidden();
     if (recent_ != nullptr) recent_->clear();
     end_change();
-    return *this;
 }
 
 // The floats of a layer, with all that is pending applied.
@@ -140,8 +146,7 @@ void State::lie_at(const float* from, float* to) noexcept {
 void State::allow_take_back(const Model& model, size_t most) {
     require_whole();
     auto rows = most == 0 ? nullptr : std::make_unique<RecentRows>(model, most);
-    const State& same = *this;
-    *this = same;  // with what is pending applied
+    become(*this);
     recent_ = std::move(rows);
 }
 

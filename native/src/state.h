@@ -103,6 +103,7 @@ class State {
         return layer_begin(layer) + static_cast<size_t>(shift) * config_.n_embd;
     }
     float* wkv(size_t layer) const noexcept { return layer_begin(layer) + 2 * config_.n_embd; }
+    void become(const State& other) noexcept;
     void copy_layer(size_t layer, float* to) const noexcept;
     void transpose_heads(float* layer) const noexcept;
 

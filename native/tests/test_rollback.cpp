@@ -114,6 +114,8 @@ class Program {
     void becomes(Guessing& g, Session judge) {
         g.judge = std::move(judge);
         g.undecided.clear();
+        EXPECT_STATUS(rwkv_session_keep(g.session.get(), 0), RWKV_STATUS_INVALID_ARGUMENT,
+                      "can be taken back");
     }
 
     // What the session is to look like, also as long as nothing is decided.

@@ -178,7 +178,7 @@ MUTATIONS = [
         "rollback",
     ),
     Mutation(
-        "taken-after-it-was-overwritten",
+        "later-rows-taken-as-the-first",
         "src/forward_v7.cpp",
         "S.take(first - s.first_row, n, C,",
         "S.take(0, n, C,",
@@ -194,15 +194,15 @@ MUTATIONS = [
     Mutation(
         "decay-of-layer-0",
         "src/recent_rows.cpp",
-        "std::get<std::vector<LayerV5>>(model_.layers)[layer].time_decay",
-        "std::get<std::vector<LayerV5>>(model_.layers)[0].time_decay",
+        "v, nullptr, decays_[layer] + head * N, 0,",
+        "v, nullptr, decays_[0] + head * N, 0,",
         "rollback",
     ),
     Mutation(
         "decay-of-the-first-channels",
         "src/recent_rows.cpp",
-        "nullptr, decay + head * N, k, v, S, C, S, C,",
-        "nullptr, decay, k, v, S, C, S, C,",
+        "nullptr, decays_[layer] + head * N, k, v, S,",
+        "nullptr, decays_[layer], k, v, S,",
         "rollback",
     ),
     Mutation(
@@ -243,8 +243,8 @@ MUTATIONS = [
     Mutation(
         "pending-lost-when-no-more-is-taken-back",
         "src/state.cpp",
-        "    *this = same;  // with what is pending applied\n",
-        "    (void)same;\n",
+        "    become(*this);\n",
+        "",
         "rollback",
     ),
     Mutation(
@@ -252,6 +252,13 @@ MUTATIONS = [
         "src/state.cpp",
         "    has_hidden_ = other.has_hidden();\n",
         "    has_hidden_ = other.has_hidden_;\n",
+        "rollback",
+    ),
+    Mutation(
+        "own-state-leaves-it-to-be-decided",
+        "src/state.cpp",
+        "    keep_all();\n    return *this;\n",
+        "    return *this;\n",
         "rollback",
     ),
     Mutation(
