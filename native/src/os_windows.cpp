@@ -267,7 +267,9 @@ void UnfinishedFile::finish() {
     parts_->file.close();
     if (!renamed && !::MoveFileExW(parts_->temporary.c_str(), parts_->target.c_str(),
                                    MOVEFILE_REPLACE_EXISTING | MOVEFILE_WRITE_THROUGH)) {
-        fail();
+        const DWORD error = ::GetLastError();
+        if (error != ERROR_ACCESS_DENIED) fail(error);
+        throw Error("It is read-only, or another program has it open", Error::Remedy::close_it);
     }
     parts_->temporary.clear();
 }
