@@ -17,7 +17,7 @@ namespace {
 
 InputFile::InputFile(const std::string& path) : path_(path) {
     try {
-        file_.emplace(path);
+        file_ = std::make_unique<os::ReadableFile>(path);
     } catch (const os::Error& error) {
         fail(path, "cannot be opened", error);
     }

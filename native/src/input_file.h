@@ -2,7 +2,7 @@
 #pragma once
 
 #include <cstddef>
-#include <optional>
+#include <memory>
 #include <string>
 
 #include "os.h"
@@ -34,7 +34,7 @@ class InputFile {
 
   private:
     std::string path_;
-    std::optional<os::ReadableFile> file_;
+    std::unique_ptr<os::ReadableFile> file_;
     const char* bytes_ = nullptr;
     size_t size_ = 0;
 };

@@ -33,7 +33,7 @@ const char* sentence(os::Error::Remedy remedy) {
 
 NewFile::NewFile(const std::string& path) : path_(path) {
     try {
-        file_.emplace(path);
+        file_ = std::make_unique<os::UnfinishedFile>(path);
     } catch (const os::Error& error) {
         fail(path_, error);
     }

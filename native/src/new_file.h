@@ -2,7 +2,7 @@
 #pragma once
 
 #include <cstddef>
-#include <optional>
+#include <memory>
 #include <string>
 
 #include "os.h"
@@ -21,7 +21,7 @@ class NewFile {
 
   private:
     const std::string path_;
-    std::optional<os::UnfinishedFile> file_;
+    std::unique_ptr<os::UnfinishedFile> file_;
 };
 
 }  // namespace rwkv
