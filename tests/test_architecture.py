@@ -88,6 +88,22 @@ def problems(documented: Arrows, found: Arrows) -> list[str]:
     return result
 
 
+# What tells one system from another: its macros and its headers.
+OF_A_SYSTEM = re.compile(
+    r"\b(?:__linux__|__APPLE__|__unix__|_WIN32|_WIN64|__MINGW\w+|_MSC_VER)\b"
+    r"|#include <(?:sys/\w+|unistd|fcntl|sched|pthread|dirent|dlfcn|signal|windows|io|process)\.h>"
+)
+# What is GCC's and Clang's; kernels are made of it otherwise, too.
+OF_A_COMPILER = re.compile(
+    r"__attribute__|__declspec|_Pragma|#pragma (?!once)|__builtin_\w*overflow"
+)
+
+
+def that_know(folder: Path, told_by: re.Pattern[str]) -> set[str]:
+    """The files that say something of this kind."""
+    return {p.name for p in folder.rglob("*.*") if told_by.search(p.read_text(encoding="utf-8"))}
+
+
 def without_a_row(text: str, parts: Iterable[str]) -> list[str]:
     """Parts that no table of the document says anything about."""
     cells = "\n".join(re.findall(r"^\|([^|]*)\|", text, re.M))
@@ -112,6 +128,14 @@ def test_arrows_are_true(repo: Path, architecture: str, introduction: str) -> No
 def test_every_part_has_a_row(repo: Path, architecture: str, introduction: str) -> None:
     folder, read = PARTS[introduction]
     assert without_a_row(architecture, set(read(repo / folder)) - {"__init__"}) == []
+
+
+def test_one_place_knows_the_system_and_one_the_compiler(repo: Path) -> None:
+    source = repo / "native" / "src"
+    systems = {"os_posix.cpp", "os_linux.cpp", "os_macos.cpp", "os_windows.cpp"}
+    # The assembler's directives are those of the system's object files.
+    assert that_know(source, OF_A_SYSTEM) == {*systems, "world_vocabulary.c"}
+    assert that_know(source, OF_A_COMPILER) == {"compiler.h"}
 
 
 def test_what_the_test_finds(tmp_path: Path) -> None:

@@ -1,14 +1,14 @@
 #include "error_flags.h"
 
-#include <sys/stat.h>
-
 #include <exception>
 #include <string>
 #include <unordered_set>
 
 #include "block_types.h"
+#include "compiler.h"
 #include "file_reader.h"
 #include "input_file.h"
+#include "os.h"
 
 namespace rwkv_cpp {
 
@@ -98,8 +98,8 @@ class Inspection {
         size_t n = 1;
         bool possible = true;
         for (const int32_t d : shape) {
-            possible = possible && d > 0 &&
-                       !__builtin_mul_overflow(n, static_cast<size_t>(d), &n) && n < SIZE_MAX / 8;
+            possible = possible && d > 0 && rwkv::multiply(n, static_cast<size_t>(d), &n) &&
+                       n < SIZE_MAX / 8;
         }
         require(possible && rwkv::row_fits(type, static_cast<size_t>(shape[0])),
                 in_table_ | RWKV_ERROR_SHAPE);
@@ -127,9 +127,8 @@ bool begins_like_gguf(const rwkv::InputFile& file) {
 
 // What rwkv.cpp would say of the file; 0 if nothing.
 int inspect(const std::string& path, Reading reading) {
-    struct stat info = {};
-    if (::stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode)) {
-        return RWKV_ERROR_FILE | RWKV_ERROR_FILE_READ;  // opening it succeeds
+    if (rwkv::os::is_folder(path)) {
+        return RWKV_ERROR_FILE | RWKV_ERROR_FILE_READ;  // opening it succeeds in rwkv.cpp
     }
     try {
         const rwkv::InputFile file(path);

@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "utf8.h"
+
 static int fail(const char* what, const char* why) {
     fprintf(stderr, "main_rwkv: %s: %s\n", what, why);
     return 1;
@@ -18,7 +20,7 @@ static int fail(const char* what, const char* why) {
 /* Reads exactly n floats. Returns 1 if it did, 0 if the file is absent or empty, -1 if it holds
  * something else. */
 static int read_floats(const char* path, float* out, size_t n) {
-    FILE* file = fopen(path, "rb");
+    FILE* file = utf8_fopen(path, "rb");
     if (file == NULL) return errno == ENOENT || *path == '\0' ? 0 : -1;
     const size_t got = fread(out, sizeof *out, n, file);
     const int more = fgetc(file) != EOF;
@@ -29,7 +31,7 @@ static int read_floats(const char* path, float* out, size_t n) {
 }
 
 static int write_floats(const char* path, const float* values, size_t n) {
-    FILE* file = fopen(path, "wb");
+    FILE* file = utf8_fopen(path, "wb");
     if (file == NULL) return 0;
     const int written = fwrite(values, sizeof *values, n, file) == n;
     return fclose(file) == 0 && written;
@@ -68,6 +70,8 @@ static int run(const char* const* arg, rwkv_session* session, size_t n_state, si
 }
 
 int main(int argc, char** argv) {
+    argv = utf8_arguments(argc, argv);
+    if (argv == NULL) return fail("arguments", "not enough memory");
     if (argc != 6) {
         fprintf(stderr, "usage: main_rwkv MODEL TOKEN STATE_IN STATE_OUT LOGITS_OUT\n");
         return 2;

@@ -2,13 +2,9 @@
 
 #if defined(__x86_64__) || defined(__i386__)
 #include <cpuid.h>
-#if defined(__linux__)
-#include <sys/syscall.h>
-#include <unistd.h>
 #endif
-#elif defined(__aarch64__) && defined(__linux__)
-#include <sys/auxv.h>
-#endif
+
+#include "os.h"
 
 namespace rwkv {
 
@@ -22,18 +18,6 @@ uint64_t saved_states() noexcept {
     uint32_t high = 0;
     __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
     return static_cast<uint64_t>(high) << 32 | low;
-}
-
-// Linux saves the 8 KiB of tile registers only for processes that have asked for it. Asking again
-// is harmless.
-bool may_use_tiles() noexcept {
-#if defined(__linux__) && defined(SYS_arch_prctl)
-    constexpr int kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
-    constexpr int kTileData = 18;               // XFEATURE_XTILEDATA
-    return ::syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
-#else
-    return false;
-#endif
 }
 
 constexpr bool bit(uint32_t word, int i) { return (word >> i & 1) != 0; }
@@ -64,18 +48,17 @@ uint32_t cpu_features() noexcept {
     if (bit(b, 16) && bit(b, 17) && bit(b, 30) && bit(b, 31)) features |= kAvx512;
     if (bit(c, 11)) features |= kAvx512Vnni;
     constexpr uint64_t kTiles = 0x60000;  // tile configuration and data
-    const bool amx = bit(d, 22) && bit(d, 24) && (states & kTiles) == kTiles && may_use_tiles();
+    const bool amx = bit(d, 22) && bit(d, 24) && (states & kTiles) == kTiles &&
+                     os::may_use(os::Instructions::x86_tiles);
     if (amx) features |= kAmxBf16;
     if (__get_cpuid_count(7, 1, &a, &b, &c, &d) && bit(a, 5)) features |= kAvx512Bf16;
     return features;
 }
 
-#elif defined(__aarch64__) && defined(__linux__)
+#elif defined(__aarch64__)
 
 uint32_t cpu_features() noexcept {
-    constexpr unsigned long kAsimdDp = 1ul << 20;  // HWCAP_ASIMDDP
-    if ((getauxval(AT_HWCAP) & kAsimdDp) == 0) return 0;
-    return kArmDotprod;
+    return os::may_use(os::Instructions::arm_dot_product) ? kArmDotprod : 0;
 }
 
 #else

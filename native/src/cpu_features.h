@@ -17,7 +17,7 @@ enum CpuFeature : uint32_t {
 };
 
 // The set of features. x86: asked of the processor (cpuid) and of the operating system (xgetbv:
-// whether it saves the wider registers). Arm: asked of the operating system (the auxiliary vector).
+// whether it saves the wider registers). Arm: asked of the operating system.
 uint32_t cpu_features() noexcept;
 
 }  // namespace rwkv

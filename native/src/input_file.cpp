@@ -1,11 +1,5 @@
 #include "input_file.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-#include <algorithm>
-#include <cerrno>
 #include <cstring>
 
 #include "status.h"
@@ -14,33 +8,20 @@ namespace rwkv {
 
 namespace {
 
-[[noreturn]] void fail(const std::string& path, const char* what, const char* got) {
-    throw Failure(RWKV_STATUS_FILE_UNREADABLE, format("%s: %s: %s", path.c_str(), what, got));
+[[noreturn]] void fail(const std::string& path, const char* what, const os::Error& error) {
+    throw Failure(RWKV_STATUS_FILE_UNREADABLE,
+                  format("%s: %s: %s", path.c_str(), what, error.what()));
 }
 
 }  // namespace
 
 InputFile::InputFile(const std::string& path) : path_(path) {
-    // O_NONBLOCK: opening a named pipe would wait for its writer; regular files do not care.
-    file_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (file_ < 0) fail(path, "cannot be opened", std::strerror(errno));
-    struct stat info = {};
-    const char* problem = nullptr;
-    if (::fstat(file_, &info) != 0) {
-        problem = std::strerror(errno);
-    } else if (!S_ISREG(info.st_mode)) {
-        problem = S_ISDIR(info.st_mode) ? "expected a file, got a folder"
-                                        : "expected a regular file, got a device or a pipe";
+    try {
+        file_ = std::make_unique<os::ReadableFile>(path);
+    } catch (const os::Error& error) {
+        fail(path, "cannot be opened", error);
     }
-    if (problem != nullptr) {
-        ::close(file_);  // the destructor of an object whose constructor throws does not run
-        fail(path, "cannot be opened", problem);
-    }
-    size_ = static_cast<size_t>(info.st_size);
-}
-
-InputFile::~InputFile() {
-    if (file_ >= 0) ::close(file_);
+    size_ = file_->size();
 }
 
 void InputFile::read(size_t offset, size_t n, void* out) const {
@@ -48,13 +29,14 @@ void InputFile::read(size_t offset, size_t n, void* out) const {
         std::memcpy(out, bytes_ + offset, n);
         return;
     }
-    // More than this at once is more than some systems read.
-    constexpr size_t kMost = size_t{1} << 30;
     auto* p = static_cast<char*>(out);
     while (n > 0) {
-        const ssize_t got = ::pread(file_, p, std::min(n, kMost), static_cast<off_t>(offset));
-        if (got < 0 && errno == EINTR) continue;
-        if (got < 0) fail(path_, "cannot be read", std::strerror(errno));
+        size_t got = 0;
+        try {
+            got = file_->read(offset, n, p);
+        } catch (const os::Error& error) {
+            fail(path_, "cannot be read", error);
+        }
         if (got == 0) {
             throw Failure(RWKV_STATUS_FILE_TRUNCATED,
                           format("%s: became shorter while it was read, expected %zu bytes at "
@@ -62,8 +44,8 @@ void InputFile::read(size_t offset, size_t n, void* out) const {
                                  path_.c_str(), n, offset));
         }
         p += got;
-        offset += static_cast<size_t>(got);
-        n -= static_cast<size_t>(got);
+        offset += got;
+        n -= got;
     }
 }
 

@@ -2,11 +2,14 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 #include <string>
+
+#include "os.h"
 
 namespace rwkv {
 
-// Read with pread, not mapped: a mapping of a file that another process cuts short kills whoever
+// Read, not mapped: a mapping of a file that another process cuts short kills whoever
 // looks at the missing part, while a read of it fails and can be told. Any number of threads may
 // read at once.
 class InputFile {
@@ -17,10 +20,6 @@ class InputFile {
     // Bytes that stay valid as long as this: read like a file called "memory".
     InputFile(const void* bytes, size_t n_bytes)
         : path_("memory"), bytes_(static_cast<const char*>(bytes)), size_(n_bytes) {}
-
-    ~InputFile();
-    InputFile(const InputFile&) = delete;
-    InputFile& operator=(const InputFile&) = delete;
 
     const std::string& path() const noexcept { return path_; }
 
@@ -35,7 +34,7 @@ class InputFile {
 
   private:
     std::string path_;
-    int file_ = -1;
+    std::unique_ptr<os::ReadableFile> file_;
     const char* bytes_ = nullptr;
     size_t size_ = 0;
 };

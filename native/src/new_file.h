@@ -2,7 +2,10 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 #include <string>
+
+#include "os.h"
 
 namespace rwkv {
 
@@ -10,9 +13,6 @@ class NewFile {
   public:
     // Fails with FILE_UNWRITABLE, like the others.
     explicit NewFile(const std::string& path);
-    ~NewFile();
-    NewFile(const NewFile&) = delete;
-    NewFile& operator=(const NewFile&) = delete;
 
     void write(const void* bytes, size_t n);
 
@@ -20,13 +20,8 @@ class NewFile {
     void finish();
 
   private:
-    [[noreturn]] void fail(int error) const;
-
     const std::string path_;
-    std::string name_;       // the last part of the path
-    std::string temporary_;  // the name until it is complete, in the same folder
-    int folder_ = -1;
-    int file_ = -1;
+    std::unique_ptr<os::UnfinishedFile> file_;
 };
 
 }  // namespace rwkv

@@ -1,12 +1,11 @@
 #include "prefix_cache.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <iterator>
 #include <utility>
 
 #include "hash64.h"
+#include "os.h"
 #include "status.h"
 
 namespace rwkv {
@@ -41,17 +40,17 @@ void PrefixCache::Shelf::drop_oldest() noexcept {
 }
 
 PrefixCache::PrefixCache(std::shared_ptr<const Model> model, size_t max_bytes)
-    : model_(std::move(model)), max_bytes_(max_bytes), shelf_(new Shelf(::getpid())) {}
+    : model_(std::move(model)), max_bytes_(max_bytes), shelf_(new Shelf(os::process_id())) {}
 
 PrefixCache::~PrefixCache() {
     Shelf* const shelf = shelf_.load(std::memory_order_acquire);
-    if (shelf->pid == ::getpid()) delete shelf;  // the parent's is left as it is
+    if (shelf->pid == os::process_id()) delete shelf;  // the parent's is left as it is
 }
 
 PrefixCache::Shelf& PrefixCache::shelf() const {
     Shelf* current = shelf_.load(std::memory_order_acquire);
-    if (current->pid == ::getpid()) return *current;
-    std::unique_ptr<Shelf> own(new Shelf(::getpid()));
+    if (current->pid == os::process_id()) return *current;
+    std::unique_ptr<Shelf> own(new Shelf(os::process_id()));
     if (shelf_.compare_exchange_strong(current, own.get(), std::memory_order_acq_rel)) {
         return *own.release();
     }

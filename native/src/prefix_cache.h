@@ -1,8 +1,6 @@
 // States after beginnings of token sequences.
 #pragma once
 
-#include <sys/types.h>
-
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -42,12 +40,12 @@ class PrefixCache {
     // What the threads of one process share: a child of fork() may find the lock held for ever, and
     // begins with an empty one of its own.
     struct Shelf {
-        explicit Shelf(pid_t of) : pid(of) {}
+        explicit Shelf(int64_t of) : pid(of) {}
         // The entry of these tokens and their hash; entries.end() if there is none.
         Entries::iterator find(uint64_t hash, const int32_t* tokens, size_t n_tokens);
         void drop_oldest() noexcept;
 
-        const pid_t pid;
+        const int64_t pid;
         std::mutex mutex;
         Entries entries;  // the one used last first
         std::unordered_multimap<uint64_t, Entries::iterator> by_hash;

@@ -2,6 +2,7 @@
 #include "read_ggmf.h"
 
 #include "block_types.h"
+#include "compiler.h"
 #include "file_reader.h"
 #include "status.h"
 
@@ -43,10 +44,6 @@ rwkv_type type_of(int32_t number, const std::string& where) {
     }
     throw Failure(RWKV_STATUS_FILE_FORMAT, format("%s: data type, expected 0 to 16, got %d. %s",
                                                   where.c_str(), number, kCorrupt));
-}
-
-bool multiply(size_t a, size_t b, size_t* product) {
-    return !__builtin_mul_overflow(a, b, product);
 }
 
 Tensor read_tensor(const ModelFile& file, FileReader& reader, int32_t version) {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "block_types.h"
+#include "compiler.h"
 #include "file_reader.h"
 #include "gguf_metadata.h"
 #include "gguf_names.h"
@@ -215,7 +216,7 @@ class GgufReader {
         bool sane = true;
         for (size_t i = n_dims; i-- > 0;) {  // the file's order is fastest first
             const auto d = reader.take_number<uint64_t>(header);
-            sane = sane && d > 0 && !__builtin_mul_overflow(n, d, &n);
+            sane = sane && d > 0 && multiply(n, d, &n);
             t.shape[i] = static_cast<size_t>(d);
         }
         if (!sane || n > SIZE_MAX / 8) {

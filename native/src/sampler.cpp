@@ -394,8 +394,8 @@ void Sampler::keep_mirostat() {
     weigh(1 / options_.temperature);
     const double low = static_cast<double>(top_) +
                        options_.temperature * kLn2 * (log2_positive(total_) - mirostat_mu_);
-    // The most probable token stays.
-    low_ = static_cast<float>(std::clamp(low, -1e38, static_cast<double>(top_)));
+    // The most probable token stays, even one whose logit is below -1e38.
+    low_ = static_cast<float>(std::min(std::max(low, -1e38), static_cast<double>(top_)));
 }
 
 void Sampler::learn_mirostat(size_t token) {

@@ -5,6 +5,7 @@
 #include <exception>
 #include <string>
 
+#include "compiler.h"
 #include "rwkv/rwkv.h"
 
 namespace rwkv {
@@ -32,7 +33,7 @@ const char* last_message() noexcept;
 void set_last_message(rwkv_status status, const char* message) noexcept;
 
 // printf into a std::string; for messages.
-std::string format(const char* pattern, ...) __attribute__((format(printf, 1, 2)));
+std::string format(const char* pattern, ...) RWKV_LIKE_PRINTF(1, 2);
 
 // A text from a file for a message: what is not printable ASCII becomes '?'. What files should say is
 // ASCII; what they do say must not reach a terminal as it is.

@@ -2,21 +2,12 @@
 
 #include <system_error>
 
+#include "compiler.h"
 #include "status.h"
-
-#if defined(__x86_64__) || defined(__i386__)
-#include <immintrin.h>
-#endif
 
 namespace rwkv {
 
-void Signal::pause() noexcept {
-#if defined(__x86_64__) || defined(__i386__)
-    _mm_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
+void Signal::pause() noexcept { rwkv::pause(); }
 
 void Signal::wake() noexcept {
     // All accesses are sequentially consistent: either the sleeper sees the new value before it

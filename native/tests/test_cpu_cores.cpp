@@ -9,10 +9,14 @@
 
 #include "check.h"
 #include "cpu_cores.h"
+#if defined(__linux__)
+#include "os_linux.h"
+#endif
 #include "status.h"
 
 namespace {
 
+#if defined(__linux__)
 namespace fs = std::filesystem;
 
 // Folders like those of /sys/fs/cgroup.
@@ -27,13 +31,12 @@ class Cgroups {
         fs::create_directories(path.parent_path());
         std::ofstream(path) << text;
     }
-    size_t quota(const char* own) const { return rwkv::quota_cores(own, root_.string()); }
+    size_t quota(const char* own) const { return rwkv::os::quota_cores(own, root_.string()); }
 
   private:
     fs::path root_;
 };
 
-#if defined(__linux__)
 void test_version_2() {
     const Cgroups c;
     const char* own = "0::/system.slice/app.service\n";

@@ -1,8 +1,16 @@
 // Every way a model file can lie, each with its status and the words of its sentence; then random
 // damage, which must open or fail cleanly.
+#include <unistd.h>
+#if defined(_WIN32)
+#define WIN32_LEAN_AND_MEAN
+#define NOMINMAX
+#include <windows.h>
+/* after it */
+#include <psapi.h>
+#else
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <unistd.h>
+#endif
 
 #include <algorithm>
 #include <cstring>
@@ -84,9 +92,20 @@ tiny::Sizes small_sizes() {
 
 // The most memory that this process has had.
 size_t resident_bytes() {
+#if defined(_WIN32)
+    PROCESS_MEMORY_COUNTERS counters = {};
+    CHECK(::GetProcessMemoryInfo(::GetCurrentProcess(), &counters, sizeof counters));
+    return counters.PeakWorkingSetSize;
+#else
     struct rusage usage = {};
     CHECK(::getrusage(RUSAGE_SELF, &usage) == 0);
-    return static_cast<size_t>(usage.ru_maxrss) * 1024;
+#if defined(__APPLE__)
+    constexpr size_t kUnit = 1;
+#else
+    constexpr size_t kUnit = 1024;
+#endif
+    return static_cast<size_t>(usage.ru_maxrss) * kUnit;
+#endif
 }
 
 void test_not_a_model_file() {
@@ -94,11 +113,16 @@ void test_not_a_model_file() {
     const std::string missing = folder + "/there/is/none.bin";
     expect(missing.c_str(), RWKV_STATUS_FILE_UNREADABLE, {"No such file"}, "missing");
     expect(folder.c_str(), RWKV_STATUS_FILE_UNREADABLE, {"folder"}, "folder");
+#if defined(_WIN32)
+    expect("NUL", RWKV_STATUS_FILE_UNREADABLE, {"a regular file"}, "device");
+#else
     expect("/dev/null", RWKV_STATUS_FILE_UNREADABLE, {"a regular file"}, "device");
+#endif
     expect(std::string(5000, 'x').c_str(), RWKV_STATUS_FILE_UNREADABLE, {"cannot be opened"},
            "path too long");
     expect("", RWKV_STATUS_FILE_UNREADABLE, {"cannot be opened"}, "empty path");
 
+#if !defined(_WIN32)
     // Nobody writes to this pipe: to wait for somebody would be to hang.
     const std::string pipe = folder + "/pipe-" + std::to_string(::getpid());
     CHECK(::mkfifo(pipe.c_str(), 0600) == 0);
@@ -110,6 +134,7 @@ void test_not_a_model_file() {
         CHECK(::chmod(file.path(), 0) == 0);
         expect(file.path(), RWKV_STATUS_FILE_UNREADABLE, {"Permission denied"}, "unreadable");
     }
+#endif
 
     expect_bytes("fm", RWKV_STATUS_FILE_FORMAT, {"not a model file"});
     // What it may be, and what to do about it.

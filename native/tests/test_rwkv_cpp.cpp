@@ -215,12 +215,14 @@ void test_quantising(const char* version, rwkv_type from, const tiny::Sizes& siz
             CHECK(bytes == expected);
         }
         check_file(out.c_str(), version);
-        // Once is enough; and a file can take its own place.
+        // Once is enough.
         CHECK(!rwkv_quantize_model_file(out.c_str(), in_folder("again.bin").c_str(), "Q4_0"));
         CHECK(rwkv_get_last_error(nullptr) == RWKV_ERROR_FILE);
     }
+#if !defined(_WIN32)  // where wine does not replace a file that is open
     CHECK(rwkv_quantize_model_file(in.path(), in.path(), "Q8_0"));
     check_file(in.path(), version);
+#endif
     std::filesystem::remove(out);
     CHECK(folder_is_empty());
 }
@@ -255,7 +257,7 @@ void test_quantising() {
     const tiny::File in(made);
     CHECK(!rwkv_quantize_model_file(in.path(), in_folder("no/such/folder.bin").c_str(), "Q4_0"));
     CHECK(rwkv_get_last_error(nullptr) == (RWKV_ERROR_FILE | RWKV_ERROR_FILE_OPEN));
-    CHECK(!rwkv_quantize_model_file(in.path(), folder().c_str(), "Q4_0"));
+    CHECK(!rwkv_quantize_model_file(in.path(), folder().string().c_str(), "Q4_0"));
     CHECK(rwkv_get_last_error(nullptr) == (RWKV_ERROR_FILE | RWKV_ERROR_FILE_OPEN));
     CHECK(folder_is_empty());
 }
@@ -334,7 +336,7 @@ void test_flags() {
     CHECK(rwkv_init_from_file(tiny::File(old).path(), 1, 0) == nullptr);
     CHECK(rwkv_get_last_error(nullptr) == (RWKV_ERROR_FILE | RWKV_ERROR_DATA_TYPE));
     // What is no file of the kind at all.
-    CHECK(rwkv_init_from_file(folder().c_str(), 1, 0) == nullptr);
+    CHECK(rwkv_init_from_file(folder().string().c_str(), 1, 0) == nullptr);
     CHECK(rwkv_get_last_error(nullptr) == (RWKV_ERROR_FILE | RWKV_ERROR_FILE_READ));
     CHECK(rwkv_init_from_file(tiny::File(Bytes{'f', 'm', 'g', 'g'}).path(), 1, 0) == nullptr);
     CHECK(rwkv_get_last_error(nullptr) == (RWKV_ERROR_FILE | RWKV_ERROR_FILE_READ));

@@ -1,7 +1,9 @@
 // State files: what is saved goes on as if nothing had been, in every version and both types; a
 // state of another model, and every kind of damage, is refused and changes nothing.
-#include <sys/stat.h>
 #include <unistd.h>
+#if !defined(_WIN32)
+#include <sys/stat.h>
+#endif
 
 #include <cmath>
 #include <cstring>
@@ -48,10 +50,7 @@ size_t partial_files() {
     return n;
 }
 
-bool exists(const std::string& path) {
-    struct stat info;
-    return ::stat(path.c_str(), &info) == 0;
-}
+bool exists(const std::string& path) { return std::filesystem::exists(path); }
 
 Bytes read_file(const std::string& path) {
     std::ifstream file(path, std::ios::binary);
@@ -242,10 +241,13 @@ void test_save_refused() {
           RWKV_STATUS_FILE_UNWRITABLE);
     // A folder cannot be replaced, and nothing temporary stays beside it.
     const std::string folder = path_of("folder");
-    CHECK(::mkdir(folder.c_str(), 0755) == 0);
+    CHECK(std::filesystem::create_directory(folder));
     CHECK(rwkv_state_save(session.get(), folder.c_str(), RWKV_STATE_FP32) ==
           RWKV_STATUS_FILE_UNWRITABLE);
     CHECK(::rmdir(folder.c_str()) == 0);
+#if defined(_WIN32)
+    CHECK(rwkv_state_save(session.get(), "NUL", RWKV_STATE_FP32) == RWKV_STATUS_FILE_UNWRITABLE);
+#else
     // Nor is a device, or a pipe: it would be gone for all. A link stays, and leads to the new file.
     const std::string pipe = path_of("pipe");
     CHECK(::mkfifo(pipe.c_str(), 0644) == 0);
@@ -266,12 +268,12 @@ void test_save_refused() {
         CHECK(read_file(path) == read_file(link) && read_file(path).size() > 3);
     }
     ::unlink(link.c_str());
-    ::unlink(path.c_str());
-    CHECK(partial_files() == 0);
     // A name as long as a file system takes: the temporary one is none the longer.
     const std::string longest = in_folder(std::string(255, 'n'));
     EXPECT_OK(rwkv_state_save(session.get(), longest.c_str(), RWKV_STATE_FP32));
     CHECK(::unlink(longest.c_str()) == 0);
+#endif
+    ::unlink(path.c_str());
     const std::string too_long = in_folder(std::string(256, 'n'));
     CHECK(rwkv_state_save(session.get(), too_long.c_str(), RWKV_STATE_FP32) ==
           RWKV_STATUS_FILE_UNWRITABLE);

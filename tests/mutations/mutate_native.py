@@ -60,14 +60,14 @@ MUTATIONS = [
     Mutation(
         "no-munmap",
         "src/memory.cpp",
-        "if (data_ != nullptr) ::munmap(data_, size_);",
+        "if (data_ != nullptr) os::free_pages(data_, size_);",
         "",
         "failing_calls|model_file|api|state",
     ),
     Mutation(
         "no-fsync",
-        "src/new_file.cpp",
-        "if (::fsync(file_) != 0 && errno != EINVAL) fail(errno);  // EINVAL: of no disk",
+        "src/os_posix.cpp",
+        "if (::fsync(parts_->file) != 0 && errno != EINVAL) fail(errno);  // EINVAL: of no disk",
         "",
         "failing_calls|state_file",
     ),
@@ -80,7 +80,7 @@ MUTATIONS = [
     ),
     Mutation(
         "quota-rounded-up",
-        "src/cpu_cores.cpp",
+        "src/os_linux.cpp",
         "std::max(1L, quota / period)",
         "std::max(1L, (quota + period - 1) / period)",
         "cpu_cores",
@@ -94,9 +94,9 @@ MUTATIONS = [
     ),
     Mutation(
         "descriptor-left-open",
-        "src/input_file.cpp",
-        "InputFile::~InputFile() { ::close(file_); }",
-        "InputFile::~InputFile() = default;",
+        "src/os_posix.cpp",
+        "ReadableFile::~ReadableFile() { ::close(static_cast<int>(handle_)); }",
+        "ReadableFile::~ReadableFile() = default;",
         "failing_calls",
     ),
     Mutation(
@@ -123,7 +123,7 @@ MUTATIONS = [
     Mutation(
         "fork-keeps-the-threads",
         "src/executor.h",
-        "return pid == ::getpid();",
+        "return pid == os::process_id();",
         "return true;",
         "fork",
     ),

@@ -21,12 +21,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#if defined(_WIN32)
-#if defined(RWKV_BUILDING_LIBRARY)
-#define RWKV_CPP_API __declspec(dllexport)
-#else
+#if defined(_WIN32) && !defined(RWKV_STATIC) /* defined where the library itself is compiled */
 #define RWKV_CPP_API __declspec(dllimport)
-#endif
+#elif defined(_WIN32)
+#define RWKV_CPP_API
 #else
 #define RWKV_CPP_API __attribute__((visibility("default")))
 #endif

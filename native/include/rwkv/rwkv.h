@@ -78,12 +78,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#if defined(_WIN32)
-#if defined(RWKV_BUILDING_LIBRARY)
-#define RWKV_API __declspec(dllexport)
-#else
+#if defined(_WIN32) && !defined(RWKV_STATIC) /* whoever links the static library defines it */
 #define RWKV_API __declspec(dllimport)
-#endif
+#elif defined(_WIN32)
+#define RWKV_API
 #else
 #define RWKV_API __attribute__((visibility("default")))
 #endif

@@ -10,8 +10,6 @@
 
 #include "packing.h"
 
-#define INLINE static inline __attribute__((always_inline))
-
 enum {
     TILE_ROWS = 16,
     TILE_FLOATS = 16 * 16, /* a tile of sums: 16 rows of activations x 16 outputs */
@@ -21,13 +19,13 @@ enum {
 
 /* Eight tiles of 16 rows of 64 bytes: sums 0-3, activations 4 and 5, weights 6 and 7. */
 static void configure_tiles(void) {
-    struct {
+    _Alignas(64) struct {
         uint8_t palette;
         uint8_t start_row;
         uint8_t reserved[14];
         uint16_t row_bytes[16];
         uint8_t rows[16];
-    } __attribute__((aligned(64))) config;
+    } config;
     memset(&config, 0, sizeof config);
     config.palette = 1;
     for (int t = 0; t < 8; ++t) {
@@ -153,7 +151,7 @@ static void tile_square(const uint16_t* a, size_t lda, const uint16_t* b0, const
 
 INLINE void matmul_of(rwkv_type type, const rwkv_matrix* w, const rwkv_rows* x, size_t row_begin,
                       size_t row_end, size_t panel_begin, size_t panel_end, float* y, size_t ldy) {
-    uint16_t weights[2][CHUNK * TILE_BF16] __attribute__((aligned(64)));
+    _Alignas(64) uint16_t weights[2][CHUNK * TILE_BF16];
     const size_t n_blocks = w->n_in / RWKV_BLOCK;
     configure_tiles();
     for (size_t panel = panel_begin; panel < panel_end; panel += 2) {

@@ -4,11 +4,6 @@
 
 #include "packing.h"
 
-#define INLINE static inline __attribute__((always_inline))
-
-/* For loops over the rows of a tile, whose sums are to stay in registers. */
-#define UNROLL _Pragma("GCC unroll 16")
-
 /* ---- vectors -------------------------------------------------------------------------------- */
 
 typedef __m512 vec;

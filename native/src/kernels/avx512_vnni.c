@@ -4,11 +4,6 @@
 
 #include "packing.h"
 
-#define INLINE static inline __attribute__((always_inline))
-
-/* For loops over the rows of a tile, whose sums are to stay in registers. */
-#define UNROLL _Pragma("GCC unroll 16")
-
 /* Rows of activations that share one pass over a panel: their sums, the eight vectors of a block's
  * codes and what else is at hand fill the 32 registers. */
 enum { TILE = 16 };

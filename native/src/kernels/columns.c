@@ -4,10 +4,8 @@
 
 /* A block of row o < 64 of a panel, and of row o + 64. `to` is theirs in the packed panel that
  * begins at `panel`, its high bits zero so far. `type` is a constant to the compiler. */
-static inline __attribute__((always_inline)) void pack_two(rwkv_type type, const rwkv_block* low,
-                                                           const rwkv_block* high, size_t o,
-                                                           const rwkv_columns_block* to,
-                                                           uint8_t* panel) {
+INLINE void pack_two(rwkv_type type, const rwkv_block* low, const rwkv_block* high, size_t o,
+                     const rwkv_columns_block* to, uint8_t* panel) {
     const size_t half = RWKV_COLUMN / 2;
     const size_t byte = rwkv_column_byte(o);
     const size_t n_scales = rwkv_block_type_of(type)->n_scales;
@@ -41,8 +39,7 @@ static inline __attribute__((always_inline)) void pack_two(rwkv_type type, const
     }
 }
 
-static inline __attribute__((always_inline)) void pack_panel(rwkv_type type, const uint8_t* src,
-                                                             size_t n_in, uint8_t* dst) {
+INLINE void pack_panel(rwkv_type type, const uint8_t* src, size_t n_in, uint8_t* dst) {
     const size_t row_bytes = rwkv_row_bytes(type, n_in);
     const size_t half = RWKV_COLUMN / 2;
     for (size_t b = 0; b < n_in / RWKV_BLOCK; ++b) {

@@ -24,6 +24,7 @@
 #include <string.h>
 
 #include "block_type.h"
+#include "compiler.h"
 
 #ifdef __cplusplus
 extern "C" {

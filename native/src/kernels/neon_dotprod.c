@@ -4,11 +4,6 @@
 
 #include "packing.h"
 
-#define INLINE static inline __attribute__((always_inline))
-
-/* For loops over the rows of a tile, whose sums are to stay in registers. */
-#define UNROLL _Pragma("GCC unroll 16")
-
 INLINE int32x4_t half_sum(rwkv_type type, const int8x16_t code[4], const int8_t* q) {
     (void)type;
     const int8x16_t four = vld1q_s8(q);

@@ -134,7 +134,12 @@ static void layer_norm(const float* x, const float* w, const float* b, float eps
 
 /* ---- element-wise ---------------------------------------------------------------------------- */
 
-static float sigmoid1(float x) { return 1.0f / (1.0f + expf(-x)); }
+/* In double precision, where the C libraries of all systems agree to the last bit of a float but for
+ * one argument in millions: those for floats differ in one of hundreds. */
+static float rounded_exp(float x) { return (float)exp((double)x); }
+static float rounded_tanh(float x) { return (float)tanh((double)x); }
+
+static float sigmoid1(float x) { return 1.0f / (1.0f + rounded_exp(-x)); }
 
 static void lerp(const float* x, const float* prev, const float* mix, size_t n, float* y) {
     for (size_t i = 0; i < n; ++i) y[i] = x[i] + (prev[i] - x[i]) * mix[i];
@@ -157,7 +162,7 @@ static void sigmoid(const float* x, size_t n, float* y) {
 }
 
 static void tanh_(const float* x, size_t n, float* y) {
-    for (size_t i = 0; i < n; ++i) y[i] = tanhf(x[i]);
+    for (size_t i = 0; i < n; ++i) y[i] = rounded_tanh(x[i]);
 }
 
 static void silu(const float* x, size_t n, float* y) {
@@ -170,7 +175,7 @@ static void relu2(const float* x, size_t n, float* y) {
 }
 
 static void decay_v6(const float* x, size_t n, float* y) {
-    for (size_t i = 0; i < n; ++i) y[i] = expf(-expf(x[i]));
+    for (size_t i = 0; i < n; ++i) y[i] = rounded_exp(-rounded_exp(x[i]));
 }
 
 static void before_wkv7(const rwkv_weights_v7* p, const rwkv_head_v7* h, size_t n) {
@@ -189,7 +194,7 @@ static void before_wkv7(const rwkv_weights_v7* p, const rwkv_head_v7* h, size_t 
         h->a[i] = a;
         h->k[i] *= 1.0f + (a - 1.0f) * p->k_a[i];
         /* 0.606531 stands in the official code for exp(-1/2) = 0.60653066. */
-        h->w[i] = expf(-0.606531f * sigmoid1(p->w0[i] + h->w[i]));
+        h->w[i] = rounded_exp(-0.606531f * sigmoid1(p->w0[i] + h->w[i]));
         if (p->v0 == NULL) {
             h->v_first[i] = h->v[i];
         } else {
@@ -217,13 +222,13 @@ static void wkv4(size_t n_tokens, size_t ld, size_t n, const float* u, const flo
             const float pp = S[2 * ldS + i];
             if (y != NULL) {
                 const float p = fmaxf(pp, u[i] + k[i]);
-                const float e1 = expf(pp - p);
-                const float e2 = expf(u[i] + k[i] - p);
+                const float e1 = rounded_exp(pp - p);
+                const float e2 = rounded_exp(u[i] + k[i] - p);
                 y[t * ld + i] = (e1 * aa + e2 * v[i]) / (e1 * bb + e2);
             }
             const float p = fmaxf(pp + w[i], k[i]);
-            const float e1 = expf(pp + w[i] - p);
-            const float e2 = expf(k[i] - p);
+            const float e1 = rounded_exp(pp + w[i] - p);
+            const float e2 = rounded_exp(k[i] - p);
             S_after[i] = e1 * aa + e2 * v[i];
             S_after[ldS_after + i] = e1 * bb + e2;
             S_after[2 * ldS_after + i] = p;
