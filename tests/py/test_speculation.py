@@ -498,7 +498,12 @@ class TestBegin:
             n_read += sum(len(tokens) for _, tokens in work) * (model is draft)
             return step(model, work, *wanted)
 
+        def all_of_them(self: Pass, offers: list[Any]) -> None:
+            for offer in offers:
+                offer.n_wanted = offer.limit
+
         monkeypatch.setattr(Model, "_step", counted)
+        monkeypatch.setattr(Pass, "_choose", all_of_them)  # whatever they take on this machine
         session = Session(trained)
         session.generate("x" * 200, max_tokens=9, draft=draft, stop_tokens=[])
         n_first, n_read = n_read, 0
