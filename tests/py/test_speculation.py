@@ -556,3 +556,21 @@ def test_times_are_learnt_in_several_threads() -> None:
     with ThreadPoolExecutor(4) as pool:
         for done in [pool.submit(use, 30 * i) for i in range(4)]:
             done.result()
+
+
+def test_without_memory_for_guesses_the_next_try_is_whole(
+    trained: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sequence = Session(trained)._sequence
+    sequence.room_ahead(4)
+
+    def none(*_: Any) -> None:
+        raise MemoryError("no room")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("rwkv_py.sequence.np.empty", none)
+        with pytest.raises(MemoryError):
+            sequence.room_ahead(20)
+    tokens = as_tokens(list(range(1, 21)))
+    sequence.read_ahead(tokens)
+    assert sequence.takes(2)

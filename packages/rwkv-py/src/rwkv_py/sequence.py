@@ -245,7 +245,8 @@ class Sequence:
         This cannot fail.
         """
         self._forget_ahead()
-        self._core, self._most_ahead = other._core, other._most_ahead
+        self._core = other._core
+        self._most_ahead, self._rows = other._most_ahead, other._rows
         self._know(other)
 
     def read(self, piece: Tokens, *, wants_logits: bool = True) -> None:
@@ -272,11 +273,10 @@ class Sequence:
         if n_tokens > self._most_ahead:
             # Its memory grows with it: most texts never need all of it.
             most = next(most for most in (8, 16, MAX_AHEAD) if most >= n_tokens)
+            rows = np.empty((most, self.n_vocab), np.float32)  # first: either may find no room
             core.allow_take_back(most)
-            self._most_ahead = most
-            self._rows = np.empty((most, self.n_vocab), np.float32)
-        elif self._rows is None:
-            self._rows = np.empty((self._most_ahead, self.n_vocab), np.float32)
+            self._most_ahead, self._rows = most, rows
+        assert self._rows is not None
         return self._rows[:n_tokens]
 
     def read_ahead(self, tokens: Tokens) -> None:
