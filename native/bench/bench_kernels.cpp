@@ -366,7 +366,7 @@ class Bench {
     }
 
     // Products with matrices by columns (1024, 4096), which one call takes whole: one row, all of
-    // whose inputs are not zero, a half or a quarter of them, and a tile of rows. What must be read
+    // whose inputs are not zero, a half or a quarter of them, a few rows and a tile. What must be read
     // is the weights of those inputs and all that comes before them in a block.
     void columns(rwkv_type type, size_t min_bytes) {
         constexpr size_t kOut = 1024;
@@ -387,7 +387,7 @@ class Bench {
         struct {
             size_t rows;
             unsigned in_use;  // of four inputs
-        } const cases[] = {{1, 4}, {1, 2}, {1, 1}, {RWKV_TILE, 1}};
+        } const cases[] = {{1, 4}, {1, 2}, {1, 1}, {2, 2}, {4, 2}, {6, 2}, {RWKV_TILE, 1}};
         for (const auto& c : cases) {
             std::vector<float> x = random_floats(c.rows * kIn);
             Random random;

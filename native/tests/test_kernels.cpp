@@ -279,6 +279,14 @@ void test_matmul(const rwkv_kernels& ref, const rwkv_kernels& k, rwkv_type type,
                 }
             }
             CHECK(std::memcmp(part.data(), got.data(), got.size() * sizeof(float)) == 0);
+            for (size_t n = 1; n < n_rows && n_out == 17 && n_in <= 256;
+                 ++n) {  // however many rows a tile has
+                std::fill(part.begin(), part.end(), 5.0f);
+                k.matrix[type].matmul(&mine.matrix, &x.rows, 0, n, 0, panels, part.data(), ldy);
+                k.matrix[type].matmul(&mine.matrix, &x.rows, n, n_rows, 0, panels, &part[n * ldy],
+                                      ldy);
+                CHECK(std::memcmp(part.data(), got.data(), got.size() * sizeof(float)) == 0);
+            }
         }
     }
 }
@@ -376,7 +384,7 @@ void test_columns(const rwkv_kernels& k, rwkv_type type) {
             m.matmul(&by_panels.matrix, &x.rows, 0, n_rows, 0, panels, expected.data(), ldy);
             CHECK(std::isnan(expected[20 * ldy]) && !std::isnan(expected[21 * ldy]));
             // Alone, a few, and many together.
-            for (const size_t step : {1, 2, 3, 4, 11, 16, 40}) {
+            for (const size_t step : {1, 2, 3, 4, 6, 7, 11, 16, 40}) {
                 std::vector<float> got(n_rows * ldy, 5.0f);
                 for (size_t row = 0; row < n_rows; row += step) {
                     for (size_t panel = 0; panel < 3; ++panel) {

@@ -128,8 +128,9 @@ static void quantize(const float* x, size_t n, rwkv_q8* y, size_t stride) {
 
 /* ---- matrices -------------------------------------------------------------------------------- */
 
-/* Rows of activations that share one pass over a panel. */
-enum { TILE = 4 };
+/* Rows of activations that share one pass over a panel: of quantised weights, whose sums are in
+ * memory where they are many, and of values, whose sums fit the registers. */
+enum { TILE = 16, ANY_ROWS = 1, VALUES_TILE = 4 };
 
 /* Stores the 8 sums of a half panel, leaving out rows beyond n_out. */
 INLINE void store_half(float* y, size_t o, size_t n_out, __m256 v) {
@@ -154,7 +155,7 @@ INLINE void add_column(rwkv_type type, const uint8_t* p, const float* x, size_t 
     }
 }
 
-/* A panel of values times n_rows (<= TILE) rows. Each sum is that of the even columns plus that of
+/* A panel of values times n_rows (<= VALUES_TILE) rows. Each sum is that of the even columns plus that of
  * the odd ones. Both halves of a panel are taken together where their sums fit the registers. */
 INLINE void panel_values(rwkv_type type, const rwkv_matrix* w, size_t panel, const rwkv_rows* x,
                          size_t row, size_t n_rows, float* y, size_t ldy) {
@@ -164,7 +165,7 @@ INLINE void panel_values(rwkv_type type, const rwkv_matrix* w, size_t panel, con
     for (size_t first = 0; first < 2; first += together) {
         const uint8_t* p = (const uint8_t*)w->data + panel * w->n_in * column + first * 8 * size;
         const float* xc = x->x + row * x->ld;
-        __m256 sum[2][TILE][2];
+        __m256 sum[2][VALUES_TILE][2];
         for (size_t h = 0; h < together; ++h) {
             for (size_t i = 0; i < n_rows; ++i) sum[h][i][0] = sum[h][i][1] = _mm256_setzero_ps();
         }
@@ -189,15 +190,6 @@ INLINE void panel_values(rwkv_type type, const rwkv_matrix* w, size_t panel, con
             }
         }
     }
-}
-
-/* What makes of a block's product with unsigned codes that with signed ones: those of q4_0 and q5_0
- * stand for 8 and 16 less. */
-INLINE __m256i offset_of(rwkv_type type, const rwkv_q8* x) {
-    const __m256i minus_8_sum = _mm256_set1_epi32(x->minus_8_sum);
-    return type == RWKV_TYPE_Q4_0   ? minus_8_sum
-           : type == RWKV_TYPE_Q5_0 ? _mm256_slli_epi32(minus_8_sum, 1)
-                                    : _mm256_setzero_si256();
 }
 
 /* 32 bits -> 32 bytes of 16 or 0. */
@@ -225,30 +217,28 @@ INLINE __m256i look_up(__m256i nibbles) {
     return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), nibbles);
 }
 
-/* The codes of half a panel (8 rows) in one block. */
-INLINE void unpack_codes(rwkv_type type, const rwkv_block16* block, size_t half, __m256i code[8]) {
+/* The codes of a block's first or last 16 columns, for both halves of a panel (8 rows each): vector
+ * g holds those of the columns 4 g .. 4 g + 3. */
+INLINE void unpack_codes(rwkv_type type, const rwkv_block16* block, int last, __m256i code[2][4]) {
     const int is_q8 = type == RWKV_TYPE_Q8_0;
     const __m256i low = _mm256_set1_epi8(15);
-    for (int g = 0; g < (is_q8 ? 8 : 4); ++g) {
-        const uint8_t* p = block->codes + half * 32 + 64 * g;
-        const __m256i bytes = _mm256_loadu_si256((const __m256i*)p);
-        if (half == 0) rwkv_prefetch(p);
-        if (is_q8) {
-            code[g] = bytes;
-        } else {
-            code[g] = _mm256_and_si256(bytes, low);
-            code[g + 4] = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), low);
-        }
-    }
-    for (int g = 0; g < 8; ++g) {
-        if (type == RWKV_TYPE_IQ4_NL) code[g] = look_up(code[g]);
-        if (rwkv_high_bits(type) == 1) {
-            code[g] = _mm256_or_si256(code[g], fifth_bits(block->high + 8 * g + 4 * half));
-        } else if (rwkv_high_bits(type) == 2) {
-            const uint8_t* p = block->high + 64 * (g / 4) + 32 * half;
-            const __m256i bits = _mm256_loadu_si256((const __m256i*)p);
-            if (half == 0 && g % 4 == 0) rwkv_prefetch(p);
-            code[g] = _mm256_or_si256(code[g], upper_bits(bits, g % 4));
+    for (int half = 0; half < 2; ++half) {
+        for (int g = 0; g < 4; ++g) {
+            const uint8_t* p = block->codes + 256 * (is_q8 && last) + 64 * g + 32 * half;
+            const __m256i bytes = _mm256_loadu_si256((const __m256i*)p);
+            if (half == 0 && (is_q8 || !last)) rwkv_prefetch(p);
+            __m256i v = is_q8  ? bytes
+                        : last ? _mm256_and_si256(_mm256_srli_epi16(bytes, 4), low)
+                               : _mm256_and_si256(bytes, low);
+            if (type == RWKV_TYPE_IQ4_NL) v = look_up(v);
+            if (rwkv_high_bits(type) == 1) {
+                v = _mm256_or_si256(v, fifth_bits(block->high + 32 * last + 8 * g + 4 * half));
+            } else if (rwkv_high_bits(type) == 2) {
+                const uint8_t* bits = block->high + 64 * last + 32 * half;
+                if (half == 0 && g == 0) rwkv_prefetch(bits);
+                v = _mm256_or_si256(v, upper_bits(_mm256_loadu_si256((const __m256i*)bits), g));
+            }
+            code[half][g] = v;
         }
     }
 }
@@ -269,107 +259,139 @@ INLINE __m256i broadcast(const int8_t* q) {
     return _mm256_set1_epi32((int32_t)rwkv_load_u32((const uint8_t*)q));
 }
 
-/* The sums of a block of q6_K, each half's times its s, for 8 rows. `s` holds the two of each row
- * as int16. Two groups fit an int16, 2 x 2 x 63 x 127 = 32004, and s times them is what madd adds
- * up in place of ones. A code stands for 32 less than it is. */
-INLINE __m256i scaled_sums(const __m256i code[8], __m256i s, const rwkv_q8* x) {
-    const __m256i both = _mm256_set1_epi32(0x01000100); /* bytes 0, 1 twice, of each four */
-    const __m256i lane = _mm256_setr_epi32(0, 0x04040404, 0x08080808, 0x0c0c0c0c, 0, 0x04040404,
-                                           0x08080808, 0x0c0c0c0c);
-    const __m256i first = _mm256_add_epi8(both, lane);
-    const __m256i half_s[2] = {_mm256_shuffle_epi8(s, first),
-                               _mm256_shuffle_epi8(s, _mm256_add_epi8(first, _mm256_set1_epi8(2)))};
-    int32_t minus_8_sums;
-    memcpy(&minus_8_sums, x->minus_8_sums, sizeof minus_8_sums);
-    const __m256i offset = _mm256_madd_epi16(s, _mm256_set1_epi32(minus_8_sums));
-    __m256i isum = _mm256_slli_epi32(offset, 2);
-    for (int g = 0; g < 8; g += 2) {
-        const __m256i pairs =
-            _mm256_add_epi16(_mm256_maddubs_epi16(code[g], broadcast(x->q + 4 * g)),
-                             _mm256_maddubs_epi16(code[g + 1], broadcast(x->q + 4 * g + 4)));
-        isum = _mm256_add_epi32(isum, _mm256_madd_epi16(pairs, half_s[g / 4]));
-    }
-    return isum;
+/* The two s of a block of q6_K, of 8 rows, as int16. */
+INLINE __m256i load_s(const rwkv_block16* block, size_t half) {
+    return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)(block->s + 16 * half)));
 }
 
-/* The sums of a block of other types, for 8 rows.
+/* That of the first or of the last 16 columns, twice. */
+INLINE __m256i twice(__m256i s, int last) {
+    const __m256i first = _mm256_setr_epi8(0, 1, 0, 1, 4, 5, 4, 5, 8, 9, 8, 9, 12, 13, 12, 13, 0, 1,
+                                           0, 1, 4, 5, 4, 5, 8, 9, 8, 9, 12, 13, 12, 13);
+    return _mm256_shuffle_epi8(s, _mm256_add_epi8(first, _mm256_set1_epi8((char)(2 * last))));
+}
+
+/* The sums over 16 columns for a row of activations and the 8 rows of each half of a panel, as
+ * int32 or, of 4-bit codes, as two int16 for each row, which are still to be added.
  *
  * A group's product is maddubs (unsigned codes x signed activations, adjacent pairs added in
- * int16), whose eight results of a block are added before they are widened to int32. No int16
- * overflows:
- *     4-bit codes   8 groups x 2 x 15 x 127 = 30480
- *     5-bit codes   4 groups x 2 x 31 x 127 = 31496, so they are widened after four groups
+ * int16). Products are added in int16 as long as none overflows:
+ *     4-bit codes   all of a block, 8 groups x 2 x 15 x 127 = 30480
+ *     5-bit codes   4 groups x 2 x 31 x 127 = 31496
+ *     q6_K          2 groups x 2 x 63 x 127 = 32004; s times them is what madd adds up
  *     signed codes  1 group  x 2 x 128 x 127 = 32512, as |w| times the activation with w's sign */
-INLINE __m256i block_sums(rwkv_type type, const __m256i code[8], const rwkv_q8* x) {
+INLINE void add_up_16(rwkv_type type, __m256i code[2][4], const __m256i s[2], const int8_t* q,
+                      __m256i sums[2]) {
     const __m256i ones = _mm256_set1_epi16(1);
-    if (rwkv_is_signed(type)) {
-        __m256i isum = _mm256_setzero_si256();
-        for (int g = 0; g < 8; ++g) {
-            const __m256i xq = broadcast(x->q + 4 * g);
-            const __m256i pairs =
-                _mm256_maddubs_epi16(_mm256_abs_epi8(code[g]), _mm256_sign_epi8(xq, code[g]));
-            isum = _mm256_add_epi32(isum, _mm256_madd_epi16(pairs, ones));
+    __m256i pairs[2];
+    for (int g = 0; g < 4; ++g) {
+        const __m256i xq = broadcast(q + 4 * g);
+        for (int half = 0; half < 2; ++half) {
+            const __m256i w = code[half][g];
+            if (rwkv_is_signed(type)) {
+                const __m256i products =
+                    _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(xq, w));
+                const __m256i sum = _mm256_madd_epi16(products, ones);
+                sums[half] = g == 0 ? sum : _mm256_add_epi32(sums[half], sum);
+                continue;
+            }
+            const int begins = type == RWKV_TYPE_Q6_K ? g % 2 == 0 : g == 0;
+            const __m256i products = _mm256_maddubs_epi16(w, xq);
+            pairs[half] = begins ? products : _mm256_add_epi16(pairs[half], products);
+            if (type == RWKV_TYPE_Q6_K && !begins) {
+                const __m256i sum = _mm256_madd_epi16(pairs[half], s[half]);
+                sums[half] = g == 1 ? sum : _mm256_add_epi32(sums[half], sum);
+            }
         }
-        return isum;
     }
-    __m256i pairs[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
-    for (int g = 0; g < 8; ++g) {
-        const __m256i products = _mm256_maddubs_epi16(code[g], broadcast(x->q + 4 * g));
-        pairs[g / 4] = _mm256_add_epi16(pairs[g / 4], products);
+    for (int half = 0; half < 2 && !rwkv_is_signed(type) && type != RWKV_TYPE_Q6_K; ++half) {
+        sums[half] = rwkv_high_bits(type) != 0 ? _mm256_madd_epi16(pairs[half], ones) : pairs[half];
     }
-    const __m256i isum =
-        rwkv_high_bits(type) != 0
-            ? _mm256_add_epi32(_mm256_madd_epi16(pairs[0], ones), _mm256_madd_epi16(pairs[1], ones))
-            : _mm256_madd_epi16(_mm256_add_epi16(pairs[0], pairs[1]), ones);
-    return _mm256_add_epi32(isum, offset_of(type, x));
 }
 
-/* Quantised: half a panel times n_rows rows in one block, added to their sums. */
-INLINE void add_block(rwkv_type type, const rwkv_block16* block, size_t half, const rwkv_q8* x,
-                      size_t n_rows, __m256* sum) {
+/* The sums of a block, from those of its first and its last 16 columns. */
+INLINE __m256i block_sums(rwkv_type type, __m256i first, __m256i last) {
+    if (rwkv_is_signed(type) || rwkv_high_bits(type) != 0) return _mm256_add_epi32(first, last);
+    return _mm256_madd_epi16(_mm256_add_epi16(first, last), _mm256_set1_epi16(1));
+}
+
+/* What makes of a block's sums with unsigned codes those with signed ones: the codes of q4_0 and
+ * q5_0 stand for 8 and 16 less. */
+INLINE __m256i offset_of(rwkv_type type, const rwkv_q8* x) {
+    const __m256i minus_8_sum = _mm256_set1_epi32(x->minus_8_sum);
+    return type == RWKV_TYPE_Q4_0   ? minus_8_sum
+           : type == RWKV_TYPE_Q5_0 ? _mm256_slli_epi32(minus_8_sum, 1)
+                                    : _mm256_setzero_si256();
+}
+
+/* The same for q6_K, whose codes stand for 32 less; `s` holds the two of each row as int16. */
+INLINE __m256i offset_of_q6_k(__m256i s, const rwkv_q8* x) {
+    int32_t minus_8_sums;
+    memcpy(&minus_8_sums, x->minus_8_sums, sizeof minus_8_sums);
+    return _mm256_slli_epi32(_mm256_madd_epi16(s, _mm256_set1_epi32(minus_8_sums)), 2);
+}
+
+/* Quantised: a panel times n_rows rows in one block, added to their sums.
+ *
+ * What limits this are loads, of which there are two a cycle: so each four activations are
+ * broadcast once for both halves of the panel. Their codes of 16 columns are eight vectors, which
+ * with what one row needs fill the registers; the sums of the first 16 columns wait in memory. */
+INLINE void add_block(rwkv_type type, const rwkv_block16* block, const rwkv_q8* x, size_t n_rows,
+                      __m256 (*sum)[2]) {
     const int is_q6_k = type == RWKV_TYPE_Q6_K;
-    __m256i code[8];
-    unpack_codes(type, block, half, code);
-    const __m256 dw = load_d(type, block->d, block->s, 8 * half);
-    const __m256 mw = load_m(type, block->m, block->t, 8 * half);
-    __m256i s = _mm256_setzero_si256();
-    if (is_q6_k) {
-        s = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)(block->s + 16 * half)));
+    __m256i code[2][4];
+    __m256i s[2];       /* of q6_K: both of each row, */
+    __m256i s_of_16[2]; /* and those of these columns */
+    __m256 dw[2];
+    __m256 mw[2];
+    for (size_t half = 0; half < 2; ++half) {
+        s[half] = is_q6_k ? load_s(block, half) : _mm256_setzero_si256();
+        s_of_16[half] = twice(s[half], 0);
     }
-    UNROLL
+    __m256i first[TILE][2];
+    unpack_codes(type, block, 0, code);
+    for (size_t i = 0; i < n_rows; ++i) add_up_16(type, code, s_of_16, x[i].q, first[i]);
+
+    unpack_codes(type, block, 1, code);
+    for (size_t half = 0; half < 2; ++half) {
+        s_of_16[half] = twice(s[half], 1);
+        dw[half] = load_d(type, block->d, block->s, 8 * half);
+        mw[half] = load_m(type, block->m, block->t, 8 * half);
+    }
     for (size_t i = 0; i < n_rows; ++i) {
-        const __m256i isum = is_q6_k ? scaled_sums(code, s, &x[i]) : block_sums(type, code, &x[i]);
+        __m256i last[2];
+        add_up_16(type, code, s_of_16, x[i].q + 16, last);
         const __m256 dx = _mm256_broadcast_ss(&x[i].d);
-        sum[i] = _mm256_fmadd_ps(_mm256_mul_ps(dw, dx), _mm256_cvtepi32_ps(isum), sum[i]);
-        if (rwkv_has_m(type)) sum[i] = _mm256_fmadd_ps(mw, _mm256_broadcast_ss(&x[i].s), sum[i]);
+        for (int half = 0; half < 2; ++half) {
+            const __m256i isum =
+                _mm256_add_epi32(block_sums(type, first[i][half], last[half]),
+                                 is_q6_k ? offset_of_q6_k(s[half], &x[i]) : offset_of(type, &x[i]));
+            const __m256 d = _mm256_mul_ps(dw[half], dx);
+            __m256 v = _mm256_fmadd_ps(d, _mm256_cvtepi32_ps(isum), sum[i][half]);
+            if (rwkv_has_m(type)) v = _mm256_fmadd_ps(mw[half], _mm256_broadcast_ss(&x[i].s), v);
+            sum[i][half] = v;
+        }
     }
 }
 
-/* Quantised panel times n_rows (<= TILE) rows: both halves together where few rows make that a
- * matter of reading memory evenly, one after the other where many share the unpacked codes. */
+/* Quantised panel times n_rows (<= TILE) rows. The sums of many rows are in memory, in the
+ * first-level cache. */
 INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, const rwkv_rows* x,
                          size_t row, size_t n_rows, float* y, size_t ldy) {
     const uint8_t* base = rwkv_panel16_at(type, w, panel);
     const size_t n_blocks = w->n_in / RWKV_BLOCK;
-    const size_t together = n_rows <= 2 ? 2 : 1;
-    for (size_t first = 0; first < 2; first += together) {
-        const rwkv_q8* xb = rwkv_q8_row(x, row);
-        __m256 sum[2][TILE];
-        for (size_t h = 0; h < together; ++h) {
-            for (size_t i = 0; i < n_rows; ++i) sum[h][i] = _mm256_setzero_ps();
-        }
-        for (size_t b = 0; b < n_blocks; ++b, xb += x->tile) {
-            const rwkv_block16 block = rwkv_block16_at(type, base, b);
-            if (first == 0) rwkv_prefetch_head(type, &block, b);
-            for (size_t h = 0; h < together; ++h) {
-                add_block(type, &block, first + h, xb, n_rows, sum[h]);
-            }
-        }
-        for (size_t h = 0; h < together; ++h) {
-            for (size_t i = 0; i < n_rows; ++i) {
-                store_half(y + i * ldy, (first + h) * 8, w->n_out - panel * RWKV_PANEL, sum[h][i]);
-            }
-        }
+    const rwkv_q8* xb = rwkv_q8_row(x, row);
+    __m256 sum[TILE][2];
+    for (size_t i = 0; i < n_rows; ++i) sum[i][0] = sum[i][1] = _mm256_setzero_ps();
+    for (size_t b = 0; b < n_blocks; ++b, xb += x->tile) {
+        const rwkv_block16 block = rwkv_block16_at(type, base, b);
+        rwkv_prefetch_head(type, &block, b);
+        add_block(type, &block, xb, n_rows, sum);
+    }
+    const size_t o_end = w->n_out - panel * RWKV_PANEL;
+    for (size_t i = 0; i < n_rows; ++i) {
+        store_half(y + i * ldy, 0, o_end, sum[i][0]);
+        store_half(y + i * ldy, 8, o_end, sum[i][1]);
     }
 }
 

@@ -173,7 +173,7 @@ static void quantize(const float* x, size_t n, rwkv_q8* y, size_t stride) {
 /* ---- matrices -------------------------------------------------------------------------------- */
 
 /* Rows of activations that share one pass over a panel. */
-enum { TILE = 4 };
+enum { TILE = 4, ANY_ROWS = 0, VALUES_TILE = 4 };
 
 INLINE __m512 load_values(rwkv_type type, const uint8_t* p) {
     if (type == RWKV_TYPE_FP32) return _mm512_loadu_ps(p);

@@ -6,7 +6,7 @@
 
 /* Rows of activations that share one pass over a panel: their sums, the eight vectors of a block's
  * codes and what else is at hand fill the 32 registers. */
-enum { TILE = 16 };
+enum { TILE = 16, ANY_ROWS = 0 };
 
 #include "avx512_codes.h"
 

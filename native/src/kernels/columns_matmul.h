@@ -26,12 +26,13 @@
  *                               (type, m, t, o) */
 
 enum {
-    PARTS = 64 / BYTES,   /* vectors that hold an input's 64 bytes */
-    OUTPUTS = BYTES / 4,  /* of a vector of sums */
-    ABREAST = BYTES / 32, /* vectors of sums, a block's codes for which fit the registers */
-    ROWS_ALONE = 3,       /* rows up to which each skips its own zeros */
-    INPUTS_AHEAD = 56,    /* how far ahead inputs that are not zero are fetched */
-    LINE = 64,            /* bytes of a cache line */
+    PARTS = 64 / BYTES,  /* vectors that hold an input's 64 bytes */
+    OUTPUTS = BYTES / 4, /* of a vector of sums */
+    ABREAST = 2,         /* vectors of sums that share a row's activations, */
+    GROUPS = BYTES / 8,  /* and groups of four inputs: as many codes as fit the registers */
+    ROWS_ALONE = 3,      /* rows up to which each skips its own zeros */
+    INPUTS_AHEAD = 56,   /* how far ahead inputs that are not zero are fetched */
+    LINE = 64,           /* bytes of a cache line */
 };
 
 /* out[s] holds the bytes of in[0] to in[3] in turns, for the outputs from 16 s on: see
@@ -215,20 +216,40 @@ INLINE void columns_row(rwkv_type type, int skip, size_t blocks_ahead, const rwk
     }
 }
 
-/* The sums of a block for a row and outputs whose codes are at hand. */
-INLINE ints sums_of(rwkv_type type, const bytes code[8], const rwkv_q8* x,
-                    const rwkv_columns_block* block, size_t o) {
-    const int groups = 8 / n_halves(type);
-    ints isum = zero_ints();
-    for (int half = 0; half < n_halves(type); ++half) {
-        dots sums = begin_dots(type, x, half);
-        for (int g = groups * half; g < groups * (half + 1); ++g) {
-            const int32_t four = (int32_t)rwkv_load_u32((const uint8_t*)x->q + 4 * g);
-            sums = add_dots(type, sums, code[g], four);
-        }
-        isum = add_half(type, isum, sums, x, block, o, half);
+/* A row's sums of a block that are to be gone on with: of a half or, where there are no halves, of
+ * the whole block, and those of the half before. */
+typedef struct open_sums {
+    dots half[ABREAST];
+    ints before[ABREAST];
+} open_sums;
+
+/* The groups [first, first + GROUPS) of a block, whose codes are at hand, added to a row's sums for
+ * the outputs from o on: isum holds the block's where these are its last groups. */
+INLINE void add_groups(rwkv_type type, bytes code[ABREAST][GROUPS], size_t first, const rwkv_q8* x,
+                       const rwkv_columns_block* block, size_t o, open_sums* open,
+                       ints isum[ABREAST]) {
+    const size_t of_half = 8 / (size_t)n_halves(type);
+    const size_t end = first + GROUPS;
+    dots sums[ABREAST];
+    for (size_t a = 0; a < ABREAST; ++a) {
+        if (first % of_half != 0) sums[a] = open->half[a];
+        isum[a] = first >= of_half ? open->before[a] : zero_ints();
     }
-    return isum;
+    for (size_t g = first; g < end; ++g) {
+        const int half = (int)(g / of_half);
+        const int32_t four = (int32_t)rwkv_load_u32((const uint8_t*)x->q + 4 * g);
+        for (size_t a = 0; a < ABREAST; ++a) {
+            if (g % of_half == 0) sums[a] = begin_dots(type, x, half);
+            sums[a] = add_dots(type, sums[a], code[a][g - first], four);
+            if ((g + 1) % of_half == 0) {
+                isum[a] = add_half(type, isum[a], sums[a], x, block, o + 16 * a, half);
+            }
+        }
+    }
+    for (size_t a = 0; a < ABREAST && end < 8; ++a) {
+        open->half[a] = sums[a];
+        open->before[a] = isum[a];
+    }
 }
 
 /* Rows of a tile: a block's codes are zipped once for all of them, and their sums are in y. */
@@ -250,20 +271,29 @@ INLINE void columns_tile(rwkv_type type, const rwkv_matrix* w, const rwkv_rows* 
             }
             for (size_t s = 0; s < 8; s += ABREAST) {
                 const size_t o = 16 * s + OUTPUTS * part;
+                open_sums open[RWKV_TILE];
                 vec dw[ABREAST];
                 vec mw[ABREAST];
-                bytes code[ABREAST][8];
                 for (size_t a = 0; a < ABREAST; ++a) {
                     dw[a] = load_d(type, block.d, block.s, o + 16 * a);
                     mw[a] = load_m(type, block.m, block.t, o + 16 * a);
-                    for (int g = 0; g < 8; ++g) code[a][g] = codes[s + a][g];
                 }
-                for (size_t i = 0; i < n_rows; ++i) {
+                UNROLL
+                for (size_t first = 0; first < 8; first += GROUPS) {
+                    bytes code[ABREAST][GROUPS];
                     for (size_t a = 0; a < ABREAST; ++a) {
-                        float* to = y + i * ldy + o + 16 * a;
-                        const ints isum = sums_of(type, code[a], &xb[i], &block, o + 16 * a);
-                        const vec sum = vload(to, OUTPUTS);
-                        vstore(to, OUTPUTS, add_block_sum(type, sum, dw[a], mw[a], &xb[i], isum));
+                        for (size_t g = 0; g < GROUPS; ++g) code[a][g] = codes[s + a][first + g];
+                    }
+                    for (size_t i = 0; i < n_rows; ++i) {
+                        ints isum[ABREAST];
+                        add_groups(type, code, first, &xb[i], &block, o, &open[i], isum);
+                        for (size_t a = 0; a < ABREAST && first + GROUPS == 8; ++a) {
+                            float* to = y + i * ldy + o + 16 * a;
+                            const vec sum = vload(to, OUTPUTS);
+                            const vec more =
+                                add_block_sum(type, sum, dw[a], mw[a], &xb[i], isum[a]);
+                            vstore(to, OUTPUTS, more);
+                        }
                     }
                 }
             }

@@ -4,7 +4,7 @@
  * block, whose codes go to 63 */
 
 /* Rows of activations that share one pass over a panel. */
-enum { TILE = 4 };
+enum { TILE = 4, ANY_ROWS = 0, VALUES_TILE = 4 };
 
 INLINE void store_quarter(float* y, size_t o, size_t n_out, float32x4_t v) {
     if (o + 4 <= n_out) {

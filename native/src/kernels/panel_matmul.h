@@ -1,20 +1,23 @@
 /* panel_matmul.h: the products of a vector level, written once: over panels, tiles of rows and
  * types. A level's file defines, then includes this file:
  *
- *     TILE           rows of activations that share one pass over a panel: 4, 8 or 16
  *     panel_blocks   INLINE: a panel of a quantised matrix times n_rows rows from `row` on
- *     HAS_VALUES and panel_values    the same for fp32, fp16 and bf16, if the level has its own
+ *     TILE           how many rows may share one such pass: 4, 8 or 16
+ *     ANY_ROWS       whether it takes any number of them up to TILE, else powers of two
+ *     HAS_VALUES, panel_values, VALUES_TILE    the same for fp32, fp16 and bf16, in powers of two, if
+ *                    the level has its own
  *
- * Both take (type, w, panel, x, row, n_rows, y, ldy), of which type and n_rows are constants to the
- * compiler and y is where the panel's results for `row` belong. What they compute for a row must
- * not depend on n_rows. */
+ * Both take (type, w, panel, x, row, n_rows, y, ldy), of which type and n_rows, but beyond 2 where
+ * any number is taken, are constants to the compiler and y is where the panel's results for `row`
+ * belong. What they compute for a row must not depend on n_rows. */
 
-/* How many rows from `row` on to take together: as many as lie together in x, at most TILE, and a
- * power of two. */
-INLINE size_t tile_rows(const rwkv_rows* x, size_t row, size_t row_end) {
+/* How many rows from `row` on to take together: as many as lie together in x, at most `tile`, and a
+ * power of two, or (any) any number. */
+INLINE size_t tile_rows(const rwkv_rows* x, size_t row, size_t row_end, size_t tile, int any) {
     const size_t together = x->tile - row % x->tile;
     const size_t left = row_end - row < together ? row_end - row : together;
-    size_t n = TILE;
+    if (any) return left < tile ? left : tile;
+    size_t n = tile;
     while (n > left) n /= 2;
     return n;
 }
@@ -27,29 +30,31 @@ INLINE size_t tile_rows(const rwkv_rows* x, size_t row, size_t row_end) {
 
 /* Tile after tile, so that a tile's activations stay in the first-level cache while the few panels
  * of a call, which fit the second, pass by. */
-#define FOR_TILES(panel_tile, type)                            \
-    for (size_t row = row_begin, n; row < row_end; row += n) { \
-        n = tile_rows(x, row, row_end);                        \
-        if (TILE >= 16 && n == 16) {                           \
-            FOR_PANELS(panel_tile, type, TILE)                 \
-        } else if (TILE >= 8 && n == 8) {                      \
-            FOR_PANELS(panel_tile, type, (TILE >= 8 ? 8 : 1))  \
-        } else if (n == 4) {                                   \
-            FOR_PANELS(panel_tile, type, 4)                    \
-        } else if (n == 2) {                                   \
-            FOR_PANELS(panel_tile, type, 2)                    \
-        } else {                                               \
-            FOR_PANELS(panel_tile, type, 1)                    \
-        }                                                      \
+#define FOR_TILES(panel_tile, type, tile, any)                    \
+    for (size_t row = row_begin, n; row < row_end; row += n) {    \
+        n = tile_rows(x, row, row_end, tile, any);                \
+        if (n == 1) {                                             \
+            FOR_PANELS(panel_tile, type, 1)                       \
+        } else if (n == 2) {                                      \
+            FOR_PANELS(panel_tile, type, 2)                       \
+        } else if (any) {                                         \
+            FOR_PANELS(panel_tile, type, n)                       \
+        } else if (n == 4) {                                      \
+            FOR_PANELS(panel_tile, type, 4)                       \
+        } else if (n == 8) {                                      \
+            FOR_PANELS(panel_tile, type, ((tile) >= 8 ? 8 : 1))   \
+        } else {                                                  \
+            FOR_PANELS(panel_tile, type, ((tile) >= 16 ? 16 : 1)) \
+        }                                                         \
     }
 
 static void matmul_blocks(const rwkv_matrix* w, const rwkv_rows* x, size_t row_begin,
                           size_t row_end, size_t panel_begin, size_t panel_end, float* y,
                           size_t ldy) {
     switch (w->type) {
-#define CASE(type)                    \
-    case type:                        \
-        FOR_TILES(panel_blocks, type) \
+#define CASE(type)                                    \
+    case type:                                        \
+        FOR_TILES(panel_blocks, type, TILE, ANY_ROWS) \
         break;
         RWKV_FOR_QUANTISED(CASE)
 #undef CASE
@@ -73,11 +78,11 @@ static void matmul_values(const rwkv_matrix* w, const rwkv_rows* x, size_t row_b
                           size_t row_end, size_t panel_begin, size_t panel_end, float* y,
                           size_t ldy) {
     if (w->type == RWKV_TYPE_FP32) {
-        FOR_TILES(panel_values, RWKV_TYPE_FP32)
+        FOR_TILES(panel_values, RWKV_TYPE_FP32, VALUES_TILE, 0)
     } else if (w->type == RWKV_TYPE_FP16) {
-        FOR_TILES(panel_values, RWKV_TYPE_FP16)
+        FOR_TILES(panel_values, RWKV_TYPE_FP16, VALUES_TILE, 0)
     } else {
-        FOR_TILES(panel_values, RWKV_TYPE_BF16)
+        FOR_TILES(panel_values, RWKV_TYPE_BF16, VALUES_TILE, 0)
     }
 }
 
