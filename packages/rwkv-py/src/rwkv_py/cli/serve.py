@@ -112,6 +112,15 @@ def serve(
             "texts, faster where they repeat what was read.",
         ),
     ] = False,
+    draft: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="A smaller model with the same tokens, which guesses, where a client does not say "
+            "otherwise: the same texts, faster.",
+            show_default=False,
+        ),
+    ] = None,
     tokenizer: TokenizerOption = None,
     sampling: dict[str, Any],
     opening: Opening,
@@ -143,7 +152,8 @@ def serve(
         idle_seconds=idle,
         chat_format=format,
         sampling=sampling,  # type: ignore[arg-type]
-        speculate="lookup" if lookup else None,
+        speculate="+".join(["lookup"] * lookup + ["draft"] * (draft is not None)) or None,
+        draft=None if draft is None else opening.model_file(draft),
     )
     files = dict(zip(names, map(opening.model_file, models), strict=True))
     listening = listen(host, port, open_to_others=bool(keys) or no_key)

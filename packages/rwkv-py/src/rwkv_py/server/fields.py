@@ -42,8 +42,10 @@ class Sampling(Body):
     grammar: str | None = Field(None, description="What the text must fit: Lark or GBNF.")
     regex: str | None = Field(None, description="What the text must fit: a regular expression.")
     state: str | None = Field(None, description="The state to begin at, by its id.")
-    speculate: Literal["lookup", "none"] | None = Field(
-        None, description="What guesses how the text goes on: the same text, in fewer passes."
+    speculate: Literal["lookup", "draft", "lookup+draft", "none"] | None = Field(
+        None,
+        description="What guesses how the text goes on: the same text, in fewer passes. `draft` "
+        "needs a server with a draft model of the same tokens.",
     )
 
     def given(self) -> dict[str, Any]:

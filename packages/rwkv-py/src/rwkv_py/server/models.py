@@ -13,6 +13,8 @@ from ..chat_format import ChatFormat
 from ..chat_template import format_of_template
 from ..engine import Engine
 from ..errors import InvalidArgumentError, ModelFileError, OutOfMemoryError
+from ..generation import GenerationOptions
+from ..guessers import SpeculationOptions
 from ..model import Model
 from ..models import recognise
 from ..prefix_cache import PrefixCache
@@ -33,6 +35,7 @@ class Served:
     Attributes:
         name: what clients call it.
         model: the model.
+        draft: what guesses for it as "draft", if anything does.
         cache: the beginnings that its requests share.
         engine: what writes.
         n_users: how many requests use it.
@@ -46,9 +49,12 @@ class Served:
         tokenizer: Tokenizer | None,
         settings: Settings,
         folder: StateFolder | None,
+        draft: Model | None = None,
     ):
         self.name = name
         self.model = model
+        self.draft = draft
+        self._speculate = settings.speculate
         self._folder = folder
         self.cache = PrefixCache(model, budget=settings.cache_bytes, folder=folder)
         self.engine = Engine(
@@ -82,6 +88,24 @@ class Served:
         if isinstance(self._chat_format, InvalidArgumentError):
             raise self._chat_format
         return self._chat_format
+
+    def guessing(self, given: GenerationOptions) -> SpeculationOptions:
+        """Return what guesses how a text goes on: as a client has it, else as the server is set.
+
+        Raises:
+            ApiError: the client wants a draft, and the model has none.
+        """
+        asked = "speculate" in given
+        names = (given.get("speculate") if asked else self._speculate) or ""
+        if "draft" not in names:
+            return {"speculate": names or None}
+        if self.draft is not None:
+            return {"speculate": names, "draft": self.draft}
+        if asked:
+            raise ApiError(
+                400, f"speculate: expected lookup or none for {self.name}, got {names}: no draft"
+            )
+        return {"speculate": "lookup" if "lookup" in names else None}
 
     @property
     def n_bytes(self) -> int:
@@ -146,6 +170,7 @@ class Models:
         self._served: dict[str, Served] = {}
         self._loading = asyncio.Lock()  # one is loaded at a time: each needs all cores and memory
         self._loading_seconds = 0.0  # the last time
+        self._draft: Model | None = None  # while any model is loaded, if there is to be one
         self._outages: dict[str, Outage] = {}  # of those that cannot be loaded
 
     @property
@@ -204,6 +229,7 @@ class Models:
         async with self._loading:
             for served in self.loaded:
                 await self._unload(served)
+            self._close_draft()
 
     async def _load(self, name: str) -> Served:
         path = self.files[name]
@@ -228,7 +254,28 @@ class Models:
         return served
 
     def _open(self, name: str, path: Path) -> Served:
-        return Served(name, self._open_model(path), self._tokenizer, self._settings, self._folder)
+        draft = self._open_draft()
+        model = self._open_model(path)
+        if draft is not None and draft.n_vocab != model.n_vocab:
+            _log.warning(
+                "model %s has no draft: it has %d tokens, the draft %d",
+                name,
+                model.n_vocab,
+                draft.n_vocab,
+            )
+            draft = None
+        return Served(name, model, self._tokenizer, self._settings, self._folder, draft)
+
+    def _open_draft(self) -> Model | None:
+        if self._draft is None and self._settings.draft is not None:
+            self._draft = self._open_model(self._settings.draft)
+            _log.info("the draft is loaded")
+        return self._draft
+
+    def _close_draft(self) -> None:
+        if self._draft is not None:
+            self._draft.close()
+            self._draft = None
 
     async def _make_room(self, path: Path) -> None:
         """Unload what nobody uses, the longest unused first, until there is room for a file."""
@@ -237,6 +284,8 @@ class Models:
             return
         try:
             needed = path.stat().st_size + self._settings.cache_bytes
+            if self._settings.draft is not None:
+                needed += self._settings.draft.stat().st_size
         except OSError:
             return  # opening it says what is wrong
         idle = sorted((s for s in self.loaded if not s.n_users), key=lambda s: s.used_at)
@@ -250,6 +299,8 @@ class Models:
         del self._served[served.name]
         await asyncio.to_thread(served.close)
         _log.info("model %s is unloaded", served.name)
+        if not self._served:
+            self._close_draft()
 
 
 def _format_of(model: Model, name: str | None) -> ChatFormat:

@@ -39,7 +39,9 @@ class Settings:
         idle_seconds: after how long a model that nobody uses is unloaded; None: never.
         chat_format: how chats are written; None: what each model file says, else "world".
         sampling: options of `Sampler`, where a client gives none.
-        speculate: what guesses how texts go on, likewise: "lookup", or None.
+        speculate: what guesses how texts go on, likewise: "lookup", "draft", "lookup+draft", None.
+        draft: the model file of what guesses as "draft", for models that have the same tokens; it
+            is loaded with the first model.
 
     Raises:
         InvalidArgumentError: one of them is outside its range.
@@ -64,6 +66,7 @@ class Settings:
     chat_format: str | None = None
     sampling: SamplingOptions = field(default_factory=lambda: SamplingOptions())
     speculate: str | None = None
+    draft: Path | None = None
 
     def __post_init__(self) -> None:
         for name in ("max_running", "max_prompt_tokens", "max_output_tokens", "max_body_bytes"):
@@ -85,7 +88,8 @@ class Settings:
         if self.chat_format is not None:
             ChatFormat.named(self.chat_format)
         Sampler(1, **self.sampling)
-        if self.speculate not in (None, "lookup"):
+        guessers = ["lookup"] if self.draft is None else ["lookup", "draft", "lookup+draft"]
+        if self.speculate not in (None, *guessers):
             raise InvalidArgumentError(
-                f"speculate: expected 'lookup' or None, got {self.speculate!r}"
+                f"speculate: expected {', '.join(guessers)} or None, got {self.speculate!r}"
             )

@@ -177,8 +177,8 @@ async def begin_writing(
     writing = Writing(lease, metrics, settings.max_seconds)
     try:
         for ask in asks:
-            options = limited(ask.options, settings)
-            options.setdefault("speculate", settings.speculate)
+            given = limited(ask.options, settings)
+            options = cast(GenerationOptions, {**given, **lease.served.guessing(given)})
             submit = functools.partial(
                 lease.served.engine.submit,
                 ask.prompt,
