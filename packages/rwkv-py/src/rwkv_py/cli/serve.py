@@ -112,6 +112,9 @@ def serve(
             "texts, faster where they repeat what was read.",
         ),
     ] = False,
+    no_page: Annotated[
+        bool, typer.Option("--no-page", help="Leave out the page to talk on, at /.")
+    ] = False,
     tokenizer: TokenizerOption = None,
     sampling: dict[str, Any],
     opening: Opening,
@@ -144,6 +147,7 @@ def serve(
         chat_format=format,
         sampling=sampling,  # type: ignore[arg-type]
         speculate="lookup" if lookup else None,
+        page=not no_page,
     )
     files = dict(zip(names, map(opening.model_file, models), strict=True))
     listening = listen(host, port, open_to_others=bool(keys) or no_key)

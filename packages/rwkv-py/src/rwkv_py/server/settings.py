@@ -40,6 +40,7 @@ class Settings:
         chat_format: how chats are written; None: what each model file says, else "world".
         sampling: options of `Sampler`, where a client gives none.
         speculate: what guesses how texts go on, likewise: "lookup", or None.
+        page: whether there is a page to talk on, at "/".
 
     Raises:
         InvalidArgumentError: one of them is outside its range.
@@ -64,6 +65,7 @@ class Settings:
     chat_format: str | None = None
     sampling: SamplingOptions = field(default_factory=lambda: SamplingOptions())
     speculate: str | None = None
+    page: bool = True
 
     def __post_init__(self) -> None:
         for name in ("max_running", "max_prompt_tokens", "max_output_tokens", "max_body_bytes"):
