@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 from .._arguments import as_count, as_number
 from ..chat_format import ChatFormat
@@ -86,7 +87,13 @@ class Settings:
             )
         if self.chat_format is not None:
             ChatFormat.named(self.chat_format)
-        Sampler(1, **self.sampling)
+        # Which tokens there are, the models know: a request says so if one is none of them.
+        of_any_model = {
+            name: value
+            for name, value in self.sampling.items()
+            if name not in ("banned_tokens", "logit_bias")
+        }
+        Sampler(1, **cast(SamplingOptions, of_any_model))
         if self.speculate not in (None, "lookup"):
             raise InvalidArgumentError(
                 f"speculate: expected 'lookup' or None, got {self.speculate!r}"

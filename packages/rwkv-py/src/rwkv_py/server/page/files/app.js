@@ -42,7 +42,7 @@ class App {
     editLast: () => this.#chat.editLast(),
     draft: (text) => {
       this.#open.draft = text;
-      this.#saveIfBegun();
+      if (this.#library.get(this.#open.id)) this.#library.saveSoon(this.#open);
     },
     announce: (text) => this.#announcer.say(text),
   });

@@ -13,7 +13,7 @@ const SVG = "http://www.w3.org/2000/svg";
 export function el(name, properties = {}, ...children) {
   const [tag, ...classes] = name.split(".");
   const element = document.createElement(tag);
-  element.classList.add(...classes);
+  if (classes.length) element.className = classes.join(" ");
   for (const [key, value] of Object.entries(properties)) {
     if (key === "text") element.textContent = value;
     else if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
@@ -39,12 +39,12 @@ const ICONS = {
   keep: "M6 4h12v16l-6-4-6 4z",
   menu: "M4 7h16M4 12h16M4 17h16",
   moon: "M20 14A8 8 0 0 1 10 4a8 8 0 1 0 10 10z",
-  more: "M6 12h.01M12 12h.01M18 12h.01",
+  more: "M5 11.2a.8.8 0 1 0 0 1.6.8.8 0 0 0 0-1.6zM12 11.2a.8.8 0 1 0 0 1.6.8.8 0 0 0 0-1.6zM19 11.2a.8.8 0 1 0 0 1.6.8.8 0 0 0 0-1.6z",
   probability: "M5 20v-6M10 20V4M15 20v-9M20 20v-4",
   redo: "M20 11a8 8 0 1 0-2 6M20 5v6h-6",
   search: "M11 4a7 7 0 1 0 0 14 7 7 0 0 0 0-14zM16 16l4 4",
   send: "M12 19V5M6 11l6-6 6 6",
-  settings: "M4 7h9M19 7h1M4 17h1M11 17h9M16 4.5v5M8 14.5v5",
+  settings: "M4 8h8M17 8h3M4 16h3M12 16h8M14.5 5.5a2.5 2.5 0 1 0 0 5 2.5 2.5 0 0 0 0-5zM9.5 13.5a2.5 2.5 0 1 0 0 5 2.5 2.5 0 0 0 0-5z",
   stop: "M7 7h10v10H7z",
   sun: "M12 8a4 4 0 1 0 0 8 4 4 0 0 0 0-8zM12 2v3M12 19v3M2 12h3M19 12h3M5 5l2 2M17 17l2 2M19 5l-2 2M7 17l-2 2",
   text: "M5 6h14M5 11h14M5 16h8",

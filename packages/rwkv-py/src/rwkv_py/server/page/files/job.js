@@ -7,6 +7,9 @@ import { Refused, Unreachable, stream } from "./api.js";
 import { connection, countDown } from "./connection.js";
 import { Lost } from "./sse.js";
 
+/** How long writing has to take for its speed to be told without the reading. */
+const LEAST_SECONDS = 0.25;
+
 /** How many probable tokens to ask for with each. */
 export const N_TOP = 5;
 
@@ -159,9 +162,13 @@ export function waitLine({ reason, seconds }) {
 
 /** Say how fast it was, in a line. */
 export function speedLine({ first, seconds, tokens, texts, prompt, cached }) {
-  const parts = [];
-  const n = tokens - texts; // the first of each came with the beginning
-  if (n > 0 && seconds > 0) parts.push(`${(n / seconds).toFixed(n / seconds < 10 ? 1 : 0)} tokens/s${texts > 1 ? ` in ${texts} texts` : ""}`);
-  parts.push(`first after ${first < 10 ? first.toFixed(2) : first.toFixed(0)} s`, `${tokens} written`, `${prompt} read, ${cached} of them known`);
+  // What came at once says nothing of how fast it was written; then the reading counts, too.
+  const speed = seconds < LEAST_SECONDS ? tokens / (first + seconds) : (tokens - texts) / seconds;
+  const parts = [
+    `${speed.toFixed(speed < 10 ? 1 : 0)} tokens/s${texts > 1 ? " together" : ""}`,
+    `first after ${first.toFixed(first < 10 ? 2 : 0)} s`,
+    `${tokens} tokens`,
+    `prompt ${prompt}, ${cached} cached`,
+  ];
   return parts.join(" · ");
 }

@@ -41,13 +41,16 @@ export class Library extends EventTarget {
     return found.sort((one, other) => other.changed - one.changed);
   }
 
-  /** Keep a conversation, soon. `isQuiet`: nothing changed that a list of them shows. */
-  save(conversation, isQuiet = false) {
+  /** Keep a conversation, now. */
+  save(conversation) {
     this.#all.set(conversation.id, conversation);
-    if (!this.#timers.has(conversation.id)) {
-      this.#timers.set(conversation.id, setTimeout(() => this.#write(conversation.id), SAVE_AFTER_MS));
-    }
-    if (!isQuiet) this.#tell(conversation.id);
+    this.#write(conversation.id);
+    this.#tell(conversation.id);
+  }
+
+  /** Keep one soon, of which more comes: nothing changed that a list of them shows. */
+  saveSoon({ id }) {
+    if (!this.#timers.has(id)) this.#timers.set(id, setTimeout(() => this.#write(id), SAVE_AFTER_MS));
   }
 
   /** Forget one. Returns it, so that it can be saved again. */
@@ -74,7 +77,7 @@ export class Library extends EventTarget {
   }
 
   async #changedElsewhere(id) {
-    if (this.#isBusy(id) || this.#timers.has(id)) return;
+    if (this.#isBusy(id)) return;
     const kept = (await store.all()).filter((each) => each.id === id);
     if (kept.length) this.#take(kept);
     else this.#all.delete(id);

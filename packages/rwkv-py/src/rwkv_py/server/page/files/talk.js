@@ -106,7 +106,7 @@ export class Talk extends EventTarget {
     this.#jobs.set(conversation.id, job);
     this.#library.save(conversation);
     job.addEventListener("change", ({ detail: target }) => {
-      this.#library.save(conversation, true);
+      this.#library.saveSoon(conversation);
       tell("change", { target });
     });
     job.addEventListener("wait", ({ detail: why }) => tell("wait", { why }));

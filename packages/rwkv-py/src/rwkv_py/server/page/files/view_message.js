@@ -163,7 +163,7 @@ export class MessageView {
 
   #chooser(at) {
     const isChosen = this.#conversation.nodes[this.#node.parent].chosen === this.#node.id;
-    return button(isChosen ? "Going on from here" : "Go on from here", () => this.#hands.choose(this.#node.id), { class: "button chooser", "aria-pressed": String(isChosen), "aria-label": `Go on from answer ${at}` });
+    return button(isChosen ? "Chosen" : "Go on from here", () => this.#hands.choose(this.#node.id), { class: "button chooser", "aria-pressed": String(isChosen), "aria-label": `Go on from answer ${at}` });
   }
 
   #showTokens() {

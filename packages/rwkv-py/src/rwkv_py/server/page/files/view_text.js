@@ -96,7 +96,8 @@ export class TextView {
     document.last = null;
     document.changed = Date.now();
     if (!document.named) document.title = titleOf(document.text);
-    this.#library.save(document);
+    if (this.#library.get(document.id)) this.#library.saveSoon(document);
+    else this.#library.save(document);
     this.#drawFoot();
   }
 
