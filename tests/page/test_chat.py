@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from page.talking import OpenPage, Talking
-from server.conversations import ANSWER, QUESTION
+from server.conversations import ANSWER, PLAIN, QUESTION
 from server.serving import serve
 
 NEXT = "What is os.getcwd?"
@@ -104,27 +105,29 @@ def test_escape_leaves_a_message_as_it_was(page: Talking) -> None:
     assert page.page.evaluate("document.activeElement.getAttribute('aria-label')") == "Edit"
 
 
-def test_reasoning_is_folded(pychat_file: Any, open_page: OpenPage) -> None:
-    sampling = {"temperature": 0.0}
-    with serve({"m": pychat_file}, chat_format="g1-think", sampling=sampling) as client:
+def test_reasoning_is_folded(pychat_file: Path, open_page: OpenPage) -> None:
+    with serve({"m": pychat_file}, chat_format="g1-think", sampling=PLAIN) as client:
         page = open_page(str(client.base_url))
-        page.button("Settings").click()
-        page.page.get_by_label("Most tokens").fill("40")
-        page.page.keyboard.press("Tab")
-        page.page.keyboard.press("Escape")
+        asked: list[dict[str, Any]] = []
+
+        def made_to_reason(route: Any) -> None:
+            asked.append(json.loads(route.request.post_data))
+            body = {"regex": "[a-z]{3}", **asked[-1], "max_tokens": 12}
+            route.continue_(post_data=json.dumps(body))
+
+        page.page.route("**/v1/chat/completions", made_to_reason)
         page.say(QUESTION)
         reasoning = page.page.locator(".thinking-text")
-        summary = page.answers.last.get_by_text("Reasoning", exact=True)
-        summary.wait_for()
         assert not reasoning.is_visible()
-        summary.click()
+        page.answers.last.get_by_text("Reasoning", exact=True).click()
         assert reasoning.is_visible() and reasoning.inner_text()
-        asked = requests_of(page)
         page.button("Settings").click()
         page.page.get_by_label("Reasoning").select_option("Not at all")
         page.page.keyboard.press("Escape")
         page.say(NEXT)
-        assert asked[0]["reasoning_effort"] == "none"
+        assert asked[1]["reasoning_effort"] == "none"
+        assert "reasoning_effort" not in asked[0]
+        assert not page.answers.last.get_by_text("Reasoning", exact=True).is_visible()
 
 
 def test_probabilities_are_shown_on_hover_and_by_the_keyboard(page: Talking) -> None:

@@ -170,5 +170,5 @@ export function speedLine({ first, seconds, tokens, texts, prompt, cached }) {
     `${tokens} tokens`,
     `prompt ${prompt}, ${cached} cached`,
   ];
-  return parts.join(" · ");
+  return parts.map((part) => part.replaceAll(" ", "\u00a0")).join(" · ");
 }

@@ -66,7 +66,7 @@ export class MessageView {
     this.element.classList.toggle("card", isCard);
     this.element.classList.toggle("chosen", isCard && this.#conversation.nodes[this.#node.parent].chosen === this.#node.id);
     const body = this.#asTokens ? tokensView(this.#node.tokens) : this.#text;
-    fill(this.element, role === "assistant" && this.#think, body, this.#foot);
+    fill(this.element, isCard && this.#cardHead(all, at), role === "assistant" && this.#think, body, this.#foot);
     this.updateText();
     this.#drawFoot(all, at);
   }
@@ -133,7 +133,6 @@ export class MessageView {
       "div.tools",
       {},
       all.length > 1 && !this.#isCard && this.#turner(all, at),
-      this.#isCard && this.#chooser(at),
       iconButton("copy", "Copy", () => navigator.clipboard.writeText(text).then(() => hands.announce("Copied"))),
       isAnswer && free && iconButton("redo", "Answer again", () => hands.answerAgain(id)),
       !isAnswer && free && iconButton("edit", "Edit", () => this.edit(), { "data-do": "edit" }),
@@ -161,9 +160,10 @@ export class MessageView {
     );
   }
 
-  #chooser(at) {
+  #cardHead(all, at) {
     const isChosen = this.#conversation.nodes[this.#node.parent].chosen === this.#node.id;
-    return button(isChosen ? "Chosen" : "Go on from here", () => this.#hands.choose(this.#node.id), { class: "button chooser", "aria-pressed": String(isChosen), "aria-label": `Go on from answer ${at}` });
+    const choose = button(isChosen ? "Going on from here" : "Go on from here", () => this.#hands.choose(this.#node.id), { class: "button chooser", "aria-pressed": String(isChosen), "aria-label": `Go on from answer ${at}` });
+    return el("div.card-head", {}, el("span", { text: `${at} of ${all.length}` }), choose);
   }
 
   #showTokens() {
