@@ -40,9 +40,7 @@ def open_page(browser: Any) -> Iterator[OpenPage]:
     contexts = []
 
     def opened(url: str, width: int = 1280, height: int = 800, **context: Any) -> Talking:
-        contexts.append(
-            browser.new_context(viewport={"width": width, "height": height}, **context)
-        )
+        contexts.append(browser.new_context(viewport={"width": width, "height": height}, **context))
         page = contexts[-1].new_page()
         page.set_default_timeout(15_000)
         page.on("pageerror", lambda error: faults.append(str(error)))

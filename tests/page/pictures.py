@@ -5,6 +5,7 @@ They are taken of the real server with the shipped model that answers questions.
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,8 @@ IMAGES = REPO / "docs" / "images"
 DESKTOP = {"width": 1200, "height": 760}
 PHONE = {"width": 390, "height": 780}
 EXACT = {"temperature": 0.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
-SETTINGS = '{"seed": 4, "values": {"temperature": 0.9, "top_p": 0.9, "presence_penalty": 0, "frequency_penalty": 0}}'
+CHANCE = {**EXACT, "temperature": 0.9, "top_p": 0.9}
+SETTINGS = json.dumps({"seed": 4, "values": CHANCE})
 
 
 def some_talk(talking: Talking) -> None:

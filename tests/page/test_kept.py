@@ -74,9 +74,7 @@ def test_a_draft_is_there_again(page: Talking) -> None:
     assert page.message.input_value().startswith("Not said ye")
 
 
-def test_states_are_kept_on_the_server_and_begun_at(
-    page: Talking, client: httpx.Client
-) -> None:
+def test_states_are_kept_on_the_server_and_begun_at(page: Talking, client: httpx.Client) -> None:
     page.say(QUESTION)
     page.choose("Keep the state here", "More", page.answers.last)
     page.page.get_by_role("textbox", name="Name").fill("after json")
@@ -104,7 +102,9 @@ def test_states_are_kept_on_the_server_and_begun_at(
     assert "getcwd" in page.answer()
 
 
-def test_export_and_import(page: Talking, client: httpx.Client, open_page: OpenPage, tmp_path: Path) -> None:
+def test_export_and_import(
+    page: Talking, client: httpx.Client, open_page: OpenPage, tmp_path: Path
+) -> None:
     page.say(QUESTION)
     page.button("Answer again").click()
     page.wait_for_end()
@@ -132,7 +132,10 @@ def test_a_file_of_anything_is_refused(page: Talking, tmp_path: Path) -> None:
         ("[]", "file: expected conversations of this page"),
         (conversations({}), "conversation: expected a tree"),
         (conversations({"root": {"children": ["b"]}}), "conversation: expected a message"),
-        (conversations({"root": {"children": ["a"]}, "a": loop}), "conversation: expected a message"),
+        (
+            conversations({"root": {"children": ["a"]}, "a": loop}),
+            "conversation: expected a message",
+        ),
     ):
         file.write_text(given)
         import_file(page, file)

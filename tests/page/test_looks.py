@@ -34,7 +34,18 @@ def test_settings_are_sent_and_there_again(page: Talking) -> None:
     page.say(QUESTION)
     (request,) = asked
     assert request["messages"][0] == {"role": "system", "content": "You explain Python."}
-    sent = {"temperature": 0, "top_p": 0.76, "top_k": 32, "presence_penalty": 0, "frequency_penalty": 0, "penalty_decay": 0.988, "mirostat_tau": 3, "seed": 5, "stop": ["END", "\n\n"], "max_tokens": 1024}
+    sent = {
+        "temperature": 0,
+        "top_p": 0.76,
+        "top_k": 32,
+        "presence_penalty": 0,
+        "frequency_penalty": 0,
+        "penalty_decay": 0.988,
+        "mirostat_tau": 3,
+        "seed": 5,
+        "stop": ["END", "\n\n"],
+        "max_tokens": 1024,
+    }
     assert {name: request[name] for name in sent} == sent
     assert "logprobs" not in request
     page.button("Settings").click()
@@ -57,7 +68,9 @@ def test_a_number_that_is_none_is_not_sent(page: Talking) -> None:
 
 
 def background(page: Talking) -> str:
-    colour: str = page.page.evaluate("getComputedStyle(document.querySelector('main')).backgroundColor")
+    colour: str = page.page.evaluate(
+        "getComputedStyle(document.querySelector('main')).backgroundColor"
+    )
     return colour
 
 
@@ -96,7 +109,9 @@ def test_it_fits_on_a_phone(client: httpx.Client, open_page: OpenPage) -> None:
 
 
 def test_the_keyboard_does_all_of_it(page: Talking) -> None:
-    focused = "document.activeElement.getAttribute('aria-label') ?? document.activeElement.textContent"
+    focused = (
+        "document.activeElement.getAttribute('aria-label') ?? document.activeElement.textContent"
+    )
     assert page.page.evaluate(focused) == "Your message"
     page.page.keyboard.type("one")
     page.page.keyboard.press("Shift+Enter")
@@ -133,7 +148,9 @@ def test_axe_finds_nothing(
 
     def check(where: str) -> None:
         found = axe.run(page.page).response["violations"]
-        told = [(each["id"], each["impact"], [n["html"][:200] for n in each["nodes"]]) for each in found]
+        told = [
+            (each["id"], each["impact"], [n["html"][:200] for n in each["nodes"]]) for each in found
+        ]
         assert told == [], where
 
     check("empty")
@@ -161,4 +178,3 @@ def test_it_asks_nobody_else(client: httpx.Client, open_page: OpenPage) -> None:
     page.page.reload()
     page.say(QUESTION)
     assert asked and all(url.startswith(str(client.base_url)) for url in asked)
-

@@ -171,9 +171,7 @@ def test_what_the_server_refuses_is_told(client: httpx.Client, open_page: OpenPa
     assert talking.answers.last.get_attribute("aria-label") == "Answer"  # the failed one is gone
 
 
-def test_several_models_are_a_choice(
-    pychat_file: Path, open_page: OpenPage
-) -> None:
+def test_several_models_are_a_choice(pychat_file: Path, open_page: OpenPage) -> None:
     files = {"one": pychat_file, "two": pychat_file}
     with serve(files, sampling=PLAIN) as client:
         page = open_page(str(client.base_url))

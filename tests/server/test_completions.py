@@ -110,7 +110,7 @@ def test_logit_bias(client: httpx.Client) -> None:
 
 
 def test_tokens_that_the_server_bans(serve: Serve, pydoc_file: Path) -> None:
-    """By `rwkv serve --banned-tokens` and `--logit-bias`: which tokens there are, the model knows."""
+    """By `rwkv serve --banned-tokens` and `--logit-bias`: which there are, the model knows."""
     sampling = {"banned_tokens": [ord("e")], "logit_bias": {ord("a"): -100.0}}
     with serve({"m": pydoc_file}, sampling=sampling) as client:
         ask = {"prompt": PROMPT, "max_tokens": 60, "seed": 1}

@@ -38,7 +38,12 @@ def test_every_file_is_sent_without_a_key_and_nothing_else(locked: httpx.Client)
 
 
 def test_no_path_leads_out_of_its_folder(client: httpx.Client) -> None:
-    for path in ("/page/../__init__.py", "/page/..%2f__init__.py", "/page/%2e%2e", "/page/__init__.py"):
+    for path in (
+        "/page/../__init__.py",
+        "/page/..%2f__init__.py",
+        "/page/%2e%2e",
+        "/page/__init__.py",
+    ):
         assert client.get(path).status_code == 404, path
 
 
@@ -49,7 +54,9 @@ def test_the_browser_may_do_nothing_more_than_the_page_needs(client: httpx.Clien
             rule.strip().split(" ", 1) for rule in headers["content-security-policy"].split(";")
         )
         assert policy["default-src"] == "'self'"
-        assert policy["trusted-types"] == policy["frame-ancestors"] == policy["base-uri"] == "'none'"
+        assert (
+            policy["trusted-types"] == policy["frame-ancestors"] == policy["base-uri"] == "'none'"
+        )
         assert "unsafe" not in headers["content-security-policy"]
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["referrer-policy"] == "no-referrer"
@@ -87,6 +94,11 @@ def test_the_page_can_be_left_out(pychat_file: Path) -> None:
 def test_the_wheel_has_all_of_it(repo: Path) -> None:
     wheel = pytest.importorskip("hatchling.builders.wheel")
     package = repo / "packages" / "rwkv-py"
-    names = {file.distribution_path for file in wheel.WheelBuilder(str(package)).recurse_included_files()}
-    expected = {f"rwkv_py/server/page/files/{path.name}" for path in (package / "src/rwkv_py/server/page/files").iterdir()}
+    names = {
+        file.distribution_path for file in wheel.WheelBuilder(str(package)).recurse_included_files()
+    }
+    expected = {
+        f"rwkv_py/server/page/files/{path.name}"
+        for path in (package / "src/rwkv_py/server/page/files").iterdir()
+    }
     assert len(expected) > 20 and expected <= names

@@ -1,6 +1,7 @@
 """`GET /`: a page to talk on, in the browser of whoever may reach the server.
 
-Its files are plain: HTML, CSS and JavaScript modules in `files/`, which a browser loads as they stand.
+Its files are plain: HTML, CSS and JavaScript modules in `files/`, which a browser loads as they
+stand.
 """
 
 from __future__ import annotations

@@ -7,94 +7,98 @@ const SAVE_AFTER_MS = 500;
 
 /** Tells `change` when a conversation came, went or changed; `detail` is its id. */
 export class Library extends EventTarget {
-  /** @type {Map<string, any>} */
-  #all = new Map();
-  #timers = new Map();
-  #tabs = "BroadcastChannel" in globalThis ? new BroadcastChannel("rwkv") : null;
-  #isBusy;
+    /** @type {Map<string, any>} */
+    #all = new Map();
+    #timers = new Map();
+    #tabs = "BroadcastChannel" in globalThis ? new BroadcastChannel("rwkv") : null;
+    #isBusy;
 
-  /** @param {(id: string) => boolean} isBusy whether one is being written here */
-  constructor(isBusy) {
-    super();
-    this.#isBusy = isBusy;
-    this.#tabs?.addEventListener("message", ({ data }) => this.#changedElsewhere(data));
-    addEventListener("pagehide", () => this.flush());
-  }
-
-  /** Read what is kept. */
-  async load() {
-    await store.open();
-    this.#take(await store.all());
-  }
-
-  get keeps() {
-    return store.keeps;
-  }
-
-  get(id) {
-    return this.#all.get(id) ?? null;
-  }
-
-  /** Return those that have the words, the latest first. */
-  find(words) {
-    const found = [...this.#all.values()].filter((each) => !words.trim() || mentions(each, words.trim()));
-    return found.sort((one, other) => other.changed - one.changed);
-  }
-
-  /** Keep a conversation, now. */
-  save(conversation) {
-    this.#all.set(conversation.id, conversation);
-    this.#write(conversation.id);
-    this.#tell(conversation.id);
-  }
-
-  /** Keep one soon, of which more comes: nothing changed that a list of them shows. */
-  saveSoon({ id }) {
-    if (!this.#timers.has(id)) this.#timers.set(id, setTimeout(() => this.#write(id), SAVE_AFTER_MS));
-  }
-
-  /** Forget one. Returns it, so that it can be saved again. */
-  remove(id) {
-    const conversation = this.#all.get(id);
-    this.#all.delete(id);
-    clearTimeout(this.#timers.get(id));
-    this.#timers.delete(id);
-    store.remove(id).then(() => this.#tabs?.postMessage(id));
-    this.#tell(id);
-    return conversation;
-  }
-
-  /** Keep now what was to be kept soon. */
-  flush() {
-    for (const id of [...this.#timers.keys()]) this.#write(id);
-  }
-
-  async #write(id) {
-    clearTimeout(this.#timers.get(id));
-    this.#timers.delete(id);
-    await store.save(this.#all.get(id));
-    this.#tabs?.postMessage(id);
-  }
-
-  async #changedElsewhere(id) {
-    if (this.#isBusy(id)) return;
-    const kept = (await store.all()).filter((each) => each.id === id);
-    if (kept.length) this.#take(kept);
-    else this.#all.delete(id);
-    this.dispatchEvent(new CustomEvent("elsewhere", { detail: id }));
-    this.#tell(id);
-  }
-
-  #take(conversations) {
-    for (const conversation of conversations) {
-      for (const node of Object.values(conversation.nodes ?? {})) {
-        if (node.status === "writing") node.status = "broken"; // the page was left meanwhile
-      }
-      this.#all.set(conversation.id, conversation);
+    /** @param {(id: string) => boolean} isBusy whether one is being written here */
+    constructor(isBusy) {
+        super();
+        this.#isBusy = isBusy;
+        this.#tabs?.addEventListener("message", ({ data }) => this.#changedElsewhere(data));
+        addEventListener("pagehide", () => this.flush());
     }
-  }
 
-  #tell(id) {
-    this.dispatchEvent(new CustomEvent("change", { detail: id }));
-  }
+    /** Read what is kept. */
+    async load() {
+        await store.open();
+        this.#take(await store.all());
+    }
+
+    get keeps() {
+        return store.keeps;
+    }
+
+    get(id) {
+        return this.#all.get(id) ?? null;
+    }
+
+    /** Return those that have the words, the latest first. */
+    find(words) {
+        const found = [...this.#all.values()].filter((each) => !words.trim() || mentions(each, words.trim()));
+        return found.sort((one, other) => other.changed - one.changed);
+    }
+
+    /** Keep a conversation, now. */
+    save(conversation) {
+        this.#all.set(conversation.id, conversation);
+        this.#write(conversation.id);
+        this.#tell(conversation.id);
+    }
+
+    /** Keep one soon, of which more comes: nothing changed that a list of them shows. */
+    saveSoon({ id }) {
+        if (!this.#timers.has(id))
+            this.#timers.set(
+                id,
+                setTimeout(() => this.#write(id), SAVE_AFTER_MS),
+            );
+    }
+
+    /** Forget one. Returns it, so that it can be saved again. */
+    remove(id) {
+        const conversation = this.#all.get(id);
+        this.#all.delete(id);
+        clearTimeout(this.#timers.get(id));
+        this.#timers.delete(id);
+        store.remove(id).then(() => this.#tabs?.postMessage(id));
+        this.#tell(id);
+        return conversation;
+    }
+
+    /** Keep now what was to be kept soon. */
+    flush() {
+        for (const id of [...this.#timers.keys()]) this.#write(id);
+    }
+
+    async #write(id) {
+        clearTimeout(this.#timers.get(id));
+        this.#timers.delete(id);
+        await store.save(this.#all.get(id));
+        this.#tabs?.postMessage(id);
+    }
+
+    async #changedElsewhere(id) {
+        if (this.#isBusy(id)) return;
+        const kept = (await store.all()).filter((each) => each.id === id);
+        if (kept.length) this.#take(kept);
+        else this.#all.delete(id);
+        this.dispatchEvent(new CustomEvent("elsewhere", { detail: id }));
+        this.#tell(id);
+    }
+
+    #take(conversations) {
+        for (const conversation of conversations) {
+            for (const node of Object.values(conversation.nodes ?? {})) {
+                if (node.status === "writing") node.status = "broken"; // the page was left meanwhile
+            }
+            this.#all.set(conversation.id, conversation);
+        }
+    }
+
+    #tell(id) {
+        this.dispatchEvent(new CustomEvent("change", { detail: id }));
+    }
 }

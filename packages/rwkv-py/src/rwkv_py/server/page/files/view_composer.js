@@ -15,88 +15,113 @@ const MOST_ANSWERS = 6;
  * @property {(text: string) => void} announce
  */
 export class Composer {
-  #hands;
-  #area = el("textarea", { rows: "1", placeholder: "Say something", "aria-label": "Your message", autocomplete: "off", enterkeyhint: "send" });
-  #answers = el("select", { "aria-label": "How many answers" });
-  #submit = el("button.send", { type: "submit" });
-  #status = el("div.job-status");
-  #isBusy = false;
-  #said = null;
-
-  /** @param {Hands} hands */
-  constructor(hands) {
-    this.#hands = hands;
-    for (let n = 1; n <= MOST_ANSWERS; n += 1) this.#answers.append(el("option", { value: String(n), text: n === 1 ? "1 answer" : `${n} answers` }));
-    this.#answers.value = String(settings.answers);
-    this.#answers.addEventListener("change", () => changeSettings({ answers: this.answers }));
-    const row = el("div.composer-row", {}, el("label.answers", {}, this.#answers), el("span.hint", { text: "Enter sends, Shift+Enter begins a line" }), this.#submit);
-    this.element = el("form.composer", { "aria-label": "Say something" }, this.#status, el("div.composer-box", {}, this.#area, row));
-    this.element.addEventListener("submit", (event) => {
-      event.preventDefault();
-      if (this.#isBusy) this.#hands.stop();
-      else this.#send();
+    #hands;
+    #area = el("textarea", {
+        rows: "1",
+        placeholder: "Say something",
+        "aria-label": "Your message",
+        autocomplete: "off",
+        enterkeyhint: "send",
     });
-    this.#area.addEventListener("input", () => {
-      fitHeight(this.#area);
-      this.#drawButton();
-      this.#hands.draft(this.#area.value);
-    });
-    this.#area.addEventListener("keydown", (event) => this.#onKey(event));
-    this.busy(false);
-  }
+    #answers = el("select", { "aria-label": "How many answers" });
+    #submit = el("button.send", { type: "submit" });
+    #status = el("div.job-status");
+    #isBusy = false;
+    #said = null;
 
-  /** How many answers are wanted. */
-  get answers() {
-    return Number(this.#answers.value);
-  }
+    /** @param {Hands} hands */
+    constructor(hands) {
+        this.#hands = hands;
+        for (let n = 1; n <= MOST_ANSWERS; n += 1)
+            this.#answers.append(
+                el("option", { value: String(n), text: n === 1 ? "1 answer" : `${n} answers` }),
+            );
+        this.#answers.value = String(settings.answers);
+        this.#answers.addEventListener("change", () => changeSettings({ answers: this.answers }));
+        const row = el(
+            "div.composer-row",
+            {},
+            el("label.answers", {}, this.#answers),
+            el("span.hint", { text: "Enter sends, Shift+Enter begins a line" }),
+            this.#submit,
+        );
+        this.element = el(
+            "form.composer",
+            { "aria-label": "Say something" },
+            this.#status,
+            el("div.composer-box", {}, this.#area, row),
+        );
+        this.element.addEventListener("submit", (event) => {
+            event.preventDefault();
+            if (this.#isBusy) this.#hands.stop();
+            else this.#send();
+        });
+        this.#area.addEventListener("input", () => {
+            fitHeight(this.#area);
+            this.#drawButton();
+            this.#hands.draft(this.#area.value);
+        });
+        this.#area.addEventListener("keydown", (event) => this.#onKey(event));
+        this.busy(false);
+    }
 
-  /** Show what stands there of a conversation. */
-  show(draft) {
-    this.#area.value = draft;
-    fitHeight(this.#area);
-    this.#drawButton();
-  }
+    /** How many answers are wanted. */
+    get answers() {
+        return Number(this.#answers.value);
+    }
 
-  focus() {
-    this.#area.focus();
-  }
+    /** Show what stands there of a conversation. */
+    show(draft) {
+        this.#area.value = draft;
+        fitHeight(this.#area);
+        this.#drawButton();
+    }
 
-  /** Whether something is being written: then the button stops it. */
-  busy(isBusy) {
-    this.#isBusy = isBusy;
-    this.#drawButton();
-    if (!isBusy) this.waits(null);
-  }
+    focus() {
+        this.#area.focus();
+    }
 
-  /** Say why nothing comes, or null. */
-  waits(why) {
-    const words = why && waitLine(why);
-    fill(this.#status, words && el("span", { text: words }), words && button("Cancel", () => this.#hands.stop()));
-    if (words && why.reason !== this.#said) this.#hands.announce(words); // and not each second
-    this.#said = why?.reason ?? null;
-  }
+    /** Whether something is being written: then the button stops it. */
+    busy(isBusy) {
+        this.#isBusy = isBusy;
+        this.#drawButton();
+        if (!isBusy) this.waits(null);
+    }
 
-  #send() {
-    const text = this.#area.value.trim();
-    if (!text || this.#isBusy) return;
-    this.show("");
-    this.#hands.draft("");
-    this.#hands.send(text);
-  }
+    /** Say why nothing comes, or null. */
+    waits(why) {
+        const words = why && waitLine(why);
+        fill(
+            this.#status,
+            words && el("span", { text: words }),
+            words && button("Cancel", () => this.#hands.stop()),
+        );
+        if (words && why.reason !== this.#said) this.#hands.announce(words); // and not each second
+        this.#said = why?.reason ?? null;
+    }
 
-  #onKey(event) {
-    if (event.isComposing) return;
-    if (event.key === "Enter" && !event.shiftKey) {
-      event.preventDefault();
-      this.#send();
-    } else if (event.key === "ArrowUp" && !this.#area.value && this.#hands.editLast()) event.preventDefault();
-  }
+    #send() {
+        const text = this.#area.value.trim();
+        if (!text || this.#isBusy) return;
+        this.show("");
+        this.#hands.draft("");
+        this.#hands.send(text);
+    }
 
-  #drawButton() {
-    const label = this.#isBusy ? "Stop" : "Send";
-    this.#submit.setAttribute("aria-label", label);
-    this.#submit.title = this.#isBusy ? "Stop (Esc)" : "Send (Enter)";
-    this.#submit.disabled = !this.#isBusy && !this.#area.value.trim();
-    fill(this.#submit, icon(this.#isBusy ? "stop" : "send"));
-  }
+    #onKey(event) {
+        if (event.isComposing) return;
+        if (event.key === "Enter" && !event.shiftKey) {
+            event.preventDefault();
+            this.#send();
+        } else if (event.key === "ArrowUp" && !this.#area.value && this.#hands.editLast())
+            event.preventDefault();
+    }
+
+    #drawButton() {
+        const label = this.#isBusy ? "Stop" : "Send";
+        this.#submit.setAttribute("aria-label", label);
+        this.#submit.title = this.#isBusy ? "Stop (Esc)" : "Send (Enter)";
+        this.#submit.disabled = !this.#isBusy && !this.#area.value.trim();
+        fill(this.#submit, icon(this.#isBusy ? "stop" : "send"));
+    }
 }
