@@ -17,7 +17,7 @@ from server.serving import serve
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)  # before any server
 def browser() -> Iterator[Any]:
     """Debian's Chromium."""
     reason = "playwright is not installed: `hatch run page:test` has it"

@@ -54,6 +54,10 @@ class Talking:
         text: str = self.answers.nth(index).locator(".text").last.inner_text()
         return text
 
+    def speeds(self) -> list[str]:
+        """The lines that tell how fast the answers were."""
+        return [line.replace("\xa0", " ") for line in self.page.locator(".speed").all_inner_texts()]
+
     def choose(self, entry: str, opener: str = "This conversation", within: Any = None) -> None:
         """Choose in a menu."""
         self.button(opener, within).click()

@@ -154,7 +154,7 @@ def test_probabilities_are_shown_on_hover_and_by_the_keyboard(page: Talking) -> 
 def test_speed_is_told(page: Talking) -> None:
     page.say("What is the re module?")
     page.say("Tell me more.")
-    first, second = page.page.locator(".speed").all_inner_texts()
+    first, second = page.speeds()
     for line in (first, second):
         assert "tokens/s" in line and "first after" in line and "prompt" in line
     assert int(second.split("prompt ")[1].split(",")[0]) > 30

@@ -48,7 +48,8 @@ async function ask(path, options = {}) {
     throw new Refused(response.status, message, Number.isFinite(seconds) ? seconds : null);
 }
 
-const post = (path, body, signal) => ask(path, { method: "POST", body: JSON.stringify(body), signal });
+const post = (path, body, signal) =>
+    ask(path, { method: "POST", body: JSON.stringify(body), signal });
 
 /** Whether the server answers. */
 export async function isThere() {
@@ -61,7 +62,8 @@ export async function isThere() {
 }
 
 /** @returns {Promise<string[]>} the names of the models */
-export const models = async () => (await (await ask("v1/models")).json()).data.map((model) => model.id);
+export const models = async () =>
+    (await (await ask("v1/models")).json()).data.map((model) => model.id);
 
 /** Ask for a text; returns its events. `path` is "v1/chat/completions" or "v1/completions". */
 export async function stream(path, body, signal) {
@@ -77,6 +79,8 @@ export async function stream(path, body, signal) {
 export const states = {
     list: async () => (await (await ask("v1/states?limit=1000")).json()).data,
     keep: async (response, name) =>
-        (await post("v1/states", { response_id: response.id, choice: response.choice, name })).json(),
+        (
+            await post("v1/states", { response_id: response.id, choice: response.choice, name })
+        ).json(),
     remove: (id) => ask(`v1/states/${encodeURIComponent(id)}`, { method: "DELETE" }),
 };

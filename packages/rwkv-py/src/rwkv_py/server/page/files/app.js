@@ -58,7 +58,9 @@ class App {
         focusComposer: () => this.#composer.focus(),
         tell: (text, undo) => this.#teller.tell(text, undo),
     });
-    #text = new TextView(this.#talk, this.#library, { announce: (text) => this.#announcer.say(text) });
+    #text = new TextView(this.#talk, this.#library, {
+        announce: (text) => this.#announcer.say(text),
+    });
     #settings = new SettingsView({
         system: () => this.#open.system ?? settings.system,
         setSystem: (system) => {
@@ -67,7 +69,8 @@ class App {
             this.#saveIfBegun();
         },
         redraw: () => this.#draw(),
-        exportAll: () => save(toJson(this.#library.find("")), "rwkv-conversations.json", "application/json"),
+        exportAll: () =>
+            save(toJson(this.#library.find("")), "rwkv-conversations.json", "application/json"),
         importFile: () => this.#import(),
         forgetKey: () => api.key.set(""),
     });
@@ -111,7 +114,11 @@ class App {
             {
                 label: "Export as Markdown",
                 run: () =>
-                    save(toMarkdown(this.#open), `${this.#open.title || "conversation"}.md`, "text/markdown"),
+                    save(
+                        toMarkdown(this.#open),
+                        `${this.#open.title || "conversation"}.md`,
+                        "text/markdown",
+                    ),
             },
             {
                 label: "Export as JSON",
@@ -153,7 +160,9 @@ class App {
         addEventListener("hashchange", () => this.#route());
         await this.#askModels();
         if (!this.#library.keeps)
-            this.#teller.tell("This browser keeps nothing: conversations are gone when the page is left");
+            this.#teller.tell(
+                "This browser keeps nothing: conversations are gone when the page is left",
+            );
     }
 
     #watch() {
@@ -161,6 +170,11 @@ class App {
             "elsewhere",
             ({ detail }) =>
                 detail === this.#open.id && this.#show(this.#library.get(detail) ?? this.#fresh()),
+        );
+        this.#library.addEventListener("full", () =>
+            this.#teller.tell(
+                "The browser has no room for this conversation: export or delete some",
+            ),
         );
         this.#talk.addEventListener(
             "wait",
@@ -212,7 +226,11 @@ class App {
     #show(conversation) {
         this.#open = conversation;
         const isKept = this.#library.get(conversation.id) !== null;
-        history.replaceState(null, "", isKept ? `#/${conversation.id}` : location.pathname + location.search);
+        history.replaceState(
+            null,
+            "",
+            isKept ? `#/${conversation.id}` : location.pathname + location.search,
+        );
         this.#sidebarShown(false);
         const busy = this.#talk.jobOf(conversation.id) !== null;
         if (conversation.kind === "text") {
@@ -240,7 +258,8 @@ class App {
         this.#title.textContent = name;
         document.title = `${name} – RWKV`;
         this.#sidebar.show(id);
-        if (this.#library.get(id) && !location.hash.endsWith(id)) history.replaceState(null, "", `#/${id}`);
+        if (this.#library.get(id) && !location.hash.endsWith(id))
+            history.replaceState(null, "", `#/${id}`);
         const current = this.#talk.modelOf(this.#open);
         if (this.#models.length < 2) {
             fill(this.#model, current && el("span.model-name", { text: current }));
@@ -267,7 +286,9 @@ class App {
                 {},
                 icon("keep"),
                 el("h2", { text: conversation.state.name }),
-                el("p", { text: "The model has read what came before this state. Go on from there." }),
+                el("p", {
+                    text: "The model has read what came before this state. Go on from there.",
+                }),
             );
         const model = this.#talk.modelOf(conversation);
         const facts = [
@@ -279,7 +300,9 @@ class App {
             {},
             el("h2", { text: model ? `Talk with ${model}` : "No model yet" }),
             ...facts.map((text) => el("p", { text })),
-            button("How to use the keyboard", () => this.#shortcuts.show(), { class: "button quiet" }),
+            button("How to use the keyboard", () => this.#shortcuts.show(), {
+                class: "button quiet",
+            }),
         );
     }
 
@@ -298,7 +321,10 @@ class App {
     }
 
     async #rename(conversation) {
-        const title = await askLine("Rename", "Title", { value: conversation.title, submit: "Rename" });
+        const title = await askLine("Rename", "Title", {
+            value: conversation.title,
+            submit: "Rename",
+        });
         if (title === null) return;
         Object.assign(conversation, { title, named: true });
         this.#library.save(conversation);
@@ -322,7 +348,9 @@ class App {
             const found = fromJson(text);
             for (const conversation of found) this.#library.save(conversation);
             this.#teller.tell(
-                found.length === 1 ? "1 conversation is here" : `${found.length} conversations are here`,
+                found.length === 1
+                    ? "1 conversation is here"
+                    : `${found.length} conversations are here`,
             );
         } catch (error) {
             this.#teller.tell(error.message);
@@ -347,7 +375,12 @@ class App {
         const help = api.key.get()
             ? "The server does not know the key that was given."
             : "The server answers only those who have a key. It is kept until this tab is closed.";
-        this.#asking ??= askLine("API key", "Key", { type: "password", help, submit: "Use it", signal })
+        this.#asking ??= askLine("API key", "Key", {
+            type: "password",
+            help,
+            submit: "Use it",
+            signal,
+        })
             .then((given) => {
                 if (given === null) throw new DOMException("no key was given", "AbortError");
                 api.key.set(given);

@@ -59,7 +59,7 @@ const ICONS = {
 export function icon(name) {
     const svg = document.createElementNS(SVG, "svg");
     svg.setAttribute("viewBox", "0 0 24 24");
-    svg.setAttribute("class", "icon");
+    svg.setAttribute("class", `icon icon-${name}`);
     svg.setAttribute("aria-hidden", "true");
     const path = document.createElementNS(SVG, "path");
     path.setAttribute("d", ICONS[name]);
@@ -88,6 +88,18 @@ export function iconButton(name, label, onclick, properties = {}) {
 /** Make a button that shows words. */
 export function button(label, onclick, properties = {}) {
     return el("button.button", { type: "button", onclick, ...properties }, label);
+}
+
+/** Copy a text, also where the page came over a network without encryption. */
+export async function copyText(text) {
+    if (navigator.clipboard) return navigator.clipboard.writeText(text);
+    const area = el("textarea", { class: "hidden", value: text });
+    (document.querySelector("dialog[open]") ?? document.body).append(area);
+    const before = document.activeElement;
+    area.select();
+    document.execCommand("copy");
+    area.remove();
+    before?.focus();
 }
 
 /** Let an element have these children and no others. */

@@ -25,7 +25,9 @@ export function fromJson(text) {
     if (given?.format !== FORMAT || !Array.isArray(given.conversations)) {
         throw new Error(`file: expected conversations of this page, got another JSON`);
     }
-    return given.conversations.map((each) => (each?.kind === "text" ? checkedText(each) : checked(each)));
+    return given.conversations.map((each) =>
+        each?.kind === "text" ? checkedText(each) : checked(each),
+    );
 }
 
 function checkedText(given) {
@@ -53,13 +55,16 @@ export function newText(fields = {}) {
 
 /** Return the open path of a conversation as Markdown; of a text, the text. */
 export function toMarkdown(conversation) {
-    if (conversation.kind === "text") return `# ${conversation.title || "Text"}\n\n${conversation.text}\n`;
+    if (conversation.kind === "text")
+        return `# ${conversation.title || "Text"}\n\n${conversation.text}\n`;
     const parts = [`# ${conversation.title || "Conversation"}`];
     if (conversation.system) parts.push(`> ${conversation.system.replaceAll("\n", "\n> ")}`);
     for (const node of openPath(conversation)) {
         parts.push(node.role === "user" ? "## You" : `## ${node.model ?? "Answer"}`);
         if (node.thinking)
-            parts.push(`<details><summary>Reasoning</summary>\n\n${node.thinking.trim()}\n\n</details>`);
+            parts.push(
+                `<details><summary>Reasoning</summary>\n\n${node.thinking.trim()}\n\n</details>`,
+            );
         parts.push(node.text.trim());
     }
     return `${parts.join("\n\n")}\n`;

@@ -48,7 +48,7 @@ export class Job extends EventTarget {
         this.path = path;
         this.body = body;
         this.hands = hands;
-        for (const target of targets) target.status = "writing";
+        for (const target of targets) Object.assign(target, { status: "writing", error: undefined });
     }
 
     /** Stop; what was written stays. */
@@ -58,7 +58,7 @@ export class Job extends EventTarget {
 
     /** Write; ends when all is written, or nothing more can be. Never fails: the targets say how it went. */
     async run() {
-        const before = this.targets.map(({ text }) => text);
+        const before = this.targets.map(({ text, tokens = [] }) => ({ text, nTokens: tokens.length }));
         let status = "stopped";
         let error;
         try {
@@ -66,9 +66,10 @@ export class Job extends EventTarget {
             status = "done";
         } catch (caught) {
             if (caught.name !== "AbortError") {
-                status = caught instanceof Lost ? "broken" : "failed";
-                error = caught.message;
-                if (caught instanceof Lost) connection.lost();
+                const isLost = caught instanceof Lost;
+                status = isLost || caught.status >= 500 ? "broken" : "failed";
+                error = isLost ? undefined : caught.message;
+                if (isLost) connection.lost();
             }
         }
         this.#tell("wait", null);
@@ -78,17 +79,21 @@ export class Job extends EventTarget {
         this.#tell("end");
     }
 
-    /** Ask once; returns whether the texts were written, or says what it waits for, and does. */
+    /** Ask once; `before` is how far the texts were. Returns whether they are written; else says what it waits for, and does. */
     async #attempt(before) {
         const { signal } = this.#controller;
         try {
             signal.throwIfAborted();
             this.#begun = performance.now();
             this.#firstAt = 0;
-            for await (const event of await stream(this.path, this.body(), signal)) this.#take(event);
+            this.targets.forEach((target, i) => target.tokens?.splice(before[i].nTokens));
+            for await (const event of await stream(this.path, this.body(), signal))
+                this.#take(event);
             return true;
         } catch (error) {
-            const nothing = this.targets.every((target, i) => target.text === before[i] && !target.thinking);
+            const nothing = this.targets.every(
+                (target, i) => target.text === before[i].text && !target.thinking,
+            );
             if (error instanceof Unreachable || (error instanceof Lost && nothing)) {
                 this.#tell("wait", { reason: "lost" });
                 await connection.back(signal);
@@ -112,11 +117,18 @@ export class Job extends EventTarget {
     }
 
     #take(event) {
-        if (event.error) throw new Refused(500, event.error.message, null);
+        if (event.error)
+            throw new Refused(
+                event.error.type === "server_error" ? 500 : 400,
+                event.error.message,
+                null,
+            );
         if (event.usage) this.#finish(event.usage);
         for (const choice of event.choices ?? []) {
             const target = this.targets[choice.index];
-            const { content, reasoning_content: thinking } = choice.delta ?? { content: choice.text };
+            const { content, reasoning_content: thinking } = choice.delta ?? {
+                content: choice.text,
+            };
             if (thinking) target.thinking += thinking;
             if (content) target.text += content;
             if (choice.logprobs) (target.tokens ??= []).push(...tokensOf(choice.logprobs));
@@ -125,7 +137,8 @@ export class Job extends EventTarget {
                 this.#firstAt = this.#lastAt;
                 this.#tell("wait", null);
             }
-            if (choice.finish_reason) target.status = choice.finish_reason === "length" ? "cut" : "done";
+            if (choice.finish_reason)
+                target.status = choice.finish_reason === "length" ? "cut" : "done";
             target.response = { id: event.id, choice: choice.index };
             target.model = event.model;
             this.#tell("change", target);
@@ -167,9 +180,11 @@ function tokensOf(logprobs) {
 
 /** Say why nothing comes, in a line. */
 export function waitLine({ reason, seconds }) {
-    if (reason === "lost") return "The server does not answer. It is asked again as soon as it does.";
+    if (reason === "lost")
+        return "The server does not answer. It is asked again as soon as it does.";
     if (reason === "key") return "The server asks for a key.";
-    if (reason === "full") return `The server is full, and you wait in line. Next try in ${seconds} s.`;
+    if (reason === "full")
+        return `The server is full, and you wait in line. Next try in ${seconds} s.`;
     if (reason === "busy") return `The server cannot do it now. Next try in ${seconds} s.`;
     return "Asking again …";
 }

@@ -5,7 +5,10 @@ import { mentions } from "./tree.js";
 
 const SAVE_AFTER_MS = 500;
 
-/** Tells `change` when a conversation came, went or changed; `detail` is its id. */
+/**
+ * Tells `change` when a conversation came, went or changed, `elsewhere` when another tab changed it, and
+ * `full` when the browser has no room for it; `detail` is its id.
+ */
 export class Library extends EventTarget {
     /** @type {Map<string, any>} */
     #all = new Map();
@@ -25,6 +28,11 @@ export class Library extends EventTarget {
     async load() {
         await store.open();
         this.#take(await store.all());
+        for (const { nodes = {} } of this.#all.values()) {
+            for (const node of Object.values(nodes)) {
+                if (node.status === "writing") node.status = "broken"; // the page was left meanwhile
+            }
+        }
     }
 
     get keeps() {
@@ -37,7 +45,9 @@ export class Library extends EventTarget {
 
     /** Return those that have the words, the latest first. */
     find(words) {
-        const found = [...this.#all.values()].filter((each) => !words.trim() || mentions(each, words.trim()));
+        const found = [...this.#all.values()].filter(
+            (each) => !words.trim() || mentions(each, words.trim()),
+        );
         return found.sort((one, other) => other.changed - one.changed);
     }
 
@@ -45,7 +55,7 @@ export class Library extends EventTarget {
     save(conversation) {
         this.#all.set(conversation.id, conversation);
         this.#write(conversation.id);
-        this.#tell(conversation.id);
+        this.#tell("change", conversation.id);
     }
 
     /** Keep one soon, of which more comes: nothing changed that a list of them shows. */
@@ -64,7 +74,7 @@ export class Library extends EventTarget {
         clearTimeout(this.#timers.get(id));
         this.#timers.delete(id);
         store.remove(id).then(() => this.#tabs?.postMessage(id));
-        this.#tell(id);
+        this.#tell("change", id);
         return conversation;
     }
 
@@ -76,8 +86,12 @@ export class Library extends EventTarget {
     async #write(id) {
         clearTimeout(this.#timers.get(id));
         this.#timers.delete(id);
-        await store.save(this.#all.get(id));
-        this.#tabs?.postMessage(id);
+        try {
+            await store.save(this.#all.get(id));
+            this.#tabs?.postMessage(id);
+        } catch {
+            this.#tell("full", id);
+        }
     }
 
     async #changedElsewhere(id) {
@@ -85,20 +99,15 @@ export class Library extends EventTarget {
         const kept = (await store.all()).filter((each) => each.id === id);
         if (kept.length) this.#take(kept);
         else this.#all.delete(id);
-        this.dispatchEvent(new CustomEvent("elsewhere", { detail: id }));
-        this.#tell(id);
+        this.#tell("elsewhere", id);
+        this.#tell("change", id);
     }
 
     #take(conversations) {
-        for (const conversation of conversations) {
-            for (const node of Object.values(conversation.nodes ?? {})) {
-                if (node.status === "writing") node.status = "broken"; // the page was left meanwhile
-            }
-            this.#all.set(conversation.id, conversation);
-        }
+        for (const conversation of conversations) this.#all.set(conversation.id, conversation);
     }
 
-    #tell(id) {
-        this.dispatchEvent(new CustomEvent("change", { detail: id }));
+    #tell(type, id) {
+        this.dispatchEvent(new CustomEvent(type, { detail: id }));
     }
 }

@@ -3,7 +3,7 @@
  * source, so that while a text grows only its last block is made anew.
  */
 
-import { el, iconButton } from "./dom.js";
+import { copyText, el, iconButton } from "./dom.js";
 
 const FENCE = /^ {0,3}(```+|~~~+)\s*([\w+#.-]*)[^`]*$/;
 const HEADING = /^(#{1,6})\s+(\S.*)$/;
@@ -50,8 +50,14 @@ export function blocksOf(text) {
         } else {
             const begins = HEADING.test(lines[i]) || RULE.test(lines[i]);
             const kind = (line) => (ITEM.test(line) ? "item" : QUOTE.test(line) ? "quote" : "text");
-            const other = block.length && kind(lines[i]) !== kind(block[0]) && kind(lines[i]) !== "text";
-            if (begins || other || HEADING.test(block[0] ?? "") || (RULE.test(block[0] ?? "") && !begins))
+            const other =
+                block.length && kind(lines[i]) !== kind(block[0]) && kind(lines[i]) !== "text";
+            if (
+                begins ||
+                other ||
+                HEADING.test(block[0] ?? "") ||
+                (RULE.test(block[0] ?? "") && !begins)
+            )
                 end();
             block.push(lines[i]);
             if (begins) end();
@@ -78,9 +84,14 @@ export function renderBlock(source, depth = 0) {
     if (depth < DEEPEST && ITEM.test(lines[0])) return list(lines, depth);
     if (depth < DEEPEST && QUOTE.test(lines[0])) {
         const inside = lines.map((line) => QUOTE.exec(line)?.[1] ?? line).join("\n");
-        return el("blockquote", {}, ...blocksOf(inside).map((block) => renderBlock(block, depth + 1)));
+        return el(
+            "blockquote",
+            {},
+            ...blocksOf(inside).map((block) => renderBlock(block, depth + 1)),
+        );
     }
-    if (lines.length > 1 && lines[0].includes("|") && TABLE_RULE.test(lines[1])) return table(lines);
+    if (lines.length > 1 && lines[0].includes("|") && TABLE_RULE.test(lines[1]))
+        return table(lines);
     return el("p", {}, ...inline(source));
 }
 
@@ -104,15 +115,20 @@ export function renderMarkdown(element, text) {
 
 function codeBlock(lines, fence) {
     const closed =
-        lines.length > 1 && new RegExp(`^ {0,3}${fence[1][0]}{${fence[1].length},}\\s*$`).test(lines.at(-1));
+        lines.length > 1 &&
+        new RegExp(`^ {0,3}${fence[1][0]}{${fence[1].length},}\\s*$`).test(lines.at(-1));
     const code = lines.slice(1, closed ? -1 : undefined).join("\n");
-    const copy = iconButton("copy", "Copy the code", () => navigator.clipboard.writeText(code));
+    const copy = iconButton("copy", "Copy the code", () => copyText(code));
     const head = el("div.code-head", {}, el("span", { text: fence[2] || "text" }), copy);
     return el(
         "div.code-block",
         {},
         head,
-        el("pre", { tabindex: "0", role: "region", "aria-label": "Code" }, el("code", { text: code })),
+        el(
+            "pre",
+            { tabindex: "0", role: "region", "aria-label": "Code" },
+            el("code", { text: code }),
+        ),
     );
 }
 
@@ -137,9 +153,12 @@ function list(lines, depth) {
                 );
     }
     for (const [first, ...rest] of items) {
-        const inside = blocksOf([first, ...rest].join("\n")).map((block) => renderBlock(block, depth + 1));
+        const inside = blocksOf([first, ...rest].join("\n")).map((block) =>
+            renderBlock(block, depth + 1),
+        );
         // A single paragraph needs no space around it.
-        const parts = inside[0]?.localName === "p" ? [...inside[0].childNodes, ...inside.slice(1)] : inside;
+        const parts =
+            inside[0]?.localName === "p" ? [...inside[0].childNodes, ...inside.slice(1)] : inside;
         made.append(el("li", {}, ...parts));
     }
     return made;
@@ -152,7 +171,8 @@ function table(lines) {
             .replace(/^\||\|$/g, "")
             .split(/(?<!\\)\|/)
             .map((cell) => cell.trim().replaceAll("\\|", "|"));
-    const row = (line, kind) => el("tr", {}, ...cells(line).map((cell) => el(kind, {}, ...inline(cell))));
+    const row = (line, kind) =>
+        el("tr", {}, ...cells(line).map((cell) => el(kind, {}, ...inline(cell))));
     const body = lines.slice(2).map((line) => row(line, "td"));
     return el(
         "div.table",
@@ -173,7 +193,10 @@ const INLINE = [
     ],
     [/https?:\/\/[^\s<>"'`)\]]*[^\s<>"'`)\].,;:!?]/, (found) => link(found[0], found[0], found[0])],
     [/\*\*(?=\S)([\s\S]{0,2000}?\S)\*\*/, (found) => el("strong", {}, ...inline(found[1]))],
-    [/(?<!\w)__(?=\S)([\s\S]{0,2000}?\S)__(?!\w)/, (found) => el("strong", {}, ...inline(found[1]))],
+    [
+        /(?<!\w)__(?=\S)([\s\S]{0,2000}?\S)__(?!\w)/,
+        (found) => el("strong", {}, ...inline(found[1])),
+    ],
     [/~~(?=\S)([\s\S]{0,2000}?\S)~~/, (found) => el("s", {}, ...inline(found[1]))],
     [/\*(?=[^\s*])([^*]*[^\s*])\*/, (found) => el("em", {}, ...inline(found[1]))],
     [/(?<!\w)_(?=[^\s_])([^_]*[^\s_])_(?!\w)/, (found) => el("em", {}, ...inline(found[1]))],

@@ -27,7 +27,13 @@ export const FIELDS = [
         max: 1,
         step: 0.05,
     },
-    { name: "top_k", label: "Top-k", help: "Choose of so many at most; 0 is off.", min: 0, step: 1 },
+    {
+        name: "top_k",
+        label: "Top-k",
+        help: "Choose of so many at most; 0 is off.",
+        min: 0,
+        step: 1,
+    },
     {
         name: "min_p",
         label: "Min-p",
@@ -78,7 +84,13 @@ export const FIELDS = [
         min: 0,
         step: 0.5,
     },
-    { name: "mirostat_eta", label: "Mirostat η", help: "How fast mirostat follows.", min: 0, step: 0.05 },
+    {
+        name: "mirostat_eta",
+        label: "Mirostat η",
+        help: "How fast mirostat follows.",
+        min: 0,
+        step: 0.05,
+    },
 ];
 
 /** @type {{id: string, label: string, values: Object<string, number>}[]} */

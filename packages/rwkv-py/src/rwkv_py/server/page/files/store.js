@@ -25,7 +25,8 @@ class Store {
     async open() {
         try {
             const request = indexedDB.open(NAME, 1);
-            request.onupgradeneeded = () => request.result.createObjectStore(TABLE, { keyPath: "id" });
+            request.onupgradeneeded = () =>
+                request.result.createObjectStore(TABLE, { keyPath: "id" });
             this.#database = await done(request);
         } catch {
             this.#database = null;
@@ -33,7 +34,9 @@ class Store {
     }
 
     async all() {
-        const found = this.keeps ? await done(this.#table("readonly").getAll()) : [...this.#memory.values()];
+        const found = this.keeps
+            ? await done(this.#table("readonly").getAll())
+            : [...this.#memory.values()];
         return found.sort((one, other) => other.changed - one.changed);
     }
 

@@ -33,7 +33,9 @@ export class Talk extends EventTarget {
     /** The model that a conversation asks. */
     modelOf(conversation) {
         const names = this.#models();
-        return names.includes(conversation.model) ? conversation.model : (names[0] ?? conversation.model);
+        return names.includes(conversation.model)
+            ? conversation.model
+            : (names[0] ?? conversation.model);
     }
 
     /** Say something after a message, and let it be answered. */
@@ -45,7 +47,9 @@ export class Talk extends EventTarget {
     /** Let a question be answered: once, or so many times side by side. */
     answer(conversation, question, n = 1) {
         const before = conversation.nodes[question].children.length;
-        const answers = Array.from({ length: n }, () => addMessage(conversation, question, "assistant"));
+        const answers = Array.from({ length: n }, () =>
+            addMessage(conversation, question, "assistant"),
+        );
         const node = conversation.nodes[question];
         node.chosen = answers[0].id;
         if (n > 1) node.compare = true;
@@ -87,20 +91,25 @@ export class Talk extends EventTarget {
             const fields = { ...requestFields(settings) };
             if (fields.seed !== undefined) fields.seed += seeds; // another answer, and the same the next time
             if (settings.effort) fields.reasoning_effort = settings.effort;
-            if (settings.probabilities) Object.assign(fields, { logprobs: true, top_logprobs: N_TOP });
+            if (settings.probabilities)
+                Object.assign(fields, { logprobs: true, top_logprobs: N_TOP });
             if (state) fields.state = state.id;
             if (answers.length > 1) fields.n = answers.length;
             return { model, messages, ...fields };
         };
         const onRefused = (error) => {
             const { state } = whatToSend(conversation, at, this.modelOf(conversation));
-            if (!state || state === conversation.state || !error.message.startsWith("state: ")) return false;
+            if (!state || state === conversation.state || !error.message.startsWith("state: "))
+                return false;
             forgetState(conversation, state.id); // all that was said is here, and is read again
             return true;
         };
         return this.#run(
             conversation,
-            new Job(answers, "v1/chat/completions", body, { askForKey: this.#askForKey, onRefused }),
+            new Job(answers, "v1/chat/completions", body, {
+                askForKey: this.#askForKey,
+                onRefused,
+            }),
         );
     }
 

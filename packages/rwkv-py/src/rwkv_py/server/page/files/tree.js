@@ -47,9 +47,9 @@ const ENDS = ["done", "cut", "stopped", "broken", "failed"];
 /** @returns {string} */
 export const newId = () =>
     crypto.randomUUID?.() ??
-    Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join(
-        "",
-    );
+    Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) =>
+        byte.toString(16).padStart(2, "0"),
+    ).join("");
 
 function newNode(id, parent, role, fields) {
     return {
@@ -130,7 +130,11 @@ export function openPath(conversation) {
 /** Return the messages that lead to one, with it. */
 export function pathTo(conversation, id) {
     const path = [];
-    for (let node = conversation.nodes[id]; node.role !== "root"; node = conversation.nodes[node.parent])
+    for (
+        let node = conversation.nodes[id];
+        node.role !== "root";
+        node = conversation.nodes[node.parent]
+    )
         path.unshift(node);
     return path;
 }
@@ -143,7 +147,11 @@ export function siblings(conversation, id) {
 
 /** Open the path that leads through a message. */
 export function choose(conversation, id) {
-    for (let node = conversation.nodes[id]; node.role !== "root"; node = conversation.nodes[node.parent]) {
+    for (
+        let node = conversation.nodes[id];
+        node.role !== "root";
+        node = conversation.nodes[node.parent]
+    ) {
         conversation.nodes[node.parent].chosen = node.id;
     }
 }
@@ -185,18 +193,23 @@ export function removeBranch(conversation, id) {
 export function whatToSend(conversation, id, model) {
     const path = pathTo(conversation, id);
     const isKept = (node) =>
-        node.state && node.id !== id && node.model === model && node.state.system === conversation.system;
+        node.state &&
+        node.id !== id &&
+        node.model === model &&
+        node.state.system === conversation.system;
     const at = path.findLastIndex(isKept);
     const state = at >= 0 ? path[at].state : conversation.state;
     const said = path.slice(at + 1).filter((node) => node.text || node.id === id); // an answer that failed says nothing
     const messages = said.map((node) => ({ role: node.role, content: node.text }));
-    if (conversation.system && !state) messages.unshift({ role: "system", content: conversation.system });
+    if (conversation.system && !state)
+        messages.unshift({ role: "system", content: conversation.system });
     return { messages, state };
 }
 
 /** Forget a state that the server has not any more. */
 export function forgetState(conversation, stateId) {
-    for (const node of Object.values(conversation.nodes)) if (node.state?.id === stateId) delete node.state;
+    for (const node of Object.values(conversation.nodes))
+        if (node.state?.id === stateId) delete node.state;
 }
 
 /** Whether a conversation has these words, in any branch. */
@@ -278,5 +291,9 @@ function tokensOf(given) {
     if (!Array.isArray(given)) return [];
     return given
         .filter(isPair)
-        .map(([text, logprob, top]) => [text, logprob, Array.isArray(top) ? top.filter(isPair) : []]);
+        .map(([text, logprob, top]) => [
+            text,
+            logprob,
+            Array.isArray(top) ? top.filter(isPair) : [],
+        ]);
 }

@@ -67,7 +67,9 @@ export class ChatView {
         for (const node of path) {
             const parent = conversation.nodes[node.parent];
             if (parent.compare && parent.children.length > 1 && node.role === "assistant") {
-                const cards = parent.children.map((id) => this.#drawn(id, { isCard: true, isBusy }));
+                const cards = parent.children.map((id) =>
+                    this.#drawn(id, { isCard: true, isBusy }),
+                );
                 layers.push(
                     el(
                         "div.beside",
@@ -108,7 +110,10 @@ export class ChatView {
             view = new MessageView(this.#conversation, this.#conversation.nodes[id], this.#hands);
             this.#views.set(id, view);
         }
-        if (!view.element.contains(document.activeElement) || !view.element.querySelector(".edit-box"))
+        if (
+            !view.element.contains(document.activeElement) ||
+            !view.element.querySelector(".edit-box")
+        )
             view.update(how);
         return view.element;
     }
@@ -188,7 +193,9 @@ export class ChatView {
             if (name === null) return;
             try {
                 await this.#talk.keep(conversation, id, name);
-                this.#host.tell(`The server keeps the state “${name}”: other conversations can begin there`);
+                this.#host.tell(
+                    `The server keeps the state “${name}”`,
+                );
             } catch (error) {
                 this.#host.tell(error.message);
             }

@@ -77,8 +77,9 @@ export class Composer {
         this.#drawButton();
     }
 
+    /** Let one type; not where that would bring a keyboard onto the screen. */
     focus() {
-        this.#area.focus();
+        if (!matchMedia("(hover: none)").matches) this.#area.focus();
     }
 
     /** Whether something is being written: then the button stops it. */

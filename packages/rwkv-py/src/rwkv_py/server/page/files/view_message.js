@@ -1,6 +1,6 @@
 /** A message: what was said, how it went, and what can be done with it. */
 
-import { button, el, fill, fitHeight, icon, iconButton } from "./dom.js";
+import { button, copyText, el, fill, fitHeight, icon, iconButton } from "./dom.js";
 import { speedLine } from "./job.js";
 import { renderMarkdown } from "./markdown.js";
 import { menuButton } from "./menu.js";
@@ -66,7 +66,10 @@ export class MessageView {
         const all = siblings(this.#conversation, this.#node.id);
         const at = all.indexOf(this.#node) + 1;
         const what = role === "user" ? "You said" : "Answer";
-        this.element.setAttribute("aria-label", all.length > 1 ? `${what}, ${at} of ${all.length}` : what);
+        this.element.setAttribute(
+            "aria-label",
+            all.length > 1 ? `${what}, ${at} of ${all.length}` : what,
+        );
         this.element.setAttribute("aria-busy", String(status === "writing"));
         this.element.classList.toggle("card", isCard);
         this.element.classList.toggle(
@@ -121,7 +124,12 @@ export class MessageView {
         area.addEventListener("input", () => fitHeight(area));
         area.addEventListener("keydown", (event) => {
             if (event.key === "Escape") cancel();
-            else if (event.key === "Enter" && !event.shiftKey && !event.isComposing && role === "user")
+            else if (
+                event.key === "Enter" &&
+                !event.shiftKey &&
+                !event.isComposing &&
+                role === "user"
+            )
                 save();
             else return;
             event.preventDefault();
@@ -149,7 +157,7 @@ export class MessageView {
         const hands = this.#hands;
         const isAnswer = role === "assistant";
         const free = !this.#isBusy;
-        const ending = status === "failed" ? error : ENDINGS[status];
+        const ending = error || ENDINGS[status];
         const goesOn = isAnswer && text && ["cut", "stopped", "broken"].includes(status);
         const note =
             isAnswer && ending
@@ -158,23 +166,31 @@ export class MessageView {
                       status === "failed" || status === "broken" ? { role: "alert" } : {},
                       el("span", { text: ending }),
                       free && goesOn && button("Go on", () => hands.goOn(id)),
-                      free && !goesOn && status !== "cut" && button("Try again", () => hands.answerAgain(id)),
+                      free &&
+                          !goesOn &&
+                          status !== "cut" &&
+                          button("Try again", () => hands.answerAgain(id)),
                   )
                 : null;
         const tools = el(
             "div.tools",
             {},
             all.length > 1 && !this.#isCard && this.#turner(all, at),
-            iconButton("copy", "Copy", () =>
-                navigator.clipboard.writeText(text).then(() => hands.announce("Copied")),
-            ),
+            iconButton("copy", "Copy", () => copyText(text).then(() => hands.announce("Copied"))),
             isAnswer && free && iconButton("redo", "Answer again", () => hands.answerAgain(id)),
-            !isAnswer && free && iconButton("edit", "Edit", () => this.edit(), { "data-do": "edit" }),
+            !isAnswer &&
+                free &&
+                iconButton("edit", "Edit", () => this.edit(), { "data-do": "edit" }),
             isAnswer &&
                 tokens?.length > 0 &&
-                iconButton("probability", "Show how probable each token was", () => this.#showTokens(), {
-                    "aria-pressed": String(this.#asTokens),
-                }),
+                iconButton(
+                    "probability",
+                    "Show how probable each token was",
+                    () => this.#showTokens(),
+                    {
+                        "aria-pressed": String(this.#asTokens),
+                    },
+                ),
             isAnswer &&
                 all.length > 1 &&
                 !this.#isCard &&
@@ -199,7 +215,12 @@ export class MessageView {
                 free && { label: "Delete this branch", run: () => hands.remove(id), danger: true },
             ]),
         );
-        fill(this.#foot, note, tools, isAnswer && stats && el("p.speed", { text: speedLine(stats) }));
+        fill(
+            this.#foot,
+            note,
+            tools,
+            isAnswer && stats && el("p.speed", { text: speedLine(stats) }),
+        );
     }
 
     #turner(all, at) {
@@ -207,8 +228,13 @@ export class MessageView {
         return el(
             "div.turner",
             { role: "group", "aria-label": "Branches" },
-            iconButton("back", "The branch before", () => this.#hands.turn(id, -1), { disabled: at === 1 }),
-            el("span", { text: `${at}/${all.length}`, "aria-label": `branch ${at} of ${all.length}` }),
+            iconButton("back", "The branch before", () => this.#hands.turn(id, -1), {
+                disabled: at === 1,
+            }),
+            el("span", {
+                text: `${at}/${all.length}`,
+                "aria-label": `branch ${at} of ${all.length}`,
+            }),
             iconButton("forth", "The branch after", () => this.#hands.turn(id, 1), {
                 disabled: at === all.length,
             }),

@@ -112,7 +112,13 @@ export class SettingsView {
             (value) => changeSettings({ max_tokens: value ?? DEFAULTS.max_tokens }),
         );
         const seed = this.#number(
-            { name: "seed", label: "Seed", help: "The same seed gives the same text.", min: 0, step: 1 },
+            {
+                name: "seed",
+                label: "Seed",
+                help: "The same seed gives the same text.",
+                min: 0,
+                step: 1,
+            },
             settings.seed,
             (value) => changeSettings({ seed: value }),
             "random",

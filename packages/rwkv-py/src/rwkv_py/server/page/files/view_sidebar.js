@@ -29,7 +29,11 @@ export class Sidebar {
     #library;
     #hands;
     #list = el("div.list");
-    #search = el("input", { type: "search", placeholder: "Search", "aria-label": "Search conversations" });
+    #search = el("input", {
+        type: "search",
+        placeholder: "Search",
+        "aria-label": "Search conversations",
+    });
     #openId = null;
 
     /**
@@ -103,7 +107,9 @@ export class Sidebar {
     }
 
     draw() {
-        const focused = this.#list.contains(document.activeElement) ? document.activeElement.dataset : null;
+        const focused = this.#list.contains(document.activeElement)
+            ? document.activeElement.dataset
+            : null;
         const groups = new Map();
         const found = this.#library.find(this.#search.value);
         for (const each of found) {
@@ -111,12 +117,15 @@ export class Sidebar {
             if (!groups.has(day)) groups.set(day, []);
             groups.get(day).push(this.#item(each));
         }
-        const nothing = this.#search.value.trim() ? "Nothing has these words." : "No conversations yet.";
+        const nothing = this.#search.value.trim()
+            ? "Nothing has these words."
+            : "No conversations yet.";
         const shown = [...groups].map(([day, items]) =>
             el("section", {}, el("h2", { text: day }), el("ul", {}, ...items)),
         );
         fill(this.#list, ...(shown.length ? shown : [el("p.nothing", { text: nothing })]));
-        if (focused) this.#list.querySelector(`[data-id="${focused.id}"][data-do="${focused.do}"]`)?.focus();
+        if (focused)
+            this.#list.querySelector(`[data-id="${focused.id}"][data-do="${focused.do}"]`)?.focus();
     }
 
     #item({ id, title, kind }) {

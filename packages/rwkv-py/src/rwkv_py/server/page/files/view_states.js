@@ -4,7 +4,8 @@ import { states } from "./api.js";
 import { button, el, fill } from "./dom.js";
 import { dialog } from "./dialogs.js";
 
-const size = (bytes) => (bytes < 1e6 ? `${Math.ceil(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(1)} MB`);
+const size = (bytes) =>
+    bytes < 1e6 ? `${Math.ceil(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
 
 export class StatesView {
     #hands;
@@ -41,7 +42,9 @@ export class StatesView {
         if (!found.length) {
             fill(
                 this.#body,
-                el("p.nothing", { text: "None yet. “Keep the state here” is in the menu of each answer." }),
+                el("p.nothing", {
+                    text: "None yet. “Keep the state here” is in the menu of each answer.",
+                }),
             );
             return;
         }
@@ -58,7 +61,9 @@ export class StatesView {
                     this.#hands.tell(error.message);
                 }
                 await this.#draw();
-                (this.#body.querySelector("button") ?? this.#dialog.querySelector("button")).focus();
+                (
+                    this.#body.querySelector("button") ?? this.#dialog.querySelector("button")
+                ).focus();
             };
             const facts = [
                 state.model,

@@ -40,7 +40,10 @@ export class TextView {
             }
         });
         const grown = oncePerFrame(() => this.#grow());
-        talk.addEventListener("change", ({ detail }) => detail.conversation === this.#document && grown());
+        talk.addEventListener(
+            "change",
+            ({ detail }) => detail.conversation === this.#document && grown(),
+        );
         talk.addEventListener("wait", ({ detail }) => {
             if (detail.conversation !== this.#document) return;
             this.#waits = detail.why;
@@ -135,10 +138,8 @@ export class TextView {
         const { before, after, last } = this.#document;
         const job = this.#talk.jobOf(this.#document.id);
         const error =
-            !job && last && ["failed", "broken"].includes(last.status)
-                ? last.status === "failed"
-                    ? last.error
-                    : "The connection was lost. What came is here; go on from it."
+            !job && ["failed", "broken"].includes(last?.status)
+                ? (last.error ?? "The connection was lost. What came is here; go on from it.")
                 : null;
         const show = () => {
             this.#asTokens = !this.#asTokens;
@@ -154,7 +155,10 @@ export class TextView {
                 {},
                 job
                     ? button("Stop", () => job.stop(), { class: "button primary" })
-                    : button("Go on", () => this.#goOn(), { class: "button primary", title: "Ctrl+Enter" }),
+                    : button("Go on", () => this.#goOn(), {
+                          class: "button primary",
+                          title: "Ctrl+Enter",
+                      }),
                 !job &&
                     iconButton("back", "The text before", () => this.#step("before", "after"), {
                         disabled: before.length === 0,

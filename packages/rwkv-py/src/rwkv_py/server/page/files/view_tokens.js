@@ -26,14 +26,18 @@ export function tokensView(tokens) {
     const spans = tokens.map((token, i) => {
         const band = BANDS.findIndex((least) => Math.exp(token[1]) >= least);
         const visible = token[0].startsWith("bytes:") ? "▯" : token[0].replace(/\n/g, "↵\n");
-        return el(`span.token.p${band < 0 ? BANDS.length : band}`, { "data-at": i, text: visible || "∎" });
+        return el(`span.token.p${band < 0 ? BANDS.length : band}`, {
+            "data-at": i,
+            text: visible || "∎",
+        });
     });
     const text = el(
         "div.tokens-text",
         {
             tabindex: "0",
             role: "group",
-            "aria-label": "Tokens and how probable they were: the arrow keys go from one to the next",
+            "aria-label":
+                "Tokens and how probable they were: the arrow keys go from one to the next",
         },
         ...spans,
     );
@@ -80,7 +84,9 @@ function tipOf([text, logprob, top]) {
         const bar = el("span.bar");
         bar.style.inlineSize = `${(100 * Math.exp(its)).toFixed(1)}%`;
         const mark =
-            each === text ? el("span.mark", { "aria-label": "chosen" }, icon("check")) : el("span.mark");
+            each === text
+                ? el("span.mark", { "aria-label": "chosen" }, icon("check"))
+                : el("span.mark");
         return el(
             "div.tip-row",
             {},
