@@ -137,6 +137,23 @@ def test_the_keyboard_does_all_of_it(page: Talking) -> None:
     page.page.get_by_text("Talk with pychat").wait_for()
 
 
+def test_the_focus_stays_while_something_is_written(
+    endless: httpx.Client, open_page: OpenPage
+) -> None:
+    page = open_page(str(endless.base_url))
+    page.button("Settings").click()
+    page.page.get_by_label("Most tokens").fill("300")
+    page.page.keyboard.press("Tab")
+    page.page.keyboard.press("Escape")
+    page.say(QUESTION)
+    page.begin_to_say("Tell me more.")
+    page.button("Show how probable each token was", page.answers.first).focus()
+    page.wait_for_end()
+    focused = page.page.locator(":focus")
+    assert focused.get_attribute("aria-label") == "Show how probable each token was"
+    assert page.answers.first.locator(":focus").count() == 1
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("colours", ["light", "dark"])
 def test_axe_finds_nothing(

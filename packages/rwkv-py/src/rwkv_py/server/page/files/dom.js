@@ -108,6 +108,18 @@ export function fill(element, ...children) {
     return element;
 }
 
+/**
+ * The same, for children of which some are there already: those stay where they are, with the focus in
+ * them and as far as they are scrolled.
+ */
+export function arrange(element, children) {
+    for (const child of [...element.childNodes]) if (!children.includes(child)) child.remove();
+    children.forEach((child, i) => {
+        if (element.childNodes[i] !== child)
+            element.insertBefore(child, element.childNodes[i] ?? null);
+    });
+}
+
 /** Return a function that runs at most once a frame, with its last arguments. */
 export function oncePerFrame(run) {
     let waiting = null;

@@ -1,6 +1,6 @@
 /** The open conversation: its messages from the first to the last, those side by side that are compared. */
 
-import { el, fill, oncePerFrame } from "./dom.js";
+import { arrange, el, oncePerFrame } from "./dom.js";
 import { ROOT, addMessage, choose, chooseBeside, openPath, removeBranch } from "./tree.js";
 import { MessageView } from "./view_message.js";
 
@@ -14,6 +14,8 @@ export class ChatView {
     #conversation = null;
     /** @type {Map<string, MessageView>} */
     #views = new Map();
+    /** @type {Map<string, HTMLElement>} those that hold answers side by side, by the question */
+    #rows = new Map();
     #list = el("div.messages");
     #follows = true;
 
@@ -52,7 +54,7 @@ export class ChatView {
     /** Open a conversation. */
     show(conversation) {
         this.#conversation = conversation;
-        this.#views.clear();
+        this.#forget();
         this.#follows = true;
         this.draw();
     }
@@ -70,21 +72,28 @@ export class ChatView {
                 const cards = parent.children.map((id) =>
                     this.#drawn(id, { isCard: true, isBusy }),
                 );
-                layers.push(
-                    el(
-                        "div.beside",
-                        {
-                            role: "group",
-                            "aria-label": `${cards.length} answers side by side`,
-                            tabindex: "0",
-                        },
-                        ...cards,
-                    ),
-                );
+                layers.push(this.#beside(parent.id, cards));
             } else layers.push(this.#drawn(node.id, { isBusy }));
         }
-        fill(this.#list, ...(layers.length ? layers : [this.#host.empty(conversation)]));
+        arrange(this.#list, layers.length ? layers : [this.#host.empty(conversation)]);
         this.#keepAtEnd();
+    }
+
+    #forget() {
+        this.#views.clear();
+        this.#rows.clear();
+    }
+
+    #beside(parent, cards) {
+        const label = `${cards.length} answers side by side`;
+        let row = this.#rows.get(parent);
+        if (!row) {
+            row = el("div.beside", { role: "group", tabindex: "0" });
+            this.#rows.set(parent, row);
+        }
+        row.setAttribute("aria-label", label);
+        arrange(row, cards);
+        return row;
     }
 
     /** Edit the last question. Returns whether there is one. */
@@ -110,11 +119,7 @@ export class ChatView {
             view = new MessageView(this.#conversation, this.#conversation.nodes[id], this.#hands);
             this.#views.set(id, view);
         }
-        if (
-            !view.element.contains(document.activeElement) ||
-            !view.element.querySelector(".edit-box")
-        )
-            view.update(how);
+        view.update(how);
         return view.element;
     }
 
@@ -155,7 +160,6 @@ export class ChatView {
         },
         goOn: (id) => this.#talk.goOn(this.#conversation, id),
         say: (id, text) => {
-            this.#views.get(id).element.blur();
             this.#talk.ask(
                 this.#conversation,
                 this.#conversation.nodes[id].parent,
@@ -193,9 +197,7 @@ export class ChatView {
             if (name === null) return;
             try {
                 await this.#talk.keep(conversation, id, name);
-                this.#host.tell(
-                    `The server keeps the state “${name}”`,
-                );
+                this.#host.tell(`The server keeps the state “${name}”`);
             } catch (error) {
                 this.#host.tell(error.message);
             }
@@ -209,7 +211,7 @@ export class ChatView {
             this.#host.focusComposer();
             this.#host.tell("The branch is deleted", () => {
                 conversation.nodes = before;
-                this.#views.clear();
+                this.#forget();
                 this.#changed();
             });
         },

@@ -39,6 +39,7 @@ export class MessageView {
     #asTokens = false;
     #isCard = false;
     #isBusy = false;
+    #isEdited = false;
 
     /**
      * @param {import("./tree.js").Conversation} conversation
@@ -62,6 +63,8 @@ export class MessageView {
     update({ isCard = false, isBusy = false } = {}) {
         this.#isCard = isCard;
         this.#isBusy = isBusy;
+        if (this.#isEdited) return; // what is typed stays
+        const focused = this.element.contains(document.activeElement) && document.activeElement;
         const { role, status } = this.#node;
         const all = siblings(this.#conversation, this.#node.id);
         const at = all.indexOf(this.#node) + 1;
@@ -86,6 +89,8 @@ export class MessageView {
         );
         this.updateText();
         this.#drawFoot(all, at);
+        if (focused && !focused.isConnected)
+            this.#button(focused.getAttribute("aria-label"))?.focus();
     }
 
     /** Draw what was said, as far as it is there. */
@@ -111,15 +116,20 @@ export class MessageView {
             rows: "1",
             value: text,
         });
+        const close = () => {
+            this.#isEdited = false;
+            this.update({ isCard: this.#isCard, isBusy: this.#isBusy });
+        };
         const save = () => {
             const written = area.value.trim();
             if (!written) return;
+            close();
             if (role === "user") this.#hands.say(id, written);
             else this.#hands.correct(id, written);
         };
         const cancel = () => {
-            this.update({ isCard: this.#isCard, isBusy: this.#isBusy });
-            this.element.querySelector('[data-do="edit"], .menu-box .icon-button')?.focus();
+            close();
+            this.#button(role === "user" ? "Edit" : "More")?.focus();
         };
         area.addEventListener("input", () => fitHeight(area));
         area.addEventListener("keydown", (event) => {
@@ -143,6 +153,7 @@ export class MessageView {
             button(role === "user" ? "Send" : "Save", save, { class: "button primary" }),
         );
         fill(this.element, el("div.edit-box", {}, area, buttons));
+        this.#isEdited = true;
         fitHeight(area);
         area.focus();
         area.setSelectionRange(text.length, text.length);
@@ -178,9 +189,7 @@ export class MessageView {
             all.length > 1 && !this.#isCard && this.#turner(all, at),
             iconButton("copy", "Copy", () => copyText(text).then(() => hands.announce("Copied"))),
             isAnswer && free && iconButton("redo", "Answer again", () => hands.answerAgain(id)),
-            !isAnswer &&
-                free &&
-                iconButton("edit", "Edit", () => this.edit(), { "data-do": "edit" }),
+            !isAnswer && free && iconButton("edit", "Edit", () => this.edit()),
             isAnswer &&
                 tokens?.length > 0 &&
                 iconButton(
@@ -258,6 +267,11 @@ export class MessageView {
     #showTokens() {
         this.#asTokens = !this.#asTokens;
         this.update({ isCard: this.#isCard, isBusy: this.#isBusy });
-        this.element.querySelector('[aria-pressed][title^="Show how probable"]')?.focus();
+    }
+
+    #button(label) {
+        return [...this.element.querySelectorAll("button")].find(
+            (each) => each.getAttribute("aria-label") === label,
+        );
     }
 }
