@@ -19,10 +19,10 @@ Serve = Callable[..., contextlib.AbstractContextManager[httpx.Client]]
 
 
 @contextlib.contextmanager
-def serve(files: dict[str, Path], **settings: Any) -> Iterator[httpx.Client]:
+def serve(files: dict[str, Path], *, port: int = 0, **settings: Any) -> Iterator[httpx.Client]:
     """Run a server in a thread; its client has its address, and `app` is the application."""
     app = create_app(files, Settings(**settings))
-    listening = socket.create_server(("127.0.0.1", 0))
+    listening = socket.create_server(("127.0.0.1", port))
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False))
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,6 +14,7 @@ import pytest
 from prompts import PROMPT
 from rwkv_py import Model, Session
 from rwkv_py.probabilities import log_softmax
+from server.serving import Serve
 
 URL = "/v1/completions"
 
@@ -105,6 +107,20 @@ def test_stop(client: httpx.Client, pydoc: Model) -> None:
 def test_logit_bias(client: httpx.Client) -> None:
     (choice,) = complete(client, max_tokens=3, logit_bias={"88": 100})["choices"]
     assert choice["text"] == "XXX"
+
+
+def test_tokens_that_the_server_bans(serve: Serve, pydoc_file: Path) -> None:
+    """By `rwkv serve --banned-tokens` and `--logit-bias`: which there are, the model knows."""
+    sampling = {"banned_tokens": [ord("e")], "logit_bias": {ord("a"): -100.0}}
+    with serve({"m": pydoc_file}, sampling=sampling) as client:
+        ask = {"prompt": PROMPT, "max_tokens": 60, "seed": 1}
+        text = client.post("/v1/completions", json=ask).json()["choices"][0]["text"]
+        assert len(text) > 20
+        assert not set("ea") & set(text)
+    with serve({"m": pydoc_file}, sampling={"banned_tokens": [70_000]}) as client:
+        refused = client.post("/v1/completions", json={"prompt": PROMPT})
+        assert refused.status_code == 400
+        assert refused.json()["error"]["message"].startswith("banned_tokens: token: expected 0 to")
 
 
 def test_several_prompts_and_several_texts(client: httpx.Client, pydoc: Model) -> None:

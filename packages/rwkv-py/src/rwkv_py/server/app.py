@@ -29,6 +29,7 @@ from . import (
     openai_models,
     openai_responses,
     operations,
+    page,
     states,
     tokens,
 )
@@ -137,6 +138,8 @@ def create_app(
     )
     for router in _ROUTERS:
         app.include_router(router)
+    if settings.page:
+        app.include_router(page.router)
     app.openapi = functools.partial(openapi_file, app)  # type: ignore[method-assign]
     return app
 
@@ -153,7 +156,8 @@ def _middleware(settings: Settings, metrics: Callable[[], Metrics]) -> list[Midd
                 allow_headers=["*"],
             )
         )
-    stack.append(Middleware(Keys, keys=settings.api_keys))
+    free = {"/health"} | (page.PATHS if settings.page else set())
+    stack.append(Middleware(Keys, keys=settings.api_keys, free=free))
     stack.append(Middleware(BodyLimit, max_bytes=settings.max_body_bytes))
     return stack
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from starlette.datastructures import Headers
@@ -13,8 +13,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from .errors import ApiError, error_response
 
 __all__ = ["Asker", "Keys", "asker_of"]
-
-_OPEN = {"/health"}
 
 
 class Asker(NamedTuple):
@@ -33,16 +31,18 @@ class Asker(NamedTuple):
 class Keys:
     """Lets only those in who have one of the keys, as a bearer token or as `x-api-key`.
 
-    All keys are compared, each in a time that does not depend on what is given.
+    All keys are compared, each in a time that does not depend on what is given. The paths in `free`
+    need none.
     """
 
-    def __init__(self, app: ASGIApp, keys: Iterable[str]):
+    def __init__(self, app: ASGIApp, keys: Iterable[str], free: Collection[str] = ()):
         self._app = app
+        self._free = free
         self._digests = [_digest(key) for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
-        if scope["type"] == "http" and self._digests and scope["path"] not in _OPEN:
+        if scope["type"] == "http" and self._digests and scope["path"] not in self._free:
             headers = Headers(scope=scope)
             scheme, _, token = headers.get("authorization", "").partition(" ")
             given = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")

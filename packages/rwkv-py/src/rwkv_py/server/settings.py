@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 from .._arguments import as_count, as_number
 from ..chat_format import ChatFormat
@@ -42,6 +43,7 @@ class Settings:
         speculate: what guesses how texts go on, likewise: "lookup", "draft", "lookup+draft", None.
         draft: the model file of what guesses as "draft", for models that have the same tokens; it
             is loaded with the first model.
+        page: whether there is a page to talk on, at "/".
 
     Raises:
         InvalidArgumentError: one of them is outside its range.
@@ -67,6 +69,7 @@ class Settings:
     sampling: SamplingOptions = field(default_factory=lambda: SamplingOptions())
     speculate: str | None = None
     draft: Path | None = None
+    page: bool = True
 
     def __post_init__(self) -> None:
         for name in ("max_running", "max_prompt_tokens", "max_output_tokens", "max_body_bytes"):
@@ -87,7 +90,13 @@ class Settings:
             )
         if self.chat_format is not None:
             ChatFormat.named(self.chat_format)
-        Sampler(1, **self.sampling)
+        # Which tokens there are, the models know: a request says so if one is none of them.
+        of_any_model = {
+            name: value
+            for name, value in self.sampling.items()
+            if name not in ("banned_tokens", "logit_bias")
+        }
+        Sampler(1, **cast(SamplingOptions, of_any_model))
         guessers = ["lookup"] if self.draft is None else ["lookup", "draft", "lookup+draft"]
         if self.speculate not in (None, *guessers):
             raise InvalidArgumentError(
