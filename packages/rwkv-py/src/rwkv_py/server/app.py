@@ -33,17 +33,13 @@ from . import (
     tokens,
 )
 from .access import Access
-from .context import Context
+from .context import open_context
 from .errors import ApiError, ErrorBody, api_error, error_response, from_validation
 from .keys import Keys
 from .limits import BodyLimit
 from .metrics import Metrics
-from .models import Models
 from .openapi import openapi_file
 from .settings import Settings
-from .state_store import StateStore, open_folder
-from .stored_responses import StoredResponses
-from .turns import Turns
 
 __all__ = ["create_app"]
 
@@ -85,36 +81,15 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        opening = open_context(files, settings, open_model=open_model, tokenizer=tokenizer)
         async with contextlib.AsyncExitStack() as open_things:
             try:
-                folder = open_folder(settings)
-                most = settings.max_stored
-                path = None if folder is None else folder.path / "responses.sqlite"
-                disk = settings.cache_bytes if folder is None else settings.state_disk_bytes
-                store = StateStore(folder, disk, settings.state_quota_bytes)
-                open_things.callback(store.close)
-                responses, endings = StoredResponses(most, path), StoredResponses(most)
-                open_things.callback(responses.close)
-                open_things.callback(endings.close)
+                context = await open_things.enter_async_context(opening)
             except RwkvError as error:
                 app.state.failure = error
                 raise
-            models = Models(
-                files, settings, open_model=open_model, tokenizer=tokenizer, folder=folder
-            )
-            open_things.push_async_callback(models.close)
-            app.state.context = Context(
-                settings,
-                models,
-                Metrics(models),
-                responses,
-                endings,
-                store,
-                Turns(settings.max_waiting),
-            )
-            if len(files) == 1:
-                (await models.lease(None)).release()
-            unloading = asyncio.create_task(models.unload_idle())
+            app.state.context = context
+            unloading = asyncio.create_task(context.models.unload_idle())
             open_things.callback(unloading.cancel)
             yield
 
