@@ -14,7 +14,7 @@ from .._files import kind_of
 from ..errors import InvalidArgumentError
 from .journal import Journal, JournalOfOtherWorkError
 
-__all__ = ["Outputs", "answer_line", "name_of_work"]
+__all__ = ["Outputs", "answer_line", "name_of_work", "unanswered_line"]
 
 
 def name_of_work(facts: Mapping[str, Any]) -> str:
@@ -39,6 +39,28 @@ def answer_line(work: str, number: int, custom_id: str | None, status: int, body
         f'{status},"request_id":"req_{work}_{number + 1}","body":'
     )
     return head.encode() + body + b'},"error":null}'
+
+
+def unanswered_line(
+    work: str, number: int, custom_id: str | None, code: str, message: str
+) -> bytes:
+    """Return as a line why one was not answered.
+
+    Args:
+        work: its name, of `name_of_work`.
+        number: of the line.
+        custom_id: what its sender calls it; None: nobody knows.
+        code: what programs know the reason by.
+        message: the reason.
+    """
+    told = {"code": code, "message": message}
+    row = {
+        "id": f"{_begin(work)}{number + 1}",
+        "custom_id": custom_id,
+        "response": None,
+        "error": told,
+    }
+    return json.dumps(row, separators=(",", ":")).encode()
 
 
 def _begin(work: str) -> str:
@@ -132,7 +154,7 @@ class Outputs:
         """Write what is known; each file appears whole or not at all.
 
         Args:
-            journal: knows all lines.
+            journal: what is known; other lines are left out.
             n_lines: how many there are.
 
         Raises:
@@ -160,7 +182,7 @@ def _write(journal: Journal, n_lines: int, path: Path, *, failed: bool) -> None:
     part = path.with_name(path.name + ".part")
     with part.open("wb", buffering=1 << 20) as file:
         for number in range(n_lines):
-            if journal.has_failed(number) == failed:
+            if journal.knows(number) and journal.has_failed(number) == failed:
                 file.write(journal.told(number) + b"\n")
         file.flush()
         os.fsync(file.fileno())

@@ -23,7 +23,9 @@ from ..model import Model
 from ..tokenizer import Tokenizer
 from . import (
     anthropic_messages,
+    batches,
     embeddings,
+    files,
     openai_chat,
     openai_completions,
     openai_models,
@@ -33,8 +35,10 @@ from . import (
     tokens,
 )
 from .access import Access
-from .context import open_context
+from .batch_runs import BatchRuns
+from .context import Context, open_context
 from .errors import ApiError, ErrorBody, api_error, error_response, from_validation
+from .file_store import FileStore
 from .keys import Keys
 from .limits import BodyLimit
 from .metrics import Metrics
@@ -51,6 +55,8 @@ _ROUTERS = (
     anthropic_messages.router,
     embeddings.router,
     states.router,
+    files.router,
+    batches.router,
     tokens.router,
     operations.router,
 )
@@ -85,10 +91,14 @@ def create_app(
         async with contextlib.AsyncExitStack() as open_things:
             try:
                 context = await open_things.enter_async_context(opening)
+                app.state.batches = _open_batches(context)
             except RwkvError as error:
                 app.state.failure = error
                 raise
             app.state.context = context
+            if app.state.batches is not None:
+                open_things.push_async_callback(app.state.batches.close)
+                app.state.batches.begin()
             unloading = asyncio.create_task(context.models.unload_idle())
             open_things.callback(unloading.cancel)
             yield
@@ -114,6 +124,15 @@ def create_app(
         app.include_router(router)
     app.openapi = functools.partial(openapi_file, app)  # type: ignore[method-assign]
     return app
+
+
+def _open_batches(context: Context) -> BatchRuns | None:
+    """Return the batches that outlive the server; None if nothing does."""
+    folder, settings = context.states.lasting, context.settings
+    if folder is None:
+        return None
+    quota = settings.state_quota_bytes
+    return BatchRuns(context, FileStore(folder.path / "files", settings.state_disk_bytes, quota))
 
 
 def _middleware(settings: Settings, metrics: Callable[[], Metrics]) -> list[Middleware]:
