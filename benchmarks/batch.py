@@ -132,10 +132,11 @@ def measure(args: argparse.Namespace, shape: Shape, others: quiet.Others) -> lis
                 times.append(once(name, path, lines, args))
                 bar.update()
     lines.unlink()
-    return [
-        Run(name, *map(statistics.median, zip(*times, strict=True)), n_read, n_written)
-        for name, times in seen.items()
-    ]
+    found = []
+    for name, times in seen.items():
+        seconds, process_seconds = map(statistics.median, zip(*times, strict=True))
+        found.append(Run(name, seconds, process_seconds, n_read, n_written))
+    return found
 
 
 # ---- the command -------------------------------------------------------------------------------

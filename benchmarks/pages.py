@@ -121,9 +121,9 @@ def _batch() -> str:
         return "No figures are kept yet: `hatch run bench:batch --docs` measures them."
     found = _other("batch")
     what = (
-        f"{found['prompts']} prompts of up to {found['longest']} tokens, texts of up to half as many: "
-        f"RWKV-7 {found['shape']} in q4_0, {count(found['threads'], 'thread')}, {found['at_once']} "
-        "texts at once."
+        f"{found['prompts']} prompts of up to {found['longest']} tokens, texts of up to half as "
+        f"many: RWKV-7 {found['shape']} in q4_0, {count(found['threads'], 'thread')}, "
+        f"{found['at_once']} texts at once."
     )
     shown = batch.tables([batch.Run(**run) for run in found["runs"]])
     return _markdown([what, "", *shown, f"Measured {machine.sentence(found['machine'])}"])

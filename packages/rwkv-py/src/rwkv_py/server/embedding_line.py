@@ -89,6 +89,8 @@ class EmbeddingLine:
 
     async def _take_turn(self, own: _Wanted) -> None:
         async with self._turns.turn(own.share):
+            if own.vectors.done():  # they were made in the turn before
+                return
             group = self._with(own)
             try:
                 await _read(group)
