@@ -114,7 +114,7 @@ def test_a_full_disk_leaves_no_half_record(tmp_path: Path, monkeypatch: pytest.M
             raise OSError(errno.ENOSPC, "No space left on device")
 
         monkeypatch.setattr(os, "write", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(OSError, match="journal: cannot be written: No space left"):
             journal.add(2, b"second", failed=False)
         monkeypatch.undo()
         assert (tmp_path / "journal").read_bytes() == before

@@ -211,4 +211,6 @@ def test_each_file_has_a_name_of_its_own(tmp_path: Path) -> None:
             Outputs(tmp_path / answers, tmp_path / failures).check_names(tmp_path / "in")
     with pytest.raises(InvalidArgumentError, match="expected a file or nothing, got a folder"):
         Outputs(tmp_path, tmp_path / "b").check_names(tmp_path / "in")
+    with pytest.raises(InvalidArgumentError, match="expected a folder to write it in, got none"):
+        Outputs(tmp_path / "no" / "a", tmp_path / "b").check_names(tmp_path / "in")
     Outputs(tmp_path / "a", tmp_path / "b").check_names(tmp_path / "in")

@@ -107,6 +107,9 @@ def test_the_official_client(kept: httpx.Client) -> None:
         assert answer["custom_id"] == "a"
         message = answer["response"]["body"]["choices"][0]["message"]["content"]
         assert message == ANSWER
+        # What goes on from there is not kept: a million of them would push out all others.
+        name = answer["response"]["body"]["id"]
+        assert "response_id" in refused(kept, "/v1/states", 404, response_id=name)
         failed = rows(kept, batch.error_file_id)
         assert [row["custom_id"] for row in failed] == ["b", None, "c"]
         assert "as the batch says" in failed[2]["response"]["body"]["error"]["message"]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from ..errors import InvalidArgumentError
 
-__all__ = ["Journal", "JournalOfOtherWorkError"]
+__all__ = ["Journal", "JournalOfOtherWorkError", "naming"]
 
 _FORM = "rwkv batch journal 1"
 
@@ -92,8 +93,9 @@ class Journal:
         record = b"%08x " % zlib.crc32(told, zlib.crc32(head)) + head + told + b"\n"
         view = memoryview(record)
         try:
-            while view:
-                view = view[os.write(self._file, view) :]
+            with naming(self.path):
+                while view:
+                    view = view[os.write(self._file, view) :]
         except BaseException:
             os.ftruncate(self._file, self._end)
             raise
@@ -168,6 +170,17 @@ class Journal:
         if not self.knows(int(number)):
             self._note(int(number), offset + len(line) - len(told), len(told) - 1, kind == b"-")
         return True
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let what a disk fails with tell the file that was being written."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def _appear(path: Path, head: bytes) -> None:

@@ -57,12 +57,12 @@ class Lines:
         self.path = path
         self.model: str | None = None
         self._max_bytes = max_bytes
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):  # opening a pipe might wait for ever
+            raise InvalidArgumentError(f"{path}: expected a file, got {kind_of(mode)}")
         self._file: BinaryIO = path.open("rb", buffering=0)
         try:
             about = os.fstat(self._file.fileno())
-            if not stat.S_ISREG(about.st_mode):
-                kind = kind_of(about.st_mode)
-                raise InvalidArgumentError(f"{path}: expected a file, got {kind}")
             self._about = _state_of(about)
             self._scan(about.st_size, progress)
         except BaseException:

@@ -12,7 +12,7 @@ from typing import Any
 
 from .._files import kind_of
 from ..errors import InvalidArgumentError
-from .journal import Journal, JournalOfOtherWorkError
+from .journal import Journal, JournalOfOtherWorkError, naming
 
 __all__ = ["Outputs", "answer_line", "name_of_work", "unanswered_line"]
 
@@ -99,6 +99,8 @@ class Outputs:
             if path.exists() and not path.is_file():
                 kind = kind_of(path.stat().st_mode)
                 raise InvalidArgumentError(f"{path}: expected a file or nothing, got {kind}")
+            if not path.parent.is_dir():
+                raise InvalidArgumentError(f"{path}: expected a folder to write it in, got none")
             for other in seen:
                 if path == other or (path.exists() and other.exists() and path.samefile(other)):
                     raise InvalidArgumentError(
@@ -180,7 +182,7 @@ class Outputs:
 
 def _write(journal: Journal, n_lines: int, path: Path, *, failed: bool) -> None:
     part = path.with_name(path.name + ".part")
-    with part.open("wb", buffering=1 << 20) as file:
+    with naming(path), part.open("wb", buffering=1 << 20) as file:
         for number in range(n_lines):
             if journal.knows(number) and journal.has_failed(number) == failed:
                 file.write(journal.told(number) + b"\n")

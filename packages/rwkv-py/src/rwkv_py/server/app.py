@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from .. import __version__
-from ..errors import RwkvError
+from ..errors import InvalidArgumentError, RwkvError
 from ..model import Model
 from ..tokenizer import Tokenizer
 from . import (
@@ -44,8 +45,11 @@ from .limits import BodyLimit
 from .metrics import Metrics
 from .openapi import openapi_file
 from .settings import Settings
+from .state_store import is_of_the_disk
 
 __all__ = ["create_app"]
+
+_log = logging.getLogger("rwkv_py.server")
 
 _ROUTERS = (
     openai_models.router,
@@ -127,12 +131,18 @@ def create_app(
 
 
 def _open_batches(context: Context) -> BatchRuns | None:
-    """Return the batches that outlive the server; None if nothing does."""
+    """Return the batches that outlive the server; None if nothing does, or the disk fails."""
     folder, settings = context.states.lasting, context.settings
     if folder is None:
         return None
-    quota = settings.state_quota_bytes
-    return BatchRuns(context, FileStore(folder.path / "files", settings.state_disk_bytes, quota))
+    most, quota = settings.state_disk_bytes, settings.state_quota_bytes
+    try:
+        return BatchRuns(context, FileStore(folder.path / "files", most, quota))
+    except InvalidArgumentError as error:
+        if not is_of_the_disk(error.__cause__):
+            raise
+        _log.error("files cannot be kept: %s", error.__cause__.__class__.__name__)
+        return None
 
 
 def _middleware(settings: Settings, metrics: Callable[[], Metrics]) -> list[Middleware]:

@@ -78,14 +78,12 @@ class BatchRuns:
         self._context = context
         self._runs: dict[str, _Run] = {}
         self._owners: dict[str, asyncio.Task[None]] = {}
-        self._journals = store.folder / "journals"
-        self._journals.mkdir(mode=0o700, exist_ok=True)
 
     def begin(self) -> None:
         """Go on with those that had not ended when the server did."""
         unfinished = self.store.unfinished()
         needed = {batch["id"] for _, batch in unfinished}
-        for path in self._journals.iterdir():
+        for path in self.store.journals.iterdir():
             if path.name not in needed:
                 path.unlink()
         for owner, _ in unfinished:
@@ -165,7 +163,9 @@ class BatchRuns:
         run = self._runs.get(id)
         if batch["status"] in ("validating", "in_progress"):
             _set(batch, "cancelling")
-            if run is None and not (self._journals / id).exists():  # nothing has come of it yet
+            if (
+                run is None and not (self.store.journals / id).exists()
+            ):  # nothing has come of it yet
                 _set(batch, "cancelled")
             self.store.save(batch, owner)
             if run is not None and run.work is not None:
@@ -215,7 +215,7 @@ class BatchRuns:
                     self._fail(batch, owner, "empty_file", message)
                     return
                 facts = {"batch": batch["id"], "input": lines.digest}
-                place = self._journals / batch["id"]
+                place = self.store.journals / batch["id"]
                 opening = functools.partial(Journal, place, facts, len(lines))
                 with await _to_its_end(opening) as journal:
                     end = await self._answer(run, owner, lines, journal)

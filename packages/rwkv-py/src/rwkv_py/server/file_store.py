@@ -77,6 +77,7 @@ class FileStore:
 
     Attributes:
         folder: the same.
+        journals: where it is noted what is answered of batches.
 
     Raises:
         InvalidArgumentError: the folder cannot be used, or a later version made it.
@@ -84,12 +85,14 @@ class FileStore:
 
     def __init__(self, folder: Path, max_bytes: int, quota: int | None):
         self.folder = folder
+        self.journals = folder / "journals"
         self._max_bytes = max_bytes
         self._quota = quota
         self._outage = Outage()
         self._arriving: dict[str, int] = {}  # bytes of files that are being written, by owner
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.journals.mkdir(mode=0o700, exist_ok=True)
             self._database = open_database(folder / "index.sqlite", _SCHEMA, _VERSION)
             self._remove_strays()
         except (OSError, sqlite3.Error) as error:
