@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from rwkv_py.batch import Answered, BadLine, Line, NotNow
+from rwkv_py.batch import Answered, BadLine, Journal, Line, Lines, NotNow, work_through
 from rwkv_py.server import Settings, batch_answers
 from rwkv_py.server.batch_answers import URLS, BatchAnswers
 from rwkv_py.server.context import open_context
@@ -159,3 +159,32 @@ def test_what_may_pass_is_no_answer(pychat_file: Path, monkeypatch: pytest.Monke
         answered(pychat_file, [(0, Line("a", *ask))])
     assert caught.value.answered is not None
     assert caught.value.answered.status == 503
+
+
+def test_what_lines_begin_with_alike_is_read_once(pychat_file: Path, tmp_path: Path) -> None:
+    """With room for few states: lines that begin alike are far from each other in the file."""
+    n_groups, n_each = 6, 8
+    with (tmp_path / "in").open("w") as file:
+        for i in range(n_each):
+            for group in range(n_groups):
+                prompt = f"{group} is the number of this text. " * 18 + f"It is line {i}"
+                body = {"model": "pychat", "prompt": prompt, "max_tokens": 1}
+                line = {"custom_id": f"{group} {i}", "method": "POST", "url": "/v1/completions"}
+                file.write(json.dumps({**line, "body": body}) + "\n")
+    given = {"exact_cache": True, "cache_bytes": 5_000_000, "max_running": 2, "max_waiting": 99}
+
+    async def work(lines: Lines, journal: Journal) -> tuple[int, int]:
+        async with open_context({"pychat": pychat_file}, Settings(**given)) as context:
+            answers = BatchAnswers(context, "", "", "w", 0, 0)
+            await work_through(lines, journal, answers.answer, work="w", at_once=4)
+            cache = context.models.loaded[0].cache
+            return cache.tokens_read, cache.tokens_found
+
+    with (
+        Lines(tmp_path / "in", max_bytes=10_000) as lines,
+        Journal(tmp_path / "journal", {}, len(lines)) as journal,
+    ):
+        n_read, n_found = asyncio.run(work(lines, journal))
+    # Of each group two lines begin at once, of 512 tokens that they share; the others find these.
+    assert n_found >= n_groups * (n_each - 2) * 512
+    assert n_read + n_found > n_groups * n_each * 512

@@ -186,7 +186,10 @@ def naming(path: Path) -> Iterator[None]:
 def _appear(path: Path, head: bytes) -> None:
     """Make the file with its first line, or not at all."""
     begun = path.with_name(path.name + ".new")
-    begun.write_bytes(head)
+    with begun.open("wb") as file:
+        file.write(head)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(begun, path)
 
 

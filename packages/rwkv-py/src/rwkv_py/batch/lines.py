@@ -89,12 +89,11 @@ class Lines:
             BadLine: it is no request, or has the `custom_id` of an earlier one.
             InvalidArgumentError: the file is not as it was.
         """
+        self.check_unchanged()  # as soon as may be: what was done before is of another file
         n_bytes = int(self._sizes[number])
         if n_bytes > self._max_bytes:
             raise BadLine(f"line: expected at most {self._max_bytes} bytes, got {n_bytes}")
         raw = os.pread(self._file.fileno(), n_bytes, int(self._offsets[number]))
-        if len(raw) < n_bytes:
-            self.check_unchanged()
         line = parse_line(raw)
         if number in self._repeated:
             name = line.custom_id
