@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from . import (
+    batch,
     bits_per_byte,
     chat_task,
     figures,
@@ -115,6 +116,19 @@ def _server() -> str:
     return _markdown([what, *shown, f"Measured {machine.sentence(found['machine'])}"])
 
 
+def _batch() -> str:
+    if not (DATA / "batch.json").exists():
+        return "No figures are kept yet: `hatch run bench:batch --docs` measures them."
+    found = _other("batch")
+    what = (
+        f"{found['prompts']} prompts of up to {found['longest']} tokens, texts of up to half as "
+        f"many: RWKV-7 {found['shape']} in q4_0, {count(found['threads'], 'thread')}, "
+        f"{found['at_once']} texts at once."
+    )
+    shown = batch.tables([batch.Run(**run) for run in found["runs"]])
+    return _markdown([what, "", *shown, f"Measured {machine.sentence(found['machine'])}"])
+
+
 def _speculate() -> str:
     if not (DATA / "speculate.json").exists():
         return "No figures are kept yet: `hatch run bench:speculate --docs` measures them."
@@ -186,6 +200,7 @@ SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
         "limits": _limits,
         "pool": _pool,
         "server": _server,
+        "batch": _batch,
         "speculate": _speculate,
         "levels": _levels,
     },

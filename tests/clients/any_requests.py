@@ -42,6 +42,7 @@ LIMITS = {
     "max_body_bytes": 600_000,  # a state's file
     "cache_bytes": 20_000_000,  # of states that clients keep, likewise
     "max_choices": 2,
+    "state_disk_bytes": 20_000_000,
     "max_seconds": 10.0,
 }
 
@@ -58,7 +59,10 @@ def run(model: Path, n_requests: int, seed: int, phases: str = ALL) -> int:
     Raises:
         AssertionError: something was found; the requests that show it are printed.
     """
-    with serve({"m": model}, **LIMITS) as client, tempfile.TemporaryDirectory() as folder:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        serve({"m": model}, state_dir=Path(folder, "states"), **LIMITS) as client,
+    ):
         n_operations = sum(map(len, client.get("/openapi.json").json()["paths"].values()))
         n_sent = 0
         while n_sent < n_requests:

@@ -40,8 +40,12 @@ def map_body(context: Any, body: Any) -> Any:
 STATES: deque[str] = deque(maxlen=8)
 RESPONSES: deque[str] = deque(maxlen=8)
 FILES: deque[bytes] = deque(maxlen=1)
+UPLOADS: deque[str] = deque(maxlen=8)
+BATCHES: deque[str] = deque(maxlen=8)
 KEPT = {"state_id": STATES, "state": STATES, "response_id": RESPONSES,
-        "previous_response_id": RESPONSES}  # fmt: skip
+        "previous_response_id": RESPONSES, "file_id": UPLOADS, "input_file_id": UPLOADS,
+        "batch_id": BATCHES}  # fmt: skip
+REQUEST = b"""{"custom_id": "a", "method": "POST", "url": "/v1/completions", "body": {}}\n"""
 
 
 @schemathesis.hook
@@ -50,13 +54,18 @@ def after_call(context: Any, case: Any, response: Any) -> None:
     if response.status_code != 200:
         return
     if case.path.endswith("/content"):
-        FILES.append(response.content)
+        if case.path.startswith("/v1/states"):
+            FILES.append(response.content)
     elif case.method.upper() == "POST" and response.headers["content-type"] == ["application/json"]:
         name = response.json().get("id", "")
         if case.path.startswith("/v1/states"):
             STATES.append(name)
         elif case.path == "/v1/responses":
             RESPONSES.append(name)
+        elif case.path == "/v1/files":
+            UPLOADS.append(name)
+        elif case.path == "/v1/batches":
+            BATCHES.append(name)
 
 
 @schemathesis.hook
@@ -71,6 +80,10 @@ def before_call(context: Any, case: Any, **_: Any) -> None:
             for name, kept in KEPT.items():
                 if name in where and kept:
                     where[name] = kept[number % len(kept)]
+    if case.path == "/v1/files" and isinstance(body, dict) and "file" in body:
+        body["file"], body["purpose"] = REQUEST * (number % 5), "batch"
+    if case.path == "/v1/batches" and isinstance(body, dict) and number % 2:
+        body["completion_window"] = "24h"
     if case.path == "/v1/states" and case.method.upper() == "POST":
         if isinstance(body, dict) and case.media_type == "application/json":
             for name in [n for n in ("response_id", "messages", "prompt") if n in body][1:]:

@@ -93,7 +93,7 @@ def folder(
 def test_every_code_block_runs(page: Path, folder: Path, converted: Callable[..., Path]) -> None:
     blocks = list(blocks_of(page))
     assert blocks
-    if page.name in {"clients.md", "states-over-http.md"}:
+    if page.name in {"batch.md", "clients.md", "states-over-http.md"}:
         (folder / "pychat.bin").symlink_to(converted("q8_0", "pychat"))
     if page.name not in MAKE_A_MODEL:
         (folder / "model.bin").symlink_to(converted("q4_0"))

@@ -196,3 +196,25 @@ def test_an_event_loop_that_went_away_hurts_nobody(engine: Engine) -> None:
     expected = Session(engine.model).generate(PROMPT, max_tokens=200, temperature=0)
     assert other.result() == expected
     assert first_piece(request)
+
+
+def test_who_waits_for_the_whole_is_woken_once(trained: Model) -> None:
+    """And who reads along, with each piece."""
+
+    async def main() -> None:
+        with Engine(trained) as engine:
+            request = engine.submit(PROMPT, max_tokens=20, seed=1)
+            steps = 0
+            while True:
+                try:
+                    change = request.send(None)
+                except StopIteration as end:
+                    assert end.value == request.result()
+                    break
+                steps += 1
+                await asyncio.wait({change})
+            assert steps <= 1
+            other = engine.submit(PROMPT, max_tokens=20, seed=1)
+            assert "".join([piece async for piece in other]) == request.result()
+
+    asyncio.run(main())

@@ -67,7 +67,8 @@ class Request(Iterable[str], AsyncIterable[str], Coroutine[Any, Any, str]):
         self._finish_reason: RequestFinishReason | None = None
         self._error: BaseException | None = None
         self._session: Session | None = None  # what is kept, once the text has ended
-        self._wakers: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
+        # Who waits in coroutines: for more than so many pieces.
+        self._wakers: list[tuple[float, asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
         self.n_prompt_tokens = n_prompt_tokens
         self.speculation = speculation
         self.submitted_at = time.monotonic()
@@ -244,7 +245,7 @@ class Request(Iterable[str], AsyncIterable[str], Coroutine[Any, Any, str]):
             if self._has_more_than(n_seen):
                 return None
             change = loop.create_future()
-            self._wakers.append((loop, change))
+            self._wakers.append((n_seen, loop, change))
             return change
 
     async def _wait(self, change: asyncio.Future[None]) -> None:
@@ -310,10 +311,11 @@ class Request(Iterable[str], AsyncIterable[str], Coroutine[Any, Any, str]):
 
     def _wake(self) -> None:
         self._changed.notify_all()
-        for loop, change in self._wakers:
-            with contextlib.suppress(RuntimeError):  # a loop that was closed waits for nothing
-                loop.call_soon_threadsafe(_resolve, change)
-        self._wakers.clear()
+        for n_seen, loop, change in self._wakers:
+            if self._has_more_than(n_seen):
+                with contextlib.suppress(RuntimeError):  # a loop that was closed waits for nothing
+                    loop.call_soon_threadsafe(_resolve, change)
+        self._wakers = [waker for waker in self._wakers if not self._has_more_than(waker[0])]
 
 
 def _resolve(change: asyncio.Future[None]) -> None:

@@ -14,6 +14,7 @@ import typer
 
 from .. import __version__
 from . import ending
+from .batch import batch
 from .bench import bench
 from .calibrate import calibrate
 from .chat import chat
@@ -59,6 +60,7 @@ for command in (
     generate,
     chat,
     serve,
+    batch,
     info,
     tokenize,
     perplexity,

@@ -74,18 +74,18 @@ def serve(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="A folder where states and responses outlive the server.",
+            help="A folder where states, responses, files and batches outlive the server.",
             show_default="none does",
         ),
     ] = None,
     state_disk: Annotated[
-        int, typer.Option(min=0, help="Megabytes of states in that folder.")
+        int, typer.Option(min=0, help="Megabytes of states in that folder, and of files.")
     ] = 8192,
     state_quota: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Megabytes of states that clients with one key may keep.",
+            help="Megabytes of states that clients with one key may keep, and of files.",
             show_default="as much as there is",
         ),
     ] = None,

@@ -10,7 +10,7 @@ from ..chat_format import Message
 from ..tools import ToolCall
 from .errors import ApiError
 from .fields import Body
-from .turn import new_id
+from .marks import Marks
 
 __all__ = ["Blocks", "InputBlock", "system_of", "values_of"]
 
@@ -83,11 +83,15 @@ def _result(content: str | list[Any] | None, where: str) -> str:
 class Blocks:
     """The blocks of an answer, made of its parts.
 
+    Args:
+        marks: the names of the answer's parts.
+
     Attributes:
         written: those so far; the last may go on.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, marks: Marks) -> None:
+        self._marks = marks
         self.written: list[dict[str, Any]] = []
         self._kind = ""
         self._arguments = ""
@@ -124,7 +128,8 @@ class Blocks:
             block = {"type": "thinking", "thinking": "", "signature": ""}
         elif part.kind == "call":
             self._arguments = ""
-            block = {"type": "tool_use", "id": new_id("toolu"), "name": part.text, "input": {}}
+            name = self._marks.new_id("toolu_")
+            block = {"type": "tool_use", "id": name, "name": part.text, "input": {}}
         self.written.append(block)
         index = len(self.written) - 1
         return {"type": "content_block_start", "index": index, "content_block": dict(block)}

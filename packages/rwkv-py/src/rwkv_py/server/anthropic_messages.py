@@ -21,10 +21,10 @@ from .keys import Asker, asker_of
 from .openai_messages import tool_of
 from .sse import EventStream, event, while_connected
 from .stored_responses import Stored
-from .turn import Answer, Effort, Turn, begin_answer, count_prompt_tokens, new_id
+from .turn import Answer, Effort, Turn, begin_answer, count_prompt_tokens
 from .wire import Json
 
-__all__ = ["MessageEvent", "router"]
+__all__ = ["MessageEvent", "MessagesRequest", "answer_message", "router"]
 
 router = APIRouter()
 
@@ -162,16 +162,29 @@ class TokenCount(BaseModel):
 @router.post(_PATH, response_model=OutputMessage)
 async def messages(ask: MessagesRequest, request: Request, context: ContextOf) -> Response:
     """Go on with a conversation."""
-    turn = _turn(ask)
     asker = asker_of(request.scope)
-    answer = await begin_answer(turn, ask.model, context, asker, _NAMES)
-    answering = _Answering(answer, context, asker)
-    if ask.stream:
-        return EventStream(answering.events(), answer.close)
+    if not ask.stream:
+        return await while_connected(request, answer_message(ask, context, asker))
+    answering = await _begin(ask, context, asker)
+    return EventStream(answering.events(), answering.answer.close)
+
+
+async def answer_message(ask: MessagesRequest, context: Context, asker: Asker) -> Json:
+    """Return the whole answer.
+
+    Raises:
+        ApiError: it is refused, or writing has failed.
+    """
+    answering = await _begin(ask, context, asker)
     try:
-        return await while_connected(request, answering.whole())
+        return await answering.whole()
     finally:
-        answer.close()
+        answering.answer.close()
+
+
+async def _begin(ask: MessagesRequest, context: Context, asker: Asker) -> _Answering:
+    answer = await begin_answer(_turn(ask), ask.model, context, asker, _NAMES)
+    return _Answering(answer, context, asker)
 
 
 @router.post(f"{_PATH}/count_tokens", response_model=TokenCount)
@@ -243,15 +256,19 @@ def _effort(ask: CountRequest) -> Effort | None:
 
 
 class _Answering:
-    """An answer being written, in Anthropic's form."""
+    """An answer being written, in Anthropic's form.
+
+    Attributes:
+        answer: what is written; to be closed.
+    """
 
     def __init__(self, answer: Answer, context: Context, asker: Asker):
-        self._answer = answer
+        self.answer = answer
         self._context = context
         self._asker = asker
-        self._blocks = Blocks()
+        self._blocks = Blocks(asker.marks)
         self._head = {
-            "id": new_id("msg"),
+            "id": asker.marks.new_id("msg_"),
             "type": "message",
             "role": "assistant",
             "model": answer.served.name,
@@ -259,8 +276,9 @@ class _Answering:
 
     async def whole(self) -> Json:
         """Return the response."""
+        await self.answer.writing.ended()
         ended = ""
-        async for piece in self._answer.pieces():
+        async for piece in self.answer.pieces():
             for part in piece.parts:
                 self._blocks.take(part)
             ended = piece.ended or ended
@@ -290,7 +308,7 @@ class _Answering:
         yield named({"type": "message_start", "message": {**begin, "usage": self._usage()}})
         yield named({"type": "ping"})
         try:
-            async for piece in self._answer.pieces():
+            async for piece in self.answer.pieces():
                 for part in piece.parts:
                     for data in self._blocks.take(part):
                         yield named(data)
@@ -306,13 +324,15 @@ class _Answering:
         yield named({"type": "message_stop"})
 
     def _keep(self) -> None:
+        if not self._asker.keeps:
+            return
         name: str = self._head["id"]
         self._context.endings.keep(
-            Stored(id=name, owner=self._asker.owner, ending=self._answer.ending())
+            Stored(id=name, owner=self._asker.owner, ending=self.answer.ending())
         )
 
     def _ending(self, ended: str) -> dict[str, Any]:
-        stopped_by = self._answer.stopped_by()
+        stopped_by = self.answer.stopped_by()
         reason = {"length": "max_tokens", "tool_calls": "tool_use"}.get(ended, "end_turn")
         if reason == "end_turn" and stopped_by is not None:
             reason = "stop_sequence"
@@ -320,10 +340,11 @@ class _Answering:
         return {"stop_reason": reason, "stop_sequence": stop_sequence}
 
     def _usage(self) -> dict[str, int]:
-        writing = self._answer.writing
+        writing = self.answer.writing
+        n_cached = self._asker.marks.cached(writing.n_cached_tokens)
         return {
-            "input_tokens": writing.n_prompt_tokens - writing.n_cached_tokens,
+            "input_tokens": writing.n_prompt_tokens - n_cached,
             "output_tokens": writing.n_written_tokens,
-            "cache_read_input_tokens": writing.n_cached_tokens,
+            "cache_read_input_tokens": n_cached,
             "cache_creation_input_tokens": 0,
         }

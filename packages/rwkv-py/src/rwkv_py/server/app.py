@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from .. import __version__
-from ..errors import RwkvError
+from ..errors import InvalidArgumentError, RwkvError
 from ..model import Model
 from ..tokenizer import Tokenizer
 from . import (
     anthropic_messages,
+    batches,
     embeddings,
+    files,
     openai_chat,
     openai_completions,
     openai_models,
@@ -34,19 +37,20 @@ from . import (
     tokens,
 )
 from .access import Access
-from .context import Context
+from .batch_runs import BatchRuns
+from .context import Context, open_context
 from .errors import ApiError, ErrorBody, api_error, error_response, from_validation
+from .file_store import FileStore
 from .keys import Keys
 from .limits import BodyLimit
 from .metrics import Metrics
-from .models import Models
 from .openapi import openapi_file
 from .settings import Settings
-from .state_store import StateStore, open_folder
-from .stored_responses import StoredResponses
-from .turns import Turns
+from .state_store import is_of_the_disk
 
 __all__ = ["create_app"]
+
+_log = logging.getLogger("rwkv_py.server")
 
 _ROUTERS = (
     openai_models.router,
@@ -56,6 +60,8 @@ _ROUTERS = (
     anthropic_messages.router,
     embeddings.router,
     states.router,
+    files.router,
+    batches.router,
     tokens.router,
     operations.router,
 )
@@ -86,36 +92,19 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        opening = open_context(files, settings, open_model=open_model, tokenizer=tokenizer)
         async with contextlib.AsyncExitStack() as open_things:
             try:
-                folder = open_folder(settings)
-                most = settings.max_stored
-                path = None if folder is None else folder.path / "responses.sqlite"
-                disk = settings.cache_bytes if folder is None else settings.state_disk_bytes
-                store = StateStore(folder, disk, settings.state_quota_bytes)
-                open_things.callback(store.close)
-                responses, endings = StoredResponses(most, path), StoredResponses(most)
-                open_things.callback(responses.close)
-                open_things.callback(endings.close)
+                context = await open_things.enter_async_context(opening)
+                app.state.batches = _open_batches(context)
             except RwkvError as error:
                 app.state.failure = error
                 raise
-            models = Models(
-                files, settings, open_model=open_model, tokenizer=tokenizer, folder=folder
-            )
-            open_things.push_async_callback(models.close)
-            app.state.context = Context(
-                settings,
-                models,
-                Metrics(models),
-                responses,
-                endings,
-                store,
-                Turns(settings.max_waiting),
-            )
-            if len(files) == 1:
-                (await models.lease(None)).release()
-            unloading = asyncio.create_task(models.unload_idle())
+            app.state.context = context
+            if app.state.batches is not None:
+                open_things.push_async_callback(app.state.batches.close)
+                app.state.batches.begin()
+            unloading = asyncio.create_task(context.models.unload_idle())
             open_things.callback(unloading.cancel)
             yield
 
@@ -142,6 +131,21 @@ def create_app(
         app.include_router(page.router)
     app.openapi = functools.partial(openapi_file, app)  # type: ignore[method-assign]
     return app
+
+
+def _open_batches(context: Context) -> BatchRuns | None:
+    """Return the batches that outlive the server; None if nothing does, or the disk fails."""
+    folder, settings = context.states.lasting, context.settings
+    if folder is None:
+        return None
+    most, quota = settings.state_disk_bytes, settings.state_quota_bytes
+    try:
+        return BatchRuns(context, FileStore(folder.path / "files", most, quota))
+    except InvalidArgumentError as error:
+        if not is_of_the_disk(error.__cause__):
+            raise
+        _log.error("files cannot be kept: %s", error.__cause__.__class__.__name__)
+        return None
 
 
 def _middleware(settings: Settings, metrics: Callable[[], Metrics]) -> list[Middleware]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import threading
 from typing import Any, Literal
 
 import numpy as np
@@ -14,16 +13,15 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ..embedding import embed
 from .context import Context, ContextOf
 from .errors import ApiError, api_error
 from .fields import Body
-from .keys import asker_of
+from .keys import Asker, asker_of
 from .models import Served
 from .sse import while_connected
 from .wire import Json
 
-__all__ = ["router"]
+__all__ = ["EmbeddingRequest", "answer_embeddings", "router"]
 
 router = APIRouter()
 
@@ -68,10 +66,16 @@ class EmbeddingList(BaseModel):
 @router.post("/v1/embeddings", response_model=EmbeddingList)
 async def embeddings(ask: EmbeddingRequest, request: Request, context: ContextOf) -> Response:
     """Return a vector for each text: the mean of its final hidden states, or the last."""
-    return await while_connected(request, _answer(ask, context, asker_of(request.scope).share))
+    asker = asker_of(request.scope)
+    return await while_connected(request, answer_embeddings(ask, context, asker))
 
 
-async def _answer(ask: EmbeddingRequest, context: Context, share: str) -> Json:
+async def answer_embeddings(ask: EmbeddingRequest, context: Context, asker: Asker) -> Json:
+    """Return the vectors.
+
+    Raises:
+        ApiError: they are refused, or reading has failed.
+    """
     lease = await context.models.lease(ask.model)
     try:
         served = lease.served
@@ -79,11 +83,11 @@ async def _answer(ask: EmbeddingRequest, context: Context, share: str) -> Json:
         if ask.dimensions not in (None, n_embd):
             raise ApiError(400, f"dimensions: expected {n_embd}, got {ask.dimensions}")
         prompts = await asyncio.to_thread(_prompts, ask.input, served, context)
-        # One at a time: they take the threads and the model from those who write texts.
         seconds = context.settings.max_seconds
         try:
-            async with asyncio.timeout(seconds), context.embedding.turn(share):
-                vectors = await _embed(served, prompts, ask.pooling or "mean")
+            async with asyncio.timeout(seconds):
+                pooling = ask.pooling or "mean"
+                vectors = await context.embedding.embed(served, prompts, pooling, asker.share)
         except TimeoutError:
             message = f"server: expected to have read all within {seconds:g} s, got no further"
             seconds = context.embedding.seconds_to_begin
@@ -121,38 +125,6 @@ def _prompts(given: Any, served: Served, context: Context) -> list[list[int]]:
     if (longest := max(map(len, prompts))) > most:
         raise ApiError(400, f"input: expected at most {most} tokens, got {longest}")
     return prompts
-
-
-async def _embed(
-    served: Served, prompts: list[list[int]], pooling: Literal["mean", "last"]
-) -> NDArray[np.float32]:
-    """Let the model read; if the client goes away, it ends within a step."""
-    gone = threading.Event()
-
-    def watch(n_read: int, n_all: int) -> None:
-        if gone.is_set():
-            raise _Gone
-
-    work = asyncio.to_thread(
-        embed,
-        served.model,
-        prompts,
-        pooling=pooling,
-        tokenizer=served.tokenizer,
-        progress=watch,
-    )
-    working = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(working)
-    except asyncio.CancelledError:
-        gone.set()
-        await asyncio.wait({working})  # the model is ours until then
-        working.exception()  # which is known
-        raise
-
-
-class _Gone(Exception):
-    """Nobody waits for the vectors any more."""
 
 
 def _write(vector: NDArray[np.float32], ask: EmbeddingRequest) -> list[float] | str:

@@ -11,6 +11,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .errors import ApiError, error_response
+from .marks import Marks
 
 __all__ = ["Asker", "Keys", "asker_of"]
 
@@ -22,10 +23,14 @@ class Asker(NamedTuple):
         share: for fair shares: its key, else its address.
         owner: whose things it may see: those of its key, from one run to the next. Without keys all
             is everybody's.
+        marks: the names and times of what is answered.
+        keeps: whether answers are kept, so that a later request can go on from them.
     """
 
     share: str
     owner: str
+    marks: Marks = Marks()
+    keeps: bool = True
 
 
 class Keys:

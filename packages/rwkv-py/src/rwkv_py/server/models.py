@@ -56,7 +56,9 @@ class Served:
         self.draft = draft
         self._speculate = settings.speculate
         self._folder = folder
-        self.cache = PrefixCache(model, budget=settings.cache_bytes, folder=folder)
+        self.cache = PrefixCache(
+            model, budget=settings.cache_bytes, exact=settings.exact_cache, folder=folder
+        )
         self.engine = Engine(
             model,
             max_running=settings.max_running,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-import time
 from collections.abc import AsyncIterator
 from typing import Any, Literal
 
@@ -18,6 +16,7 @@ from .context import Context, ContextOf
 from .errors import ApiError, error_body
 from .fields import Body, OpenAISampling, TokenDetails
 from .keys import Asker, asker_of
+from .marks import Marks
 from .openai_logprobs import ChatLogprobs, chat_logprobs
 from .openai_messages import (
     ChatMessage,
@@ -31,10 +30,10 @@ from .openai_messages import (
 )
 from .sse import DONE, EventStream, event, while_connected
 from .stored_responses import Stored
-from .turn import Answer, Effort, Turn, begin_answer, new_id
+from .turn import Answer, Effort, Turn, begin_answer
 from .wire import Json
 
-__all__ = ["ChatChunk", "router"]
+__all__ = ["ChatChunk", "ChatRequest", "answer_chat", "router"]
 
 router = APIRouter()
 
@@ -171,16 +170,29 @@ class ChatChunk(BaseModel):
 @router.post(_PATH, response_model=ChatCompletion)
 async def chat(ask: ChatRequest, request: Request, context: ContextOf) -> Response:
     """Go on with a conversation."""
-    turn = _turn(ask, context)
     asker = asker_of(request.scope)
-    answer = await begin_answer(turn, ask.model, context, asker, _NAMES)
-    chatting = _Chatting(ask, answer, context, asker)
-    if ask.stream:
-        return EventStream(chatting.events(), answer.close)
+    if not ask.stream:
+        return await while_connected(request, answer_chat(ask, context, asker))
+    chatting = await _begin(ask, context, asker)
+    return EventStream(chatting.events(), chatting.answer.close)
+
+
+async def answer_chat(ask: ChatRequest, context: Context, asker: Asker) -> Json:
+    """Return the whole answer.
+
+    Raises:
+        ApiError: it is refused, or writing has failed.
+    """
+    chatting = await _begin(ask, context, asker)
     try:
-        return await while_connected(request, chatting.whole())
+        return await chatting.whole()
     finally:
-        answer.close()
+        chatting.answer.close()
+
+
+async def _begin(ask: ChatRequest, context: Context, asker: Asker) -> _Chatting:
+    answer = await begin_answer(_turn(ask, context), ask.model, context, asker, _NAMES)
+    return _Chatting(ask, answer, context, asker)
 
 
 def _turn(ask: ChatRequest, context: Context) -> Turn:
@@ -211,7 +223,8 @@ def _turn(ask: ChatRequest, context: Context) -> Turn:
 class _Message:
     """A message of the assistant, of the parts that have come."""
 
-    def __init__(self) -> None:
+    def __init__(self, marks: Marks) -> None:
+        self._marks = marks
         self.texts: dict[str, list[str]] = {"thinking": [], "answer": []}
         self.calls: list[dict[str, Any]] = []
         self.logprobs: list[TokenProbability] = []
@@ -221,7 +234,8 @@ class _Message:
         """Let a part come next."""
         if part.kind == "call":
             function = {"name": part.text, "arguments": ""}
-            self.calls.append({"id": new_id("call"), "type": "function", "function": function})
+            name = self._marks.new_id("call_")
+            self.calls.append({"id": name, "type": "function", "function": function})
         elif part.kind == "arguments":
             self.calls[part.index]["function"]["arguments"] += part.text
         else:
@@ -243,25 +257,30 @@ class _Message:
 
 
 class _Chatting:
-    """Answers being written, in OpenAI's form."""
+    """Answers being written, in OpenAI's form.
+
+    Attributes:
+        answer: what is written; to be closed.
+    """
 
     def __init__(self, ask: ChatRequest, answer: Answer, context: Context, asker: Asker):
         self._ask = ask
-        self._answer = answer
+        self.answer = answer
         self._context = context
         self._asker = asker
         self._n = len(answer.writing.requests)
         self._head = {
-            "id": f"chatcmpl-{secrets.token_hex(12)}",
+            "id": asker.marks.new_id("chatcmpl-"),
             "object": "chat.completion.chunk" if ask.stream else "chat.completion",
-            "created": int(time.time()),
+            "created": asker.marks.created,
             "model": answer.served.name,
         }
 
     async def whole(self) -> Json:
         """Return the response."""
-        messages = [_Message() for _ in range(self._n)]
-        async for piece in self._answer.pieces():
+        await self.answer.writing.ended()
+        messages = [_Message(self._asker.marks) for _ in range(self._n)]
+        async for piece in self.answer.pieces():
             message = messages[piece.number]
             for part in piece.parts:
                 message.take(part)
@@ -298,8 +317,8 @@ class _Chatting:
             yield chunk(i, {"role": "assistant", "content": None}, None, None)
         n_left = self._n
         try:
-            async for piece in self._answer.pieces():
-                deltas = [_delta(part) for part in piece.parts]
+            async for piece in self.answer.pieces():
+                deltas = [_delta(part, self._asker.marks) for part in piece.parts]
                 told = self._logprobs(piece.logprobs) if piece.logprobs else None
                 if told is not None and not deltas:
                     deltas = [{}]
@@ -319,30 +338,34 @@ class _Chatting:
         yield DONE
 
     def _keep(self) -> None:
+        if not self._asker.keeps:
+            return
         name = str(self._head["id"])
         self._context.endings.keep(
-            Stored(id=name, owner=self._asker.owner, ending=self._answer.ending())
+            Stored(id=name, owner=self._asker.owner, ending=self.answer.ending())
         )
 
     def _logprobs(self, probabilities: list[TokenProbability]) -> dict[str, Any] | None:
         if not self._ask.logprobs:
             return None
-        return chat_logprobs(self._answer.served.tokenizer, probabilities)
+        return chat_logprobs(self.answer.served.tokenizer, probabilities)
 
     def _usage(self) -> dict[str, Any]:
-        writing = self._answer.writing
+        writing = self.answer.writing
         return {
             "prompt_tokens": writing.n_prompt_tokens,
             "completion_tokens": writing.n_written_tokens,
             "total_tokens": writing.n_prompt_tokens + writing.n_written_tokens,
-            "prompt_tokens_details": {"cached_tokens": writing.n_cached_tokens},
+            "prompt_tokens_details": {
+                "cached_tokens": self._asker.marks.cached(writing.n_cached_tokens)
+            },
         }
 
 
-def _delta(part: AnswerPart) -> dict[str, Any]:
+def _delta(part: AnswerPart, marks: Marks) -> dict[str, Any]:
     if part.kind == "call":
         function = {"name": part.text, "arguments": ""}
-        call = {"index": part.index, "id": new_id("call"), "type": "function"}
+        call = {"index": part.index, "id": marks.new_id("call_"), "type": "function"}
         return {"tool_calls": [{**call, "function": function}]}
     if part.kind == "arguments":
         return {"tool_calls": [{"index": part.index, "function": {"arguments": part.text}}]}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import secrets
-import time
 from collections.abc import AsyncIterator
 from typing import Any, Literal
 
@@ -27,7 +25,7 @@ from .stored_responses import Ending, Stored
 from .wire import Json
 from .writing import Ask, Writing, begin_writing
 
-__all__ = ["Completion", "router"]
+__all__ = ["Completion", "CompletionRequest", "answer_completion", "router"]
 
 router = APIRouter()
 
@@ -89,16 +87,27 @@ class Completion(BaseModel):
 @router.post(_PATH, response_model=Completion)
 async def complete(ask: CompletionRequest, request: Request, context: ContextOf) -> Response:
     """Go on with texts."""
-    completing = await _begin(ask, request, context)
-    if ask.stream:
-        return EventStream(completing.events(), completing.writing.close)
+    asker = asker_of(request.scope)
+    if not ask.stream:
+        return await while_connected(request, answer_completion(ask, context, asker))
+    completing = await _begin(ask, context, asker)
+    return EventStream(completing.events(), completing.writing.close)
+
+
+async def answer_completion(ask: CompletionRequest, context: Context, asker: Asker) -> Json:
+    """Return the whole answer.
+
+    Raises:
+        ApiError: it is refused, or writing has failed.
+    """
+    completing = await _begin(ask, context, asker)
     try:
-        return await while_connected(request, completing.whole())
+        return await completing.whole()
     finally:
         completing.writing.close()
 
 
-async def _begin(ask: CompletionRequest, request: Request, context: Context) -> _Completing:
+async def _begin(ask: CompletionRequest, context: Context, asker: Asker) -> _Completing:
     n = ask.n or 1
     if ask.best_of is not None and ask.best_of != n:
         raise ApiError(400, f"best_of: expected the same as n, {n}, got {ask.best_of}")
@@ -126,7 +135,6 @@ async def _begin(ask: CompletionRequest, request: Request, context: Context) -> 
         for prompt in prompts
         for i in range(n)
     ]
-    asker = asker_of(request.scope)
     lease = await context.models.lease(ask.model)
     if ask.state is not None:
         try:
@@ -173,9 +181,9 @@ class _Completing:
         served = writing.lease.served
         self._tokenizer = served.tokenizer
         self._head = {
-            "id": f"cmpl-{secrets.token_hex(12)}",
+            "id": asker.marks.new_id("cmpl-"),
             "object": "text_completion",
-            "created": int(time.time()),
+            "created": asker.marks.created,
             "model": served.name,
         }
         self._tokens = [CompletionTokens(served.tokenizer, ask.logprobs or 0) for _ in asks]
@@ -183,6 +191,7 @@ class _Completing:
 
     async def whole(self) -> Json:
         """Return the response."""
+        await self.writing.ended()
         texts = ["" for _ in self._asks]
         logprobs: list[dict[str, Any] | None] = [None for _ in self._asks]
         async for choice in self._choices():
@@ -251,6 +260,8 @@ class _Completing:
             }
 
     def _keep(self, said: list[str]) -> None:
+        if not self._asker.keeps:
+            return
         served = self.writing.lease.served
         read: list[tuple[str | list[int], ...]] = []
         for ask, request, text in zip(self._asks, self.writing.requests, said, strict=True):
@@ -288,5 +299,5 @@ class _Completing:
             "prompt_tokens": prompt_tokens,
             "completion_tokens": written,
             "total_tokens": prompt_tokens + written,
-            "prompt_tokens_details": {"cached_tokens": cached},
+            "prompt_tokens_details": {"cached_tokens": self._asker.marks.cached(cached)},
         }

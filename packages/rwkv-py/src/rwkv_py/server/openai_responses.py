@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator
 from typing import Any, Literal
 
@@ -22,10 +21,10 @@ from .openai_messages import ContentPart, ResponseFormat, fits_of, text_of, tool
 from .response_items import Items
 from .sse import EventStream, event, while_connected
 from .stored_responses import Stored
-from .turn import Answer, Effort, Turn, begin_answer, new_id
+from .turn import Answer, Effort, Turn, begin_answer
 from .wire import Json
 
-__all__ = ["ResponseEvent", "router"]
+__all__ = ["ResponseEvent", "ResponseRequest", "answer_response", "router"]
 
 router = APIRouter()
 
@@ -136,6 +135,26 @@ class Deleted(BaseModel):
 async def respond(ask: ResponseRequest, request: Request, context: ContextOf) -> Response:
     """Go on with a conversation."""
     asker = asker_of(request.scope)
+    if not ask.stream:
+        return await while_connected(request, answer_response(ask, context, asker))
+    responding = await _begin(ask, context, asker)
+    return EventStream(responding.events(), responding.answer.close)
+
+
+async def answer_response(ask: ResponseRequest, context: Context, asker: Asker) -> Json:
+    """Return the whole answer.
+
+    Raises:
+        ApiError: it is refused, or writing has failed.
+    """
+    responding = await _begin(ask, context, asker)
+    try:
+        return await responding.whole()
+    finally:
+        responding.answer.close()
+
+
+async def _begin(ask: ResponseRequest, context: Context, asker: Asker) -> _Responding:
     before = None
     if ask.previous_response_id is not None:
         if ask.state is not None:
@@ -146,13 +165,7 @@ async def respond(ask: ResponseRequest, request: Request, context: ContextOf) ->
     said = _said(ask, () if before is None else before.messages)
     turn = _turn(ask, said, ask.state if before is None else before.ending.state)
     answer = await begin_answer(turn, ask.model, context, asker, _NAMES)
-    responding = _Responding(ask, answer, said, asker, context)
-    if ask.stream:
-        return EventStream(responding.events(), answer.close)
-    try:
-        return await while_connected(request, responding.whole())
-    finally:
-        answer.close()
+    return _Responding(ask, answer, said, asker, context)
 
 
 @router.get(f"{_PATH}/{{response_id}}", response_model=ResponseObject)
@@ -237,7 +250,11 @@ def _turn(ask: ResponseRequest, said: tuple[Message, ...], state: str | None) ->
 
 
 class _Responding:
-    """An answer being written, in the form of responses."""
+    """An answer being written, in the form of responses.
+
+    Attributes:
+        answer: what is written; to be closed.
+    """
 
     def __init__(
         self,
@@ -248,20 +265,21 @@ class _Responding:
         context: Context,
     ):
         self._ask = ask
-        self._answer = answer
+        self.answer = answer
         self._said = said
         self._asker = asker
         self._context = context
-        self._items = Items()
+        self._stores = ask.store is not False and asker.keeps
+        self._items = Items(asker.marks)
         fields = ask.model_dump(mode="json", by_alias=True)
         self._head = {
-            "id": new_id("resp"),
+            "id": asker.marks.new_id("resp_"),
             "object": "response",
-            "created_at": int(time.time()),
+            "created_at": asker.marks.created,
             "model": answer.served.name,
             "error": None,
             "parallel_tool_calls": ask.parallel_tool_calls is not False,
-            "store": ask.store is not False,
+            "store": self._stores,
             "text": fields["text"] or {"format": {"type": "text"}},
             "tool_choice": fields["tool_choice"] or "auto",
             "tools": fields["tools"] or [],
@@ -276,8 +294,9 @@ class _Responding:
 
     async def whole(self) -> Json:
         """Return the response."""
+        await self.answer.writing.ended()
         ended = ""
-        async for piece in self._answer.pieces():
+        async for piece in self.answer.pieces():
             for part in piece.parts:
                 self._items.take(part)
             ended = piece.ended or ended
@@ -298,7 +317,7 @@ class _Responding:
         yield named({"type": "response.in_progress", "response": begin})
         ended = ""
         try:
-            async for piece in self._answer.pieces():
+            async for piece in self.answer.pieces():
                 for part in piece.parts:
                     for data in self._items.take(part):
                         yield named(data)
@@ -326,16 +345,18 @@ class _Responding:
 
     def _finished(self, ended: str) -> dict[str, Any]:
         """Return the whole response, having kept it."""
-        writing = self._answer.writing
+        writing = self.answer.writing
         usage = {
             "input_tokens": writing.n_prompt_tokens,
-            "input_tokens_details": {"cached_tokens": writing.n_cached_tokens},
+            "input_tokens_details": {
+                "cached_tokens": self._asker.marks.cached(writing.n_cached_tokens)
+            },
             "output_tokens": writing.n_written_tokens,
             "output_tokens_details": {"reasoning_tokens": self._reasoning_tokens()},
             "total_tokens": writing.n_prompt_tokens + writing.n_written_tokens,
         }
         response = self._response(_status(ended), usage)
-        if self._ask.store is not False:
+        if self._stores:
             calls = tuple(
                 ToolCall(name=item["name"], arguments=item["arguments"], id=item["call_id"])
                 for item in self._items.written
@@ -346,7 +367,7 @@ class _Responding:
                 Stored(
                     id=response["id"],
                     owner=self._asker.owner,
-                    ending=self._answer.ending(),
+                    ending=self.answer.ending(),
                     response=response,
                     messages=(*self._said, answer),
                 )
@@ -354,7 +375,7 @@ class _Responding:
         return response
 
     def _reasoning_tokens(self) -> int:
-        encode = self._answer.served.tokenizer.encode
+        encode = self.answer.served.tokenizer.encode
         return sum(
             len(encode(content["text"]))
             for item in self._items.written

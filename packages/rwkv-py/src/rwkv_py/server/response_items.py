@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..answer_reader import AnswerPart
-from .turn import new_id
+from .marks import Marks
 
 __all__ = ["Items"]
 
@@ -13,11 +13,15 @@ __all__ = ["Items"]
 class Items:
     """The items of an answer, made of its parts.
 
+    Args:
+        marks: the names of the answer's parts.
+
     Attributes:
         written: those so far; the last may go on.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, marks: Marks) -> None:
+        self._marks = marks
         self.written: list[dict[str, Any]] = []
         self._kind = ""
 
@@ -84,25 +88,26 @@ class Items:
 
     def _open(self, part: AnswerPart) -> list[dict[str, Any]]:
         self._kind = part.kind
+        new_id = self._marks.new_id
         content: dict[str, Any]
         if part.kind == "call":
             item: dict[str, Any] = {
-                "id": new_id("fc"),
+                "id": new_id("fc_"),
                 "type": "function_call",
                 "status": "in_progress",
-                "call_id": new_id("call"),
+                "call_id": new_id("call_"),
                 "name": part.text,
                 "arguments": "",
             }
             empty = dict(item)
         elif part.kind == "thinking":
             content = {"type": "reasoning_text", "text": ""}
-            item = {"id": new_id("rs"), "type": "reasoning", "summary": [], "content": [content]}
+            item = {"id": new_id("rs_"), "type": "reasoning", "summary": [], "content": [content]}
             empty = {**item, "content": []}
         else:
             content = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
             item = {
-                "id": new_id("msg"),
+                "id": new_id("msg_"),
                 "type": "message",
                 "status": "in_progress",
                 "role": "assistant",

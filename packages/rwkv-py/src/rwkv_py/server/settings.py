@@ -31,6 +31,8 @@ class Settings:
         max_choices: how many texts one request may ask for.
         max_stored: how many responses are kept for `previous_response_id`.
         cache_bytes: what each model keeps of beginnings that were read.
+        exact_cache: find beginnings as tokens alone, see `PrefixCache`: no text depends on what was
+            read before.
         state_dir: where states and responses outlive the server; None: nothing does.
         state_disk_bytes: what states may take there. Without `state_dir` those that clients keep
             may take `cache_bytes`, until the server ends.
@@ -60,6 +62,7 @@ class Settings:
     max_choices: int = 16
     max_stored: int = 1000
     cache_bytes: int = 512 << 20
+    exact_cache: bool = False
     state_dir: Path | None = None
     state_disk_bytes: int = 8 << 30
     state_quota_bytes: int | None = None

@@ -23,7 +23,7 @@ from .models import Served
 from .outage import Outage
 from .settings import Settings
 
-__all__ = ["StateStore", "fingerprint_of", "labelled", "open_folder"]
+__all__ = ["StateStore", "fingerprint_of", "is_of_the_disk", "labelled", "open_folder"]
 
 _log = logging.getLogger("rwkv_py.server")
 
@@ -46,7 +46,7 @@ def open_folder(settings: Settings) -> StateFolder | None:
     try:
         return StateFolder(settings.state_dir, budget=settings.state_disk_bytes)
     except InvalidArgumentError as error:
-        if not _is_of_the_disk(error.__cause__):
+        if not is_of_the_disk(error.__cause__):
             raise
         _log.error("states cannot be kept: %s", error.__cause__.__class__.__name__)
         return None
@@ -313,7 +313,8 @@ def fingerprint_of(model_name: str) -> str:
     return model_name.partition("-")[0]
 
 
-def _is_of_the_disk(error: BaseException | None) -> bool:
+def is_of_the_disk(error: BaseException | None) -> bool:
+    """Whether an exception says that a disk is full, or does not work."""
     if isinstance(error, sqlite3.Error):
         return getattr(error, "sqlite_errorcode", 0) & 0xFF in _SQLITE_ERRORS
     return isinstance(error, OSError) and error.errno in _DISK_ERRORS

@@ -6,15 +6,13 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Query
 from pydantic import BaseModel, ValidationError, WithJsonSchema
-from python_multipart.exceptions import FormParserError
-from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ..state_folder import SavedState
 from .context import Context, ContextOf
 from .errors import ApiError, from_validation
+from .forms import form_with_file
 from .keys import asker_of
 from .sse import while_connected
 from .state_making import Labels, StateRequest, keep_state, keep_uploaded
@@ -185,16 +183,9 @@ async def _keep_form(
     request: Request, model: str | None, name: str | None, context: Context
 ) -> SavedState:
     """Keep the file of a form, which may say `model` and `name` too."""
-    try:
-        async with request.form(max_files=1, max_fields=16) as form:
-            file = form.get("file")
-            if not isinstance(file, UploadFile):
-                got = "none" if file is None else "a text"
-                raise ApiError(400, f"file: expected a state file, got {got}")
-            data = await file.read()
-            said = {"name": name, **{key: form[key] for key in ("model", "name") if key in form}}
-    except (HTTPException, FormParserError):
-        raise ApiError(400, "body: expected a form with one file, got another") from None
+    async with form_with_file(request, "a state file") as (file, fields):
+        data = await file.read()
+    said = {"name": name, **{key: fields[key] for key in ("model", "name") if key in fields}}
     try:
         upload = _Upload.model_validate({"model": model, **said})
     except ValidationError as error:

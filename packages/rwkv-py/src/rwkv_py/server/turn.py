@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias, cast
@@ -31,7 +30,6 @@ __all__ = [
     "Turn",
     "begin_answer",
     "count_prompt_tokens",
-    "new_id",
 ]
 
 Effort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
@@ -281,8 +279,3 @@ async def count_prompt_tokens(
         raise api_error(error, names) from error
     finally:
         lease.release()
-
-
-def new_id(kind: str) -> str:
-    """Return a name for something, such as "call_" and 24 digits."""
-    return f"{kind}_{secrets.token_hex(12)}"

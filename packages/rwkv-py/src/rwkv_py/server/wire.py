@@ -23,10 +23,16 @@ def finite(logprob: float) -> float:
 
 
 class Json(Response):
-    """A response of JSON."""
+    """A response of JSON.
+
+    Attributes:
+        content: what the body says.
+    """
 
     media_type = "application/json"
+    content: Any
 
     def render(self, content: Any) -> bytes:
         """Write the body."""
+        self.content = content
         return to_json(content)
