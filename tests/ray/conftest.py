@@ -17,14 +17,14 @@ _MARK = "RWKV_TEST_RAY"
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[str]:
-    """Ray with four CPUs, as many as there are not; yields what all its processes are marked with."""
-    ray = pytest.importorskip("ray", reason="only in `hatch run ray:test`")
+    """Ray with four CPUs, however many there are; yields what its processes are marked with."""
+    pytest.importorskip("ray", reason="only in `hatch run ray:test`")
     import ray.data
 
+    import ray
+
     os.environ[_MARK] = mark = uuid.uuid4().hex
-    ray.init(
-        num_cpus=4, include_dashboard=False, logging_level="warning", log_to_driver=False
-    )
+    ray.init(num_cpus=4, include_dashboard=False, logging_level="warning", log_to_driver=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
     yield mark
     ray.shutdown()
@@ -33,7 +33,7 @@ def cluster() -> Iterator[str]:
 
 @pytest.fixture
 def kill(cluster: str) -> Callable[[str], int]:
-    """`kill("MapWorker")` ends the first process of Ray whose title has that; returns its number."""
+    """`kill("MapWorker")` ends the first process of Ray with that in its title; its number."""
 
     def kill(title: str) -> int:
         for folder in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):

@@ -13,10 +13,11 @@ import rwkv_py
 from rwkv_py import Engine, InvalidArgumentError, Model, UnknownOptionError
 from rwkv_py.evaluate import perplexity
 
-ray = pytest.importorskip("ray", reason="only in `hatch run ray:test`")
-import ray.data  # noqa: E402
+pytest.importorskip("ray", reason="only in `hatch run ray:test`")
+import ray.data
 
-from rwkv_py.ray import embed, generate, score  # noqa: E402
+import ray
+from rwkv_py.ray import embed, generate, score
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 
@@ -86,9 +87,8 @@ def test_rows_that_have_numbers_and_tokens(pydoc: Model, pydoc_file: Path) -> No
     """A row's seed is its number's, wherever it stands; prompts may be tokens."""
     numbers = [7, 1, 100, 4]
     items = [{"prompt": [*b"import ", *str(i).encode()], "n": i} for i in numbers]
-    made = generate(
-        ray.data.from_items(items), pydoc_file, index="n", actors=1, threads=1, max_tokens=20, seed=3
-    ).take_all()
+    options = {"index": "n", "actors": 1, "threads": 1, "max_tokens": 20, "seed": 3}
+    made = generate(ray.data.from_items(items), pydoc_file, **options).take_all()
     assert "index" not in made[0]
     with Engine(pydoc) as engine:
         for row in made:
@@ -112,7 +112,7 @@ def test_scores_and_vectors(pydoc: Model, pydoc_file: Path) -> None:
     ]
     assert scored[-1]["nats"] is None
 
-    made = embed(dataset, pydoc_file, pooling="last", **TWO).take_all()
+    made = embed(dataset, pydoc_file, pooling="last", actors=1, threads=1).take_all()
     vectors = rwkv_py.embed(pydoc, texts[:-1], pooling="last")
     for row, vector in zip(made, vectors, strict=False):
         assert np.array_equal(np.array(row["embedding"], np.float32), vector)
@@ -139,6 +139,17 @@ def test_a_lost_actor_costs_no_row(
         assert row["generated_text"] == expected[i] if i not in BAD else True
 
 
+def test_retries_have_an_end(pydoc_file: Path, kill: Callable[[str], int]) -> None:
+    """Where a row is what ends its actors, the work is not done again for ever."""
+    dataset = ray.data.from_items([{"prompt": f"The :mod:`{i}` module"} for i in range(64)])
+    options = {"max_tokens": 150, "stop_tokens": [], "retries": 0}
+    rows = iter(generate(dataset, pydoc_file, **TWO, **options).iter_rows())
+    next(rows)
+    kill("MapWorker(MapBatches(Generator))")
+    with pytest.raises(ray.exceptions.RayActorError):
+        list(rows)
+
+
 def test_what_is_refused_before_anything_begins(pydoc_file: Path) -> None:
     dataset = ray.data.from_items([{"prompt": "x", "error": 1}])
     good = dataset.drop_columns(["error"])
@@ -148,7 +159,11 @@ def test_what_is_refused_before_anything_begins(pydoc_file: Path) -> None:
         ("column: expected one of prompt, got 'n'", good, {"index": "n"}),
         ("retries: expected 0 or more, got -2", good, {"retries": -2}),
         ("batch_size: expected 1 or more, got 0", good, {"batch_size": 0}),
-        ("draft: expected none, since a model cannot be sent to actors, got one", good, {"draft": 1}),
+        (
+            "draft: expected none, since a model cannot be sent to actors, got one",
+            good,
+            {"draft": 1},
+        ),
         ("actors: expected 2 or more, got 1", good, {"actors": (2, 1)}),
         (
             "actors: expected one CPU more than the 4 of 2 x 2 threads, for reading and writing, "

@@ -1,14 +1,8 @@
-"""Work for more than one machine, on Ray: datasets through many actors, a server of many replicas.
+"""More than one machine, on Ray: datasets through many actors, a server of many replicas.
 
-Needs the extra `rwkv-py[ray]`. `generate`, `score` and `embed` take a dataset of Ray Data and return
-one, with what their actors made of each row; `app` is the server of `rwkv serve` as an application
-of Ray Serve.
-
->>> import ray
->>> from rwkv_py.ray import generate
->>> prompts = ray.data.from_items([{"prompt": f"import {name}"} for name in ("os", "re")])
->>> texts = generate(prompts, "/models/model.bin", threads=8, max_tokens=100, seed=1)
->>> texts.write_parquet("/results")
+Needs the extra `rwkv-py[ray]`. `generate`, `score` and `embed` take a dataset of Ray Data and
+return one, with what their actors made of each row; `app` is the server of `rwkv serve` as an
+application of Ray Serve.
 """
 
 from __future__ import annotations

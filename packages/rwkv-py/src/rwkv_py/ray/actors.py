@@ -13,7 +13,7 @@ from .._arguments import TokenSequence, as_integer
 from ..embedding import embed
 from ..engine import Engine
 from ..errors import InvalidArgumentError, RwkvError
-from ..generation import GenerationOptions, Plan
+from ..generation import Plan
 from ..model import Model
 from ..models import fetch
 from ..prefix_cache import PrefixCache
@@ -86,9 +86,7 @@ class _Actor:
         tokens = self.engine._beginning.prompt(prompt).tokens
         most = self._opening.max_prompt_tokens
         if most is not None and tokens.size > most:
-            raise InvalidArgumentError(
-                f"{name}: expected at most {most} tokens, got {tokens.size}"
-            )
+            raise InvalidArgumentError(f"{name}: expected at most {most} tokens, got {tokens.size}")
         return tokens
 
 
@@ -120,10 +118,10 @@ class Generator(_Actor):
 
     columns = ("generated_text", "finish_reason", "n_prompt_tokens", "n_tokens")
 
-    def __init__(self, opening: Opening, column: str, index: str, options: GenerationOptions):
+    def __init__(self, opening: Opening, column: str, index: str, options: dict[str, Any]):
         super().__init__(opening, column, index)
         self._options = options
-        self._seed = as_integer("seed", options["seed"])
+        self._seed: int = options["seed"]
         # What is wrong with the options is not the rows' fault.
         model = self.engine.model
         Plan.of(self.engine.tokenizer, model.n_vocab, model.end_tokens, **options)
@@ -140,9 +138,7 @@ class Generator(_Actor):
                 if prompts[row] is None:
                     raise InvalidArgumentError("prompt: expected text or tokens, got null")
                 seed = (self._seed + as_integer("index", numbers[row])) % 2**64
-                requests[row] = self.engine.submit(
-                    prompts[row], **{**self._options, "seed": seed}
-                )
+                requests[row] = self.engine.submit(prompts[row], **{**self._options, "seed": seed})
         for row, request in requests.items():
             with rows.blamed(row):
                 text = request.result()

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypedDict, Unpack
 
 import pyarrow as pa
-import ray
 import ray.data
 
-from .._arguments import StrPath, as_count, as_integer, as_integers, as_path, as_stops
+import ray
+
+from .._arguments import StrPath, as_count, as_integer, as_integers, as_stops
 from .._options import takes_options_of
 from ..errors import InvalidArgumentError
 from ..generation import GenerationOptions
@@ -22,7 +23,7 @@ from ..sampling import Sampler
 from ..text_stream import TextBuilder
 from ..time_state import TimeState
 from .actors import Embedder, Generator, Opening, Scorer
-from .cluster import cpus_of_machines, threads_of_machine
+from .cluster import cpus_of_machines, everywhere, threads_of_machine
 
 __all__ = ["ActorOptions", "embed", "generate", "score"]
 
@@ -91,11 +92,10 @@ class _Actors:
 
     def opening(self, model: StrPath, threads: int) -> Opening:
         """Return what each actor opens."""
-        as_path(model)
         return Opening(
-            str(model),
+            everywhere(model),
             threads,
-            None if self.tokenizer is None else str(self.tokenizer),
+            None if self.tokenizer is None else everywhere(self.tokenizer),
             self.time_state,
             self.max_running,
             self.max_prompt_tokens,
@@ -225,9 +225,11 @@ def embed(
     return _mapped(dataset, Embedder, model, column, _Actors(**options), pooling=pooling)
 
 
-def _apart(options: dict[str, Any]) -> tuple[_Actors, GenerationOptions]:
+def _apart(options: dict[str, Any]) -> tuple[_Actors, dict[str, Any]]:
     """Part the options of actors from those of writing, which must be such as can be sent."""
-    of_actors = {name: options.pop(name) for name in ActorOptions.__annotations__ if name in options}
+    of_actors = {
+        name: options.pop(name) for name in ActorOptions.__annotations__ if name in options
+    }
     if options.get("draft") is not None:
         raise InvalidArgumentError(
             "draft: expected none, since a model cannot be sent to actors, got one",
@@ -241,7 +243,7 @@ def _apart(options: dict[str, Any]) -> tuple[_Actors, GenerationOptions]:
     for name in ("stop_tokens", "banned_tokens"):
         if name in options:
             options[name] = as_integers(name, options[name])
-    return _Actors(**of_actors), GenerationOptions(**options)  # type: ignore[typeddict-item]
+    return _Actors(**of_actors), options
 
 
 def _mapped(
@@ -291,9 +293,7 @@ def _check_columns(dataset: ray.data.Dataset, needed: Iterable[str], added: Iter
         return
     for name in needed:
         if name not in there:
-            raise InvalidArgumentError(
-                f"column: expected one of {', '.join(there)}, got {name!r}"
-            )
+            raise InvalidArgumentError(f"column: expected one of {', '.join(there)}, got {name!r}")
     for name in added:
         if name in there:
             raise InvalidArgumentError(
@@ -310,19 +310,18 @@ def _numbered(dataset: ray.data.Dataset) -> ray.data.Dataset:
         tables = dataset.to_arrow_refs()
     finally:
         ordering.preserve_order = was
-    sizes = ray.get([_n_rows.remote(table) for table in tables])
+    count, number = ray.remote(_n_rows), ray.remote(_with_numbers)
+    sizes = ray.get([count.remote(table) for table in tables])
     begins = itertools.accumulate(sizes, initial=0)
     return ray.data.from_arrow_refs(
-        [_with_numbers.remote(table, begin) for table, begin in zip(tables, begins, strict=False)]
+        [number.remote(table, begin) for table, begin in zip(tables, begins, strict=False)]
     )
 
 
-@ray.remote(num_cpus=1)
 def _n_rows(table: pa.Table) -> int:
     return int(table.num_rows)
 
 
-@ray.remote(num_cpus=1)
 def _with_numbers(table: pa.Table, begin: int) -> pa.Table:
     numbers = pa.array(range(begin, begin + table.num_rows), pa.int64())
     return table.append_column(INDEX, numbers)

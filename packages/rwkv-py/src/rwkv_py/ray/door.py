@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import re
 from collections import OrderedDict
@@ -18,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..server.errors import ApiError, error_response
 from ..server.limits import BodyLimit
 from .routing import Asked, named_in, parsed, session_of
+from .state_list import PATH, list_states
 
 __all__ = ["Door"]
 
@@ -63,6 +65,13 @@ class Door:
         handle = self._replicas.options(session_id=name or session_of(request, body))
         kept = {key: scope[key] for key in _SCOPE if key in scope}
         asked = Asked(kept, body, self._holders.get(name or ""), ())
+        if (scope["method"], scope["path"]) == ("GET", PATH):
+            listed = await list_states(
+                scope["query_string"], functools.partial(_ask, handle, asked)
+            )
+            if listed is not None:
+                await listed(scope, receive, send)
+                return
         declined: list[tuple[int, list[Message]]] = []
         while len(declined) < self._n_replicas:
             async with _reply(handle, asked) as (replica, first, rest):
@@ -81,8 +90,8 @@ class Door:
             error = ApiError(503, message, retry_after=_RETRY_SECONDS)
             await error_response(scope["path"], error)(scope, receive, send)
             return
-        for message in max(declined, key=lambda one: one[0])[1]:
-            await send(message)
+        for told in max(declined, key=lambda one: one[0])[1]:
+            await send(told)
 
     def _remember(self, replica: str, messages: list[Message]) -> None:
         """Know who holds what a reply is called, for those who go on from there."""
@@ -120,9 +129,22 @@ async def _reply(
         replies.cancel()
 
 
-async def _send_all(
-    first: list[Message], rest: AsyncIterator[list[Message]], send: Send
-) -> None:
+async def _ask(
+    handle: DeploymentHandle,
+    asked: Asked,
+    query: bytes,
+    holder: str | None,
+    tried: tuple[str, ...],
+) -> tuple[str, int, bytes]:
+    """Ask a replica for the same with another query: its name, the status and the body."""
+    scope = {**asked.scope, "query_string": query}
+    asked = asked._replace(scope=scope, holder=holder, tried=tried)
+    async with _reply(handle, asked) as (replica, first, rest):
+        messages = first + [message async for some in rest for message in some]
+        return replica, messages[0]["status"], b"".join(m.get("body", b"") for m in messages)
+
+
+async def _send_all(first: list[Message], rest: AsyncIterator[list[Message]], send: Send) -> None:
     for message in first:
         await send(message)
     async for messages in rest:

@@ -11,8 +11,9 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from ray import serve
 from starlette.types import Message
+
+from ray import serve
 
 from ..errors import InvalidArgumentError
 from ..model import Model
@@ -42,7 +43,7 @@ class Replica:
         tokenizer: a name or a file; None: what each model says.
     """
 
-    async def __init__(
+    async def __init__(  # type: ignore[misc]  # Serve waits for it
         self,
         files: dict[str, str],
         settings: Settings,

@@ -63,7 +63,7 @@ def _name(replica: RunningReplica) -> str:
 
 def parsed(body: bytes) -> dict[str, Any]:
     """Return the JSON object that a body is; an empty one if it is something else."""
-    if not body.lstrip()[:1] == b"{":
+    if body.lstrip()[:1] != b"{":
         return {}
     try:
         asked = json.loads(body)

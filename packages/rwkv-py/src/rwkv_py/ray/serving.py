@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ray import serve
 from ray.serve.config import RequestRouterConfig
 
-from .._arguments import StrPath, as_count, as_path
+from ray import serve
+
+from .._arguments import StrPath, as_count
 from ..server import Settings
-from .cluster import cpus_of_machines, threads_of_machine
+from .cluster import cpus_of_machines, everywhere, threads_of_machine
 from .door import Door
 from .replica import Replica
 from .routing import ConversationRouter
@@ -46,7 +47,7 @@ def app(
         replicas: how many; each loads the models.
         threads: how many CPUs each has, and threads that compute. None: those of the smallest
             machine but one.
-        doors: how many processes pass requests on, each some thousand pieces of text a second.
+        doors: how many processes pass requests on; one is enough for several replicas.
         settings: of each replica: who may ask, and how much. In its `state_dir` each has a folder
             of its own, which the replica takes over that is started for one that was lost: if it
             finds it, on the same machine or on a disk that all share.
@@ -55,11 +56,9 @@ def app(
     Raises:
         InvalidArgumentError: an argument is out of range.
     """
-    if isinstance(models, Mapping):
-        files = {name: os.fspath(path) for name, path in models.items()}
-    else:
-        as_path(models)
-        files = {Path(models).stem if os.path.exists(models) else str(models): str(models)}
+    if not isinstance(models, Mapping):
+        models = {Path(models).stem if os.path.exists(models) else os.fspath(models): models}
+    files = {name: everywhere(path) for name, path in models.items()}
     replicas = as_count("replicas", replicas, at_least=1)
     doors = as_count("doors", doors, at_least=1)
     settings = settings or Settings()
@@ -84,7 +83,7 @@ def app(
         max_ongoing_requests=_MAX_ONGOING,
         ray_actor_options={"num_cpus": 0},
     )
-    own = None if tokenizer is None else os.fspath(tokenizer)
+    own = None if tokenizer is None else everywhere(tokenizer)
     return door.bind(
         replica.bind(files, settings, replicas, threads, own), replicas, settings.max_body_bytes
     )
