@@ -26,6 +26,8 @@ from rwkv_py.ray.routing import Asked, named_in, parsed, session_of
 pytestmark = pytest.mark.slow
 
 MODEL = "pychat"
+JSON = {"Content-Type": "application/json"}
+ENDLESS = {"logit_bias": {"0": -100, "10": -100}}  # without what ends a text or an answer
 Message = dict[str, Any]
 
 
@@ -181,12 +183,12 @@ def test_streams_and_errors_are_those_of_one_server(
 
 
 def test_whoever_goes_away_leaves_nothing_running(client: httpx.Client) -> None:
-    ask = {"model": MODEL, "messages": question("re"), "max_tokens": 10_000, "stream": True}
-    ask["stop"] = []
-    with client.stream("POST", "/v1/chat/completions", json={**ask, "seed": 5}) as stream:
+    long = {"model": MODEL, "messages": question("re"), "max_tokens": 16_000, **ENDLESS}
+    holder = replica_of(question("re"))
+    with client.stream("POST", "/v1/chat/completions", json={**long, "stream": True}) as stream:
         next(stream.iter_lines())
-        holder = replica_of(question("re"))
-    until(lambda: running(holder) == 0)
+        assert running(holder) == 1
+    until(lambda: running(holder) == 0, seconds=3)  # it would be written for longer
 
 
 def running(replica: str) -> int:
@@ -209,24 +211,19 @@ def test_a_lost_replica_costs_time_and_nothing_else(client: httpx.Client) -> Non
 
     # A long text that this replica writes, undisturbed and disturbed.
     for seed in range(100):
-        long = {"prompt": "import ", "max_tokens": 2000, "banned_tokens": [0], "seed": seed}
+        long = {"prompt": "import ", "max_tokens": 2000, "seed": seed, **ENDLESS}
         body = json.dumps(long).encode()
         if ask("/health", session=session_of(long, body))[0] == holder:
             break
-    expected = client.post("/v1/completions", content=body).json()
+    expected = client.post("/v1/completions", content=body, headers=JSON).json()
     assert expected["usage"]["completion_tokens"] == 2000
     replies = []
     asking = threading.Thread(
-        target=lambda: replies.append(client.post("/v1/completions", content=body))
+        target=lambda: replies.append(client.post("/v1/completions", content=body, headers=JSON))
     )
     asking.start()
     until(lambda: running(holder) == 1)
     lose(holder)
-    asking.join()
-    assert replies[0].json()["choices"] == expected["choices"]
-
-    assert replica_of(messages) != holder
-    assert answer(client, after(messages, second, "And then?"))["choices"]
 
     # Until the next replica has the folder of the lost one, clients are told to come again.
     more = {"model": MODEL, "input": "And?", "previous_response_id": response["id"]}
@@ -239,19 +236,25 @@ def test_a_lost_replica_costs_time_and_nothing_else(client: httpx.Client) -> Non
         assert int(reply.headers["retry-after"]) > 0
         time.sleep(0.2)
         assert len(statuses) < 600
+    assert statuses[0] == 503
     assert reply.status_code == 200, reply.text
     assert cached(reply.json()) > 60  # the state itself was on the disk, too
+
+    asking.join()
+    assert replies[0].json()["choices"] == expected["choices"]
+    assert replica_of(messages) != holder
+    assert answer(client, after(messages, second, "And then?"))["choices"]
     until(healthy)
 
 
 def test_a_stream_of_a_lost_replica_is_cut(client: httpx.Client) -> None:
     """What was sent cannot be taken back: the client is to see that it is not whole."""
-    ask = {"model": MODEL, "messages": question("os"), "max_tokens": 2000, "stop": ["never"]}
+    long = {"model": MODEL, "messages": question("os"), "max_tokens": 16_000, **ENDLESS}
     holder = replica_of(question("os"))
     lines = []
     with (
         pytest.raises(httpx.RemoteProtocolError),
-        client.stream("POST", "/v1/chat/completions", json={**ask, "stream": True}) as stream,
+        client.stream("POST", "/v1/chat/completions", json={**long, "stream": True}) as stream,
     ):
         for line in stream.iter_lines():
             lines.append(line)
