@@ -24,11 +24,12 @@ def cluster() -> Iterator[str]:
     import ray
 
     os.environ[_MARK] = mark = uuid.uuid4().hex
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  # 15 by default
     ray.init(num_cpus=4, include_dashboard=False, logging_level="warning", log_to_driver=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
     yield mark
     ray.shutdown()
-    del os.environ[_MARK]
+    del os.environ[_MARK], os.environ["RAY_worker_niceness"]  # noqa: SIM112
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import itertools
 import re
 from collections import OrderedDict
 from collections.abc import AsyncIterator
@@ -60,6 +59,8 @@ class Door:
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await _whole(receive)
+        if body is None:
+            return
         request = parsed(body)
         name = named_in(scope["path"], request)
         handle = self._replicas.options(session_id=name or session_of(request, body))
@@ -74,28 +75,39 @@ class Door:
                 return
         declined: list[tuple[int, list[Message]]] = []
         while len(declined) < self._n_replicas:
-            async with _reply(handle, asked) as (replica, first, rest):
-                if replica in asked.tried or not first:
+            async with _reply(handle, asked) as (replica, messages):
+                first = await anext(messages, None)
+                if replica in asked.tried or first is None:
                     break
-                status = first[0]["status"]
+                status = first["status"]
                 # Another may have room, or what this one does not know.
                 if status not in (429, 503) and not (status == 404 and name is not None):
-                    self._remember(replica, first)
-                    await _send_all(first, rest, send)
+                    await send(first)
+                    await self._send_on(messages, replica, send)
                     return
-                declined.append((status, first + [m async for some in rest for m in some]))
+                declined.append((status, [first, *[message async for message in messages]]))
                 asked = asked._replace(tried=(*asked.tried, replica))
-        if name is not None and len(declined) < self._n_replicas and declined[-1][0] == 404:
-            message = "server: expected all of its replicas, got fewer, one of which may know it"
-            error = ApiError(503, message, retry_after=_RETRY_SECONDS)
-            await error_response(scope["path"], error)(scope, receive, send)
+        n_unknown = sum(status == 404 for status, _ in declined)
+        if declined and not (name is not None and n_unknown == len(declined) < self._n_replicas):
+            for told in max(declined, key=lambda one: one[0])[1]:
+                await send(told)
             return
-        for told in max(declined, key=lambda one: one[0])[1]:
-            await send(told)
+        message = "server: expected all of its replicas, got fewer, while others are started again"
+        error = ApiError(503, message, retry_after=_RETRY_SECONDS)
+        await error_response(scope["path"], error)(scope, receive, send)
 
-    def _remember(self, replica: str, messages: list[Message]) -> None:
-        """Know who holds what a reply is called, for those who go on from there."""
-        found = _OWN_NAME.search(b"".join(m.get("body", b"") for m in messages))
+    async def _send_on(self, messages: AsyncIterator[Message], replica: str, send: Send) -> None:
+        """Send what a replica says, and know what it holds now, for those who go on from there."""
+        looked = False
+        async for message in messages:
+            body = message.get("body", b"")
+            if body and not looked:
+                looked = True
+                self._remember(replica, body)
+            await send(message)
+
+    def _remember(self, replica: str, body: bytes) -> None:
+        found = _OWN_NAME.search(body)
         if found is not None:
             self._holders[found[1].decode()] = replica
             if len(self._holders) > _MAX_REMEMBERED:
@@ -105,28 +117,29 @@ class Door:
 @contextlib.asynccontextmanager
 async def _reply(
     handle: DeploymentHandle, asked: Asked
-) -> AsyncIterator[tuple[str, list[Message], AsyncIterator[list[Message]]]]:
-    """Ask a replica: its name, the first messages of its reply, and those that follow.
+) -> AsyncIterator[tuple[str, AsyncIterator[Message]]]:
+    """Ask a replica: its name, and the messages of its reply.
 
-    One that is lost before it has said anything is followed by another.
+    One that is lost before it has said anything is followed by another; if that happens again and
+    again, there are no messages.
     """
-    for attempt in itertools.count(1):
+    for attempt in range(1, _MAX_LOST + 1):
         replies = handle.remote(asked)
         try:
             replica = await anext(replies)
             first = await anext(replies)
-            break
         except RayActorError:
-            if attempt == _MAX_LOST:
-                raise
             await asyncio.sleep(0.1 * attempt)  # until Serve knows it, too
+            continue
         except BaseException:
             replies.cancel()
             raise
-    try:
-        yield replica, first, replies
-    finally:
-        replies.cancel()
+        try:
+            yield replica, _one_by_one(first, replies)
+        finally:
+            replies.cancel()
+        return
+    yield "", _one_by_one([], None)
 
 
 async def _ask(
@@ -139,17 +152,21 @@ async def _ask(
     """Ask a replica for the same with another query: its name, the status and the body."""
     scope = {**asked.scope, "query_string": query}
     asked = asked._replace(scope=scope, holder=holder, tried=tried)
-    async with _reply(handle, asked) as (replica, first, rest):
-        messages = first + [message async for some in rest for message in some]
-        return replica, messages[0]["status"], b"".join(m.get("body", b"") for m in messages)
+    async with _reply(handle, asked) as (replica, messages):
+        said = [message async for message in messages]
+        status = said[0]["status"] if said else 503
+        return replica, status, b"".join(message.get("body", b"") for message in said)
 
 
-async def _send_all(first: list[Message], rest: AsyncIterator[list[Message]], send: Send) -> None:
+async def _one_by_one(
+    first: list[Message], rest: AsyncIterator[list[Message]] | None
+) -> AsyncIterator[Message]:
     for message in first:
-        await send(message)
-    async for messages in rest:
-        for message in messages:
-            await send(message)
+        yield message
+    if rest is not None:
+        async for messages in rest:
+            for message in messages:
+                yield message
 
 
 class _Answer(Response):
@@ -163,11 +180,13 @@ class _Answer(Response):
         await self._app(scope, receive, send)
 
 
-async def _whole(receive: Receive) -> bytes:
-    """Return the whole body of a request."""
+async def _whole(receive: Receive) -> bytes | None:
+    """Return the whole body of a request; None if whoever asks has gone."""
     body, more = [], True
     while more:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
         body.append(message.get("body", b""))
         more = message.get("more_body", False)
     return b"".join(body)
