@@ -18,6 +18,7 @@ from . import (
     model_tables,
     pool,
     quality,
+    ray_actors,
     server,
     speculate,
     tables,
@@ -139,6 +140,18 @@ def _speculate() -> str:
     return _markdown([*shown, f"Measured {machine.sentence(found['machine'])}"])
 
 
+def _ray() -> str:
+    if not (DATA / "ray.json").exists():
+        return "No figures are kept yet: `hatch run ray:bench --docs` measures them."
+    found = _other("ray")
+    what = (
+        f"RWKV-7 {found['shape']} in {found['type']}, {found['rows']} rows of {found['prompt']} "
+        f"tokens, {found['batch_size']} of them at once."
+    )
+    shown = ray_actors.tables([ray_actors.Run(**run) for run in found["runs"]])
+    return _markdown([what, *shown, f"Measured {machine.sentence(found['machine'])}"])
+
+
 def _levels() -> str:
     found = _other("levels")
     costs = [bits_per_byte.Cost(**row) for row in found["costs"]]
@@ -205,6 +218,7 @@ SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
         "levels": _levels,
     },
     "docs/guides/quantisation.md": {"quality": _quality},
+    "docs/guides/ray.md": {"ray": _ray},
     "docs/models.md": {
         "families": model_tables.families,
         "choice": lambda: model_tables.choice().markdown(),

@@ -23,7 +23,7 @@ from .sequence import Place, ReadText
 from .state_index import Key, SavedState, StateIndex, TextName, digest_of, text_name
 from .tokenizer import Tokenizer
 
-__all__ = ["SavedState", "StateFolder"]
+__all__ = ["SavedState", "StateFolder", "locked"]
 
 _log = logging.getLogger("rwkv_py.state_folder")
 
@@ -88,7 +88,7 @@ class StateFolder:
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._files.mkdir(mode=0o700, exist_ok=True)
-            self._lock_file = _locked(self.path / "lock")
+            self._lock_file = locked(self.path / "lock")
             self._index = StateIndex(self.path / "index.sqlite")
             self._read_index()
         except (OSError, sqlite3.Error) as error:
@@ -379,8 +379,12 @@ class StateFolder:
         self._file(self._index.drop(key)).unlink(missing_ok=True)
 
 
-def _locked(path: Path) -> int:
-    """Open a file that one process has at a time."""
+def locked(path: Path) -> int:
+    """Open a file that one process has at a time; the system takes it from one that ends.
+
+    Raises:
+        InvalidArgumentError: another has it.
+    """
     import fcntl
 
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
