@@ -1,0 +1,164 @@
+"""Wheels for every system, cross-compiled by zig: `hatch run wheels`.
+
+Source distributions are made first, and every wheel from them. Whoever builds the same commit in another
+folder gets the same bytes: times are the commit's, and no path of the machine gets into a file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from targets import TARGETS, Target
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ["rwkv-convert", "rwkv-runtime", "rwkv-py"]
+# What pyproject.toml asks for to build, as --no-isolation needs it in a Python that is not ours.
+BUILDERS = ["build", "hatchling>=1.27", "scikit-build-core[hatchling]>=1.0", "nanobind>=3", "cmake>=3.24", "ninja"]
+
+
+def run(*command: str | Path, **environment: str) -> None:
+    """Runs a command with `environment` added; raises if it fails."""
+    subprocess.run([*map(str, command)], check=True, env={**os.environ, **environment})
+
+
+def commit_time() -> str:
+    """When HEAD was committed, in seconds since 1970: the time of every file in a wheel."""
+    command = ["git", "-C", str(ROOT), "log", "-1", "--format=%ct"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def unpacked_sources(folder: Path) -> dict[str, Path]:
+    """Makes the source distributions in `folder`/sdist, and unpacks each: package -> folder."""
+    sources = {}
+    for package in PACKAGES:
+        run(sys.executable, "-m", "build", "--no-isolation", "--sdist", "-o", folder / "sdist",
+            ROOT / "packages" / package)
+        stem = package.replace("-", "_")
+        (archive,) = (folder / "sdist").glob(f"{stem}-*.tar.gz")
+        with tarfile.open(archive) as tar:
+            tar.extractall(folder / "src", filter="data")
+        sources[package] = folder / "src" / archive.name.removesuffix(".tar.gz")
+    return sources
+
+
+def wheel(python: Path, source: Path, out: Path, **environment: str) -> Path:
+    """Builds one wheel in the new folder `out`, with the builders that `python` has."""
+    shutil.rmtree(out, ignore_errors=True)
+    run(python, "-m", "build", "--no-isolation", "--skip-dependency-check", "--wheel", "-o", out,
+        source, **environment)
+    (built,) = out.glob("*.whl")
+    return built
+
+
+def cross(folder: Path, source: Path, target: Target, *defines: str) -> dict[str, str]:
+    """The environment in which CMake compiles `source` for a target, below `folder`."""
+    build = folder / "cmake"
+    return {
+        "SKBUILD_BUILD_DIR": str(build),
+        "SKBUILD_CMAKE_ARGS": ";".join(
+            [
+                f"-DCMAKE_TOOLCHAIN_FILE={ROOT / 'native' / 'cmake' / 'zig.cmake'}",
+                f"-DRWKV_ZIG_TARGET={target.zig}",
+                # From here on it is as if everything lay in one folder without a name.
+                f"-DCMAKE_C_FLAGS=-ffile-prefix-map={source}=.",
+                f"-DCMAKE_CXX_FLAGS=-ffile-prefix-map={source}=.",
+                *defines,
+            ]
+        ),
+    }
+
+
+def retagged(built: Path, platform: str, out: Path) -> Path:
+    """The wheel for the platform that it was compiled for, in `out`."""
+    name = subprocess.run(
+        [sys.executable, "-m", "wheel", "tags", "--remove", "--platform-tag", platform, built],
+        check=True, capture_output=True, text=True,
+    ).stdout.split()[-1]
+    out.mkdir(parents=True, exist_ok=True)
+    return Path(shutil.move(built.parent / name, out / name))
+
+
+def python_with_builders(version: str, folder: Path) -> Path | None:
+    """A Python of that version in an environment of its own; None if this machine has no such Python."""
+    if f"{sys.version_info.major}.{sys.version_info.minor}" == version:
+        return Path(sys.executable)
+    found = shutil.which(f"python{version}")
+    if found is None or subprocess.run([found, "-c", ""], capture_output=True).returncode != 0:
+        return None
+    python = folder / f"python{version}" / "bin" / "python"
+    if not python.exists():
+        run(found, "-m", "venv", python.parent.parent)
+        run(python, "-m", "pip", "install", "-q", *BUILDERS)
+    return python
+
+
+def build(targets: Iterable[Target], folder: Path, out: Path, pythons: list[str]) -> None:
+    """All wheels and source distributions into `out`; what is made on the way into `folder`."""
+    os.environ["SOURCE_DATE_EPOCH"] = commit_time()
+    shutil.rmtree(folder / "src", ignore_errors=True)
+    shutil.rmtree(folder / "sdist", ignore_errors=True)
+    sources = unpacked_sources(folder)
+    out.mkdir(parents=True, exist_ok=True)
+    for archive in (folder / "sdist").iterdir():
+        shutil.copyfile(archive, out / archive.name)
+    ours = Path(sys.executable)
+    convert = wheel(ours, sources["rwkv-convert"], folder / "rwkv-convert")
+    shutil.copyfile(convert, out / convert.name)
+    for target in targets:
+        place = folder / target.name
+        source = sources["rwkv-runtime"]
+        built = wheel(
+            ours, source, place / "runtime",
+            **cross(place / "runtime-build", source, target, "-DRWKV_INSTALL_STATIC=OFF"),
+        )
+        runtime = retagged(built, target.platform, out)
+        if not target.python:
+            continue
+        installed = place / "installed"  # where rwkv-py's CMake finds the library
+        shutil.rmtree(installed, ignore_errors=True)
+        with zipfile.ZipFile(runtime) as archive:
+            archive.extractall(installed)
+        for version in pythons:
+            python = python_with_builders(version, folder)
+            if python is None:
+                print(f"SKIPPED: rwkv-py for Python {version}: there is no python{version}")
+                continue
+            source = sources["rwkv-py"]
+            built = wheel(
+                python, source, place / f"py-{version}",
+                **cross(
+                    place / f"py-{version}-build", source, target,
+                    f"-Drwkv_DIR={installed / 'rwkv_runtime' / 'lib' / 'cmake' / 'rwkv'}",
+                ),
+            )
+            retagged(built, target.platform, out)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="hatch run wheels", description=__doc__)
+    parser.add_argument("--out", type=Path, default=ROOT / "dist", metavar="DIR")
+    parser.add_argument("--folder", type=Path, default=ROOT / "build" / "wheels", metavar="DIR")
+    parser.add_argument("--python", nargs="*", default=["3.11", "3.12"], metavar="VERSION")
+    parser.add_argument(
+        "targets", nargs="*", metavar="TARGET",
+        help=f"all, unless named: {', '.join(target.name for target in TARGETS)}",
+    )
+    asked = parser.parse_args()
+    unknown = set(asked.targets) - {target.name for target in TARGETS}
+    if unknown:
+        parser.error(f"no such target: {', '.join(sorted(unknown))}")
+    targets = [t for t in TARGETS if not asked.targets or t.name in asked.targets]
+    build(targets, asked.folder.resolve(), asked.out.resolve(), asked.python)
+
+
+if __name__ == "__main__":
+    main()
