@@ -1,7 +1,7 @@
 """Wheels for every system, cross-compiled by zig: `hatch run wheels`.
 
-Source distributions are made first, and every wheel from them. Whoever builds the same commit in another
-folder gets the same bytes: times are the commit's, and no path of the machine gets into a file.
+Source distributions are made first, and every wheel from them. Whoever builds the same commit in
+another folder gets the same bytes: times are the commit's, and no path of the machine gets in.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import zipfile
 from collections.abc import Iterable
@@ -18,10 +19,18 @@ from pathlib import Path
 
 from targets import TARGETS, Target
 
+UV = Path(sysconfig.get_path("scripts")) / "uv"
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ["rwkv-convert", "rwkv-runtime", "rwkv-py"]
 # What pyproject.toml asks for to build, as --no-isolation needs it in a Python that is not ours.
-BUILDERS = ["build", "hatchling>=1.27", "scikit-build-core[hatchling]>=1.0", "nanobind>=3", "cmake>=3.24", "ninja"]
+BUILDERS = [
+    "build",
+    "hatchling>=1.27",
+    "scikit-build-core[hatchling]>=1.0",
+    "nanobind>=3",
+    "cmake>=3.24",
+    "ninja",
+]
 
 
 def run(*command: str | Path, **environment: str) -> None:
@@ -39,8 +48,16 @@ def unpacked_sources(folder: Path) -> dict[str, Path]:
     """Makes the source distributions in `folder`/sdist, and unpacks each: package -> folder."""
     sources = {}
     for package in PACKAGES:
-        run(sys.executable, "-m", "build", "--no-isolation", "--sdist", "-o", folder / "sdist",
-            ROOT / "packages" / package)
+        run(
+            sys.executable,
+            "-m",
+            "build",
+            "--no-isolation",
+            "--sdist",
+            "-o",
+            folder / "sdist",
+            ROOT / "packages" / package,
+        )
         stem = package.replace("-", "_")
         (archive,) = (folder / "sdist").glob(f"{stem}-*.tar.gz")
         with tarfile.open(archive) as tar:
@@ -52,8 +69,18 @@ def unpacked_sources(folder: Path) -> dict[str, Path]:
 def wheel(python: Path, source: Path, out: Path, **environment: str) -> Path:
     """Builds one wheel in the new folder `out`, with the builders that `python` has."""
     shutil.rmtree(out, ignore_errors=True)
-    run(python, "-m", "build", "--no-isolation", "--skip-dependency-check", "--wheel", "-o", out,
-        source, **environment)
+    run(
+        python,
+        "-m",
+        "build",
+        "--no-isolation",
+        "--skip-dependency-check",
+        "--wheel",
+        "-o",
+        out,
+        source,
+        **environment,
+    )
     (built,) = out.glob("*.whl")
     return built
 
@@ -69,7 +96,8 @@ def cross(folder: Path, source: Path, target: Target, *defines: str) -> dict[str
                 f"-DRWKV_ZIG_TARGET={target.zig}",
                 # From here on it is as if everything lay in one folder without a name.
                 f"-DCMAKE_C_FLAGS=-ffile-prefix-map={source}=.",
-                f"-DCMAKE_CXX_FLAGS=-ffile-prefix-map={source}=.",
+                # Python's headers define what those of some C libraries have defined.
+                f"-DCMAKE_CXX_FLAGS=-ffile-prefix-map={source}=. -Wno-macro-redefined",
                 *defines,
             ]
         ),
@@ -80,23 +108,22 @@ def retagged(built: Path, platform: str, out: Path) -> Path:
     """The wheel for the platform that it was compiled for, in `out`."""
     name = subprocess.run(
         [sys.executable, "-m", "wheel", "tags", "--remove", "--platform-tag", platform, built],
-        check=True, capture_output=True, text=True,
+        check=True,
+        capture_output=True,
+        text=True,
     ).stdout.split()[-1]
     out.mkdir(parents=True, exist_ok=True)
     return Path(shutil.move(built.parent / name, out / name))
 
 
-def python_with_builders(version: str, folder: Path) -> Path | None:
-    """A Python of that version in an environment of its own; None if this machine has no such Python."""
+def python_with_builders(version: str, folder: Path) -> Path:
+    """A Python of that version with the builders: ours, or one in an environment of its own."""
     if f"{sys.version_info.major}.{sys.version_info.minor}" == version:
         return Path(sys.executable)
-    found = shutil.which(f"python{version}")
-    if found is None or subprocess.run([found, "-c", ""], capture_output=True).returncode != 0:
-        return None
-    python = folder / f"python{version}" / "bin" / "python"
-    if not python.exists():
-        run(found, "-m", "venv", python.parent.parent)
-        run(python, "-m", "pip", "install", "-q", *BUILDERS)
+    environment = folder / f"python-{version}"
+    run(UV, "venv", "-q", "--clear", "--no-python-downloads", "--python", version, environment)
+    python = environment / "bin" / "python"
+    run(UV, "pip", "install", "-q", "--python", python, *BUILDERS)
     return python
 
 
@@ -110,13 +137,16 @@ def build(targets: Iterable[Target], folder: Path, out: Path, pythons: list[str]
     for archive in (folder / "sdist").iterdir():
         shutil.copyfile(archive, out / archive.name)
     ours = Path(sys.executable)
+    builders = {version: python_with_builders(version, folder) for version in pythons}
     convert = wheel(ours, sources["rwkv-convert"], folder / "rwkv-convert")
     shutil.copyfile(convert, out / convert.name)
     for target in targets:
         place = folder / target.name
         source = sources["rwkv-runtime"]
         built = wheel(
-            ours, source, place / "runtime",
+            ours,
+            source,
+            place / "runtime",
             **cross(place / "runtime-build", source, target, "-DRWKV_INSTALL_STATIC=OFF"),
         )
         runtime = retagged(built, target.platform, out)
@@ -127,15 +157,15 @@ def build(targets: Iterable[Target], folder: Path, out: Path, pythons: list[str]
         with zipfile.ZipFile(runtime) as archive:
             archive.extractall(installed)
         for version in pythons:
-            python = python_with_builders(version, folder)
-            if python is None:
-                print(f"SKIPPED: rwkv-py for Python {version}: there is no python{version}")
-                continue
             source = sources["rwkv-py"]
             built = wheel(
-                python, source, place / f"py-{version}",
+                builders[version],
+                source,
+                place / f"py-{version}",
                 **cross(
-                    place / f"py-{version}-build", source, target,
+                    place / f"py-{version}-build",
+                    source,
+                    target,
                     f"-Drwkv_DIR={installed / 'rwkv_runtime' / 'lib' / 'cmake' / 'rwkv'}",
                 ),
             )
@@ -149,7 +179,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "wheels", metavar="DIR")
     parser.add_argument("--python", nargs="*", default=["3.11", "3.12"], metavar="VERSION")
     parser.add_argument(
-        "targets", nargs="*", metavar="TARGET",
+        "targets",
+        nargs="*",
+        metavar="TARGET",
         help=f"all, unless named: {', '.join(target.name for target in TARGETS)}",
     )
     asked = parser.parse_args()

@@ -1,7 +1,7 @@
 """Do versions, changelog and ABI numbers belong together? `hatch run release:check [TAG]`.
 
-With a tag, such as rwkv-runtime-v0.1.0, also whether that may be released. Prints every disagreement; the exit code
-is 1 if there is one.
+With a tag, such as rwkv-runtime-v0.1.0, also whether that may be released. Prints every
+disagreement; the exit code is 1 if there is one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ class Sources:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.projects = {package: self._project(package) for package in AREAS}
-        self.versions = {package: str(self.projects[package]["project"]["version"]) for package in AREAS}
+        self.versions = {
+            package: str(self.projects[package]["project"]["version"]) for package in AREAS
+        }
         self.changelog = self.text("CHANGELOG.md")
 
     def text(self, path: str) -> str:
@@ -49,7 +51,7 @@ class Sources:
         return dict(zip(parts[1::2], parts[2::2], strict=True)).get(title)
 
     def needs(self, package: str) -> Iterator[tuple[str, str]]:
-        """What a package's pyproject.toml asks of our packages, to run and to build: (name, range)."""
+        """What a pyproject.toml asks of our packages, to run and to build: (name, range)."""
         file = self.projects[package]
         extras = file["project"].get("optional-dependencies", {}).values()
         overrides = file.get("tool", {}).get("scikit-build", {}).get("overrides", [])
@@ -93,7 +95,7 @@ def disagreements(sources: Sources) -> Iterator[str]:
     got = sources.said("native/CMakeLists.txt", r"^project\(rwkv VERSION (\S+)")
     yield from differs("native/CMakeLists.txt: project's VERSION, as rwkv-runtime's", runtime, got)
 
-    # The library has no stable ABI before 1.0: a minor version of rwkv-py belongs to the same of it.
+    # The library has no stable ABI before 1.0: minor versions of rwkv-py belong to the same of it.
     yield from differs(
         "packages/rwkv-py/CMakeLists.txt: find_package(rwkv), as rwkv-runtime's version",
         f"{major}.{minor}",
@@ -107,8 +109,8 @@ def disagreements(sources: Sources) -> Iterator[str]:
         yield from differs(f"packages/rwkv-py/pyproject.toml: {name}'s range", ranges[name], asked)
     if parts(sources.versions["rwkv-py"])[:2] != (major, minor):
         yield (
-            f"packages/rwkv-py/pyproject.toml: version, expected {major}.{minor}.* as rwkv-runtime's, "
-            f"got {sources.versions['rwkv-py']}"
+            f"packages/rwkv-py/pyproject.toml: version, expected {major}.{minor}.* as "
+            f"rwkv-runtime's, got {sources.versions['rwkv-py']}"
         )
 
     abi = sources.said(header, r"^#define RWKV_ABI_VERSION (\d+)$")

@@ -24,7 +24,8 @@ class Target:
         return "linux"
 
 
-# The headers of Python are the same on every Linux with 64 bits; those of Windows and macOS are not here.
+# Python's headers are the same on every Linux with 64 bits; those of Windows and macOS are not
+# here.
 TARGETS = [
     Target("manylinux-x86_64", "x86_64-linux-gnu.2.17", "manylinux_2_17_x86_64", True),
     Target("manylinux-aarch64", "aarch64-linux-gnu.2.17", "manylinux_2_17_aarch64", True),

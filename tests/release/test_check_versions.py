@@ -58,7 +58,12 @@ PY = "packages/rwkv-py/pyproject.toml"
         (HEADER, r'(VERSION_STRING) ".+"', r'\1 "9"', 'RWKV_VERSION_STRING, .*, got "9"'),
         (HEADER, r"#define RWKV_VERSION_STRING.*", "", "RWKV_VERSION_STRING, .*, got nothing"),
         (HEADER, r"(ABI_VERSION) \d+", r"\1 99", "the list, as RWKV_ABI_VERSION: expected 99"),
-        (HEADER, r"(Grows when .*\n \* +)\d+", r"\g<1>98", "the newest ABI of the list, .*, got 98"),
+        (
+            HEADER,
+            r"(Grows when .*\n \* +)\d+",
+            r"\g<1>98",
+            "the newest ABI of the list, .*, got 98",
+        ),
         ("CHANGELOG.md", r"ABI is version \d+", "ABI is version 97", "'ABI is version', .* got 97"),
         ("CHANGELOG.md", r"## \[Unreleased\]", "## Soon", r"expected a section \[Unreleased\]"),
         ("native/CMakeLists.txt", r"(rwkv VERSION) \S+", r"\1 9.9.9", "VERSION, .* got 9.9.9"),
@@ -101,7 +106,10 @@ CHANGELOG = """\
     [
         ("rwkv-py-v0.1.0", None),
         ("rwkv-runtime-v0.1.0", None),
-        ("rwkv-convert-v0.1.0", r"in section \[0\.1\.0\], got it in \[Unreleased\]: 'convert: some"),
+        (
+            "rwkv-convert-v0.1.0",
+            r"in section \[0\.1\.0\], got it in \[Unreleased\]: 'convert: some",
+        ),
         ("rwkv-py-v0.2.0", r"expected rwkv-py's version 0\.1\.0, got 0\.2\.0"),
         ("rwkv-py-v0.2.0", r"expected a section \[0\.2\.0\]"),
         ("v0.1.0", "expected a tag PACKAGE-vX.Y.Z"),
