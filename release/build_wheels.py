@@ -150,7 +150,7 @@ def build(targets: Iterable[Target], folder: Path, out: Path, pythons: list[str]
             **cross(place / "runtime-build", source, target, "-DRWKV_INSTALL_STATIC=OFF"),
         )
         runtime = retagged(built, target.platform, out)
-        if not target.python:
+        if target.soabi is None:
             continue
         installed = place / "installed"  # where rwkv-py's CMake finds the library
         shutil.rmtree(installed, ignore_errors=True)
@@ -168,6 +168,8 @@ def build(targets: Iterable[Target], folder: Path, out: Path, pythons: list[str]
                     target,
                     f"-Drwkv_DIR={installed / 'rwkv_runtime' / 'lib' / 'cmake' / 'rwkv'}",
                 ),
+                # By which scikit-build-core names the extension, if it is not for the stable ABI.
+                SETUPTOOLS_EXT_SUFFIX=f".cpython-{version.replace('.', '')}-{target.soabi}.so",
             )
             retagged(built, target.platform, out)
 

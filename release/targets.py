@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -13,25 +12,24 @@ class Target:
     name: str  # of the command line and of folders
     zig: str  # the compiler's -target
     platform: str  # the wheel's tag
-    python: bool  # is rwkv-py made for it here? Its extension is compiled with Python's headers
-
-    @property
-    def system(self) -> Literal["linux", "windows", "macos"]:
-        """Which of the three."""
-        for system in ("windows", "macos"):
-            if f"-{system}" in self.zig:
-                return system
-        return "linux"
+    # What the names of Python's extensions end in there; None where rwkv-py is not made here, as
+    # Python's headers are not at hand.
+    soabi: str | None = None
 
 
-# Python's headers are the same on every Linux with 64 bits; those of Windows and macOS are not
-# here.
+# Python's headers are the same on every Linux with 64 bits; those of Windows and macOS are others.
 TARGETS = [
-    Target("manylinux-x86_64", "x86_64-linux-gnu.2.17", "manylinux_2_17_x86_64", True),
-    Target("manylinux-aarch64", "aarch64-linux-gnu.2.17", "manylinux_2_17_aarch64", True),
-    Target("musllinux-x86_64", "x86_64-linux-musl", "musllinux_1_2_x86_64", True),
-    Target("musllinux-aarch64", "aarch64-linux-musl", "musllinux_1_2_aarch64", True),
-    Target("windows-x86_64", "x86_64-windows-gnu", "win_amd64", False),
-    Target("macos-arm64", "aarch64-macos.11.0", "macosx_11_0_arm64", False),
-    Target("macos-x86_64", "x86_64-macos.11.0", "macosx_11_0_x86_64", False),
+    Target(
+        "manylinux-x86_64", "x86_64-linux-gnu.2.17", "manylinux_2_17_x86_64", "x86_64-linux-gnu"
+    ),
+    Target(
+        "manylinux-aarch64", "aarch64-linux-gnu.2.17", "manylinux_2_17_aarch64", "aarch64-linux-gnu"
+    ),
+    Target("musllinux-x86_64", "x86_64-linux-musl", "musllinux_1_2_x86_64", "x86_64-linux-musl"),
+    Target(
+        "musllinux-aarch64", "aarch64-linux-musl", "musllinux_1_2_aarch64", "aarch64-linux-musl"
+    ),
+    Target("windows-x86_64", "x86_64-windows-gnu", "win_amd64"),
+    Target("macos-arm64", "aarch64-macos.11.0", "macosx_11_0_arm64"),
+    Target("macos-x86_64", "x86_64-macos.11.0", "macosx_11_0_x86_64"),
 ]

@@ -106,8 +106,13 @@ def programs(
                 [tests / "rwkv_cpp_program.c", tests / "rwkv_cpp_checks.c"],
             ),
         ]:
-            command = [sys.executable, "-m", "ziglang", "cc", "-target", place.zig, *sources]
-            command += [f"-I{package / 'include' / header}", f"-L{package / 'lib'}", *libraries]
+            command = [sys.executable, "-m", "ziglang", "cc", "-O2", "-target", place.zig]
+            command += [
+                *sources,
+                f"-I{package / 'include' / header}",
+                f"-L{package / 'lib'}",
+                *libraries,
+            ]
             if "windows" in place.zig:  # which looks for libraries beside the program
                 out = package / "bin" / f"{name}.exe"
             else:
