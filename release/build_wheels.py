@@ -85,19 +85,19 @@ def wheel(python: Path, source: Path, out: Path, **environment: str) -> Path:
     return built
 
 
-def cross(folder: Path, source: Path, target: Target, *defines: str) -> dict[str, str]:
-    """The environment in which CMake compiles `source` for a target, below `folder`."""
-    build = folder / "cmake"
+def cross(source: Path, name: str, target: Target, *defines: str) -> dict[str, str]:
+    """The environment in which CMake compiles `source` for a target, in source/build/name.
+
+    From there the sources have the paths that they have in a checkout from build/name, so that a
+    compiler's cache knows them.
+    """
     return {
-        "SKBUILD_BUILD_DIR": str(build),
+        "SKBUILD_BUILD_DIR": str(source / "build" / name),
         "SKBUILD_CMAKE_ARGS": ";".join(
             [
                 f"-DCMAKE_TOOLCHAIN_FILE={ROOT / 'native' / 'cmake' / 'zig.cmake'}",
                 f"-DRWKV_ZIG_TARGET={target.zig}",
-                # From here on it is as if everything lay in one folder without a name.
-                f"-DCMAKE_C_FLAGS=-ffile-prefix-map={source}=.",
-                # Python's headers define what those of some C libraries have defined.
-                f"-DCMAKE_CXX_FLAGS=-ffile-prefix-map={source}=. -Wno-macro-redefined",
+                "-DCMAKE_COMPILE_WARNING_AS_ERROR=ON",
                 *defines,
             ]
         ),
@@ -147,7 +147,7 @@ def build(targets: Iterable[Target], folder: Path, out: Path, pythons: list[str]
             ours,
             source,
             place / "runtime",
-            **cross(place / "runtime-build", source, target, "-DRWKV_INSTALL_STATIC=OFF"),
+            **cross(source, target.name, target, "-DRWKV_INSTALL_STATIC=OFF"),
         )
         runtime = retagged(built, target.platform, out)
         if target.soabi is None:
@@ -163,9 +163,11 @@ def build(targets: Iterable[Target], folder: Path, out: Path, pythons: list[str]
                 source,
                 place / f"py-{version}",
                 **cross(
-                    place / f"py-{version}-build",
                     source,
+                    f"{target.name}-{version}",
                     target,
+                    # Python's headers define what those of some C libraries have defined.
+                    "-DCMAKE_CXX_FLAGS=-Wno-macro-redefined",
                     f"-Drwkv_DIR={installed / 'rwkv_runtime' / 'lib' / 'cmake' / 'rwkv'}",
                 ),
                 # By which scikit-build-core names the extension, if it is not for the stable ABI.
@@ -191,7 +193,9 @@ def main() -> None:
     if unknown:
         parser.error(f"no such target: {', '.join(sorted(unknown))}")
     targets = [t for t in TARGETS if not asked.targets or t.name in asked.targets]
-    build(targets, asked.folder.resolve(), asked.out.resolve(), asked.python)
+    out = asked.out.resolve()
+    build(targets, asked.folder.resolve(), out, asked.python)
+    run(sys.executable, ROOT / "release" / "check_wheels.py", out)
 
 
 if __name__ == "__main__":
