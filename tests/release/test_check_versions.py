@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shutil
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from release.conftest import Script
 
 FILES = [
     "CHANGELOG.md",
@@ -21,15 +22,9 @@ FILES = [
 ]
 
 
-@pytest.fixture(scope="session")
-def check(repo: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(
-        "check_versions", repo / "release" / "check_versions.py"
-    )
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def check(script: Script) -> ModuleType:
+    return script("check_versions")
 
 
 @pytest.fixture
