@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+import sys
 import tomllib
 from importlib import resources
 from pathlib import Path
@@ -86,6 +87,34 @@ def test_runtime_paths_missing_file_is_named() -> None:
         FileNotFoundError, match=r"rwkv_runtime: 'lib/nothing\.so', expected a file"
     ):
         rwkv_runtime._installed("lib", "nothing.so")
+
+
+@pytest.mark.parametrize(
+    ("system", "place"),
+    [
+        ("linux", "lib/librwkv_runtime.so"),
+        ("darwin", "lib/librwkv_runtime.dylib"),
+        ("win32", "bin/rwkv_runtime.dll"),
+    ],
+)
+def test_runtime_library_on_each_system(
+    system: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr(rwkv_runtime.resources, "files", lambda _: tmp_path)
+    with pytest.raises(FileNotFoundError, match=re.escape(place)):
+        rwkv_runtime.library_path()
+    (tmp_path / place).parent.mkdir()
+    (tmp_path / place).touch()
+    assert rwkv_runtime.library_path() == tmp_path / place
+
+
+def test_runtime_of_a_wheel_has_no_static_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rwkv_runtime.resources, "files", lambda _: tmp_path)
+    with pytest.raises(FileNotFoundError, match="Try `pip install .*--no-binary rwkv-runtime"):
+        rwkv_runtime.static_libraries()
 
 
 def test_one_library_is_loaded() -> None:

@@ -248,9 +248,7 @@ typedef struct rwkv_kernels {
 /* ---- the levels' own functions; see registry.cpp -------------------------------------------- */
 
 void rwkv_kernels_reference(rwkv_kernels* k);
-#if defined(RWKV_TEST_LEVELS)
-void rwkv_kernels_reference_wide(rwkv_kernels* k);
-#endif
+void rwkv_kernels_reference_wide(rwkv_kernels* k); /* in the libraries of test builds */
 void rwkv_kernels_avx2(rwkv_kernels* k);
 void rwkv_kernels_avx512(rwkv_kernels* k);
 void rwkv_kernels_avx512_vnni(rwkv_kernels* k);

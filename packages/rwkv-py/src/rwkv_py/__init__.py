@@ -5,9 +5,16 @@
 >>> text = session.generate("The :mod:`json` module ", max_tokens=40, seed=1)
 """
 
+import os
+import sys
 from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
+
+if sys.platform == "win32":  # where an extension does not say in which folder its library is
+    from rwkv_runtime import lib_dir
+
+    os.add_dll_directory(str(lib_dir()))
 
 from . import _core
 

@@ -25,17 +25,21 @@ __all__ = [
 
 __version__: str = version("rwkv-runtime")
 
-_LIBRARY = "librwkv_runtime.dylib" if sys.platform == "darwin" else "librwkv_runtime.so"
+_LIBRARIES = {
+    "win32": ("bin", "rwkv_runtime.dll"),
+    "darwin": ("lib", "librwkv_runtime.dylib"),
+}
+_AGAIN = "Try installing rwkv-runtime again"
 
 
-def _installed(*parts: str) -> Path:
+def _installed(*parts: str, remedy: str = _AGAIN) -> Path:
     # An installation in editable mode keeps this file and the built ones in different folders;
     # importlib.resources knows both, but for files only, hence each folder is found by a file.
     path = Path(str(resources.files(__name__).joinpath(*parts)))
     if not path.is_file():
         raise FileNotFoundError(
             f"rwkv_runtime: '{'/'.join(parts)}', expected a file of the package, found none at "
-            f"{path}. Try installing rwkv-runtime again."
+            f"{path}. {remedy}"
         )
     return path
 
@@ -46,19 +50,27 @@ def library_path() -> Path:
     Raises:
         FileNotFoundError: the installation is incomplete (so for every function here).
     """
-    return _installed("lib", _LIBRARY)
+    return _installed(*_LIBRARIES.get(sys.platform, ("lib", "librwkv_runtime.so")))
 
 
 def static_libraries() -> list[str]:
-    """What a linker is given for the static library: its path, then `-lstdc++` and such."""
-    archive = _installed("lib", "librwkv_runtime.a")
+    """What a linker is given for the static library: its path, then `-lstdc++` and such.
+
+    Wheels from PyPI have none, as it would ask for the C++ library that they were compiled with.
+    """
+    archive = _installed(
+        "lib",
+        "librwkv_runtime.a",
+        remedy="Try `pip install --force-reinstall --no-binary rwkv-runtime rwkv-runtime`, which "
+        "compiles it",
+    )
     lines = (pkgconfig_dir() / "rwkv.pc").read_text(encoding="utf-8").splitlines()
     (needs,) = (line.split()[1:] for line in lines if line.startswith("Libs.private:"))
     return [str(archive), *needs]
 
 
 def lib_dir() -> Path:
-    """The folder of the shared library, for a linker's `-L` and `-rpath`."""
+    """The folder of the shared library, for a linker's `-L` and `-rpath`, or Windows's search for DLLs."""
     return library_path().parent
 
 
