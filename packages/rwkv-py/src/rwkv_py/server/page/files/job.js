@@ -53,7 +53,7 @@ export class Job extends EventTarget {
 
     /** Stop; what was written stays. */
     stop() {
-        
+        this.#controller.abort();
     }
 
     /** Write; ends when all is written, or nothing more can be. Never fails: the targets say how it went. */
