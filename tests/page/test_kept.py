@@ -58,9 +58,11 @@ def test_another_tab_shows_what_was_said(page: Talking) -> None:
     other = Talking(page.page.context.new_page())
     other.page.goto(page.page.url)
     other.answers.first.wait_for()
+    other.message.fill("Typed here")
     page.say(NEXT)
     other.wait_for(lambda: other.answers.count() == 2)
     assert other.answer() == page.answer()
+    assert other.message.input_value() == "Typed here"
     other.page.close()
 
 

@@ -94,6 +94,7 @@ def test_it_fits_on_a_phone(client: httpx.Client, open_page: OpenPage) -> None:
     page.say(QUESTION)
     assert page.answer() == ANSWER
     assert page.page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert page.page.get_by_role("main").bounding_box()["width"] == 360
     sidebar = page.page.get_by_role("navigation")
     assert not sidebar.is_visible()
     page.button("Conversations").click()

@@ -77,6 +77,19 @@ def test_waiting_for_the_server_can_be_cancelled(pychat_file: Path, open_page: O
     page.button("Try again").wait_for()
 
 
+def test_what_is_said_without_a_network_waits_for_it(
+    client: httpx.Client, open_page: OpenPage
+) -> None:
+    page = open_page(str(client.base_url))
+    page.page.context.set_offline(True)
+    page.page.get_by_text("The server does not answer. Next try").wait_for()
+    page.begin_to_say(QUESTION)
+    page.page.locator(".job-status").get_by_text("It is asked again").wait_for()
+    page.page.context.set_offline(False)
+    page.wait_for_end()
+    assert page.answer() == ANSWER
+
+
 def test_a_full_line_is_counted_down_and_tried_again(
     endless: httpx.Client, open_page: OpenPage
 ) -> None:

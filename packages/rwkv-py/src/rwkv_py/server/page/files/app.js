@@ -166,11 +166,12 @@ class App {
     }
 
     #watch() {
-        this.#library.addEventListener(
-            "elsewhere",
-            ({ detail }) =>
-                detail === this.#open.id && this.#show(this.#library.get(detail) ?? this.#fresh()),
-        );
+        this.#library.addEventListener("elsewhere", ({ detail }) => {
+            if (detail !== this.#open.id) return;
+            const found = this.#library.get(detail) ?? this.#fresh();
+            if (this.#open.draft) found.draft = this.#open.draft; // what is typed here stays
+            this.#show(found);
+        });
         this.#library.addEventListener("full", () =>
             this.#teller.tell(
                 "The browser has no room for this conversation: export or delete some",
