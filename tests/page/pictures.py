@@ -39,7 +39,7 @@ def some_talk(talking: Talking) -> None:
 def desktop(talking: Talking) -> None:
     some_talk(talking)
     talking.say("What is json.dumps?")
-    talking.say("What are its arguments?")
+    talking.say("What does the itertools module do?")
     talking.page.mouse.move(0, 0)
 
 

@@ -58,6 +58,13 @@ class Talking:
         """The lines that tell how fast the answers were."""
         return [line.replace("\xa0", " ") for line in self.page.locator(".speed").all_inner_texts()]
 
+    def set(self, label: str, value: str) -> None:
+        """Change a setting."""
+        self.button("Settings").click()
+        self.page.get_by_label(label, exact=True).fill(value)
+        self.page.keyboard.press("Tab")
+        self.page.keyboard.press("Escape")
+
     def choose(self, entry: str, opener: str = "This conversation", within: Any = None) -> None:
         """Choose in a menu."""
         self.button(opener, within).click()

@@ -82,10 +82,7 @@ def test_a_fork_costs_nothing(page: Talking) -> None:
 
 
 def test_a_fixed_seed_gives_each_branch_another(page: Talking) -> None:
-    page.button("Settings").click()
-    page.page.get_by_label("Seed").fill("7")
-    page.page.keyboard.press("Tab")
-    page.page.keyboard.press("Escape")
+    page.set("Seed", "7")
     asked = requests_of(page)
     page.say(QUESTION)
     assert page.answer() == ANSWER

@@ -64,10 +64,7 @@ def running(client: httpx.Client) -> int:
 
 
 def test_a_cut_answer_is_gone_on_with(page: Talking) -> None:
-    page.button("Settings").click()
-    page.page.get_by_label("Most tokens").fill("20")
-    page.page.keyboard.press("Tab")
-    page.page.keyboard.press("Escape")
+    page.set("Most tokens", "20")
     page.say(QUESTION)
     cut = page.answer()
     assert cut == ANSWER[: len(cut)] and len(cut) < len(ANSWER)
@@ -217,6 +214,8 @@ def test_those_who_listen_hear_sentences_and_not_pieces(
             new MutationObserver(hear).observe(live, { childList: true });
         }"""
     )
+    page.set("Most tokens", "16000")
+    page.page.evaluate("window.heard.length = 0")
     page.begin_to_say(QUESTION)
     page.wait_for(lambda: page.page.evaluate("window.heard.length") > 2)
     page.button("Stop").click()

@@ -142,10 +142,7 @@ def test_the_focus_stays_while_something_is_written(
     endless: httpx.Client, open_page: OpenPage
 ) -> None:
     page = open_page(str(endless.base_url))
-    page.button("Settings").click()
-    page.page.get_by_label("Most tokens").fill("300")
-    page.page.keyboard.press("Tab")
-    page.page.keyboard.press("Escape")
+    page.set("Most tokens", "300")
     page.say(QUESTION)
     page.begin_to_say("Tell me more.")
     page.button("Show how probable each token was", page.answers.first).focus()
