@@ -178,16 +178,21 @@ def test_what_cannot_be_now_is_tried_again(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_fault_ends_it_and_nothing_is_lost(tmp_path: Path) -> None:
     write_input(tmp_path / "in", 20)
+    answered: list[int] = []
 
     async def faulty(number: int, line: Line | BadLine) -> Answered:
-        if number == 8:
+        if number == 8 and len(answered) < 20:
+            answered.extend([-1] * 20)
             raise OSError("a disk")
+        answered.append(number)
         return await echo(number, line)
 
     with pytest.raises(OSError, match="a disk"):
-        run(tmp_path, faulty)
+        run(tmp_path, faulty, at_once=1)
     assert not (tmp_path / "out").exists()
-    assert run(tmp_path)[0].n_done > 0
+    assert run(tmp_path, faulty, at_once=1)[0].n_done > 0
+    numbers = [number for number in answered if number >= 0]
+    assert sorted(numbers) == list(range(20))  # each once
 
 
 def test_what_others_have_left_stays(tmp_path: Path) -> None:

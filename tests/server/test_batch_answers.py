@@ -85,7 +85,7 @@ def test_a_line_gets_what_a_request_gets(client: httpx.Client, pychat_file: Path
 def test_it_is_the_same_again_in_any_company(pychat_file: Path) -> None:
     """Alone, or beside others, which share beginnings with it; seeds follow from its number."""
     long = "The :mod:`json` module encodes and decodes JSON. " * 12
-    asks = [*LINES, *(("/v1/completions", {"prompt": long + str(i)}) for i in range(4))]
+    asks = [*LINES, *[("/v1/completions", {"prompt": long})] * 4]
     lines: list[tuple[int, Line | BadLine]] = [
         (i, Line(str(i), path, {"model": "pychat", **ask})) for i, (path, ask) in enumerate(asks)
     ]
