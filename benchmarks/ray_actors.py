@@ -78,7 +78,9 @@ def measure(args: argparse.Namespace, others: quiet.Others) -> list[Run]:
     )
     ray.data.DataContext.get_current().enable_progress_bars = False
     try:
-        begin = _rows(path, prompts[:ACTORS], {**writing, "max_tokens": 1}, args.batch_size)
+        # A row for each; twice, since the first time Ray itself begins, too.
+        for _ in range(2):
+            begin = _rows(path, prompts[:ACTORS], {**writing, "max_tokens": 1}, 1)
         for what, lost in ((f"{ACTORS} actors, 1 thread each", False), ("one of them lost", True)):
             seconds = _rows(path, prompts, writing, args.batch_size, lost=lost)
             runs.append(Run(what, begin, seconds - begin, tokens))
@@ -140,6 +142,8 @@ def tables(runs: list[Run]) -> list[report.Table]:
             number(run.tokens / run.seconds),
             percent(alone.seconds / run.seconds),
         ]
+        if run.seconds > 0
+        else [run.what, number(run.begin), "-", "-", "-"]  # too few rows to tell from the beginning
         for run in runs
     ]
     columns = ["", "seconds to begin", "seconds for all rows", "tokens per second", "of one's"]

@@ -13,6 +13,8 @@ def test_all_is_held_against_one_process() -> None:
         ["one", "-", "10.0", "100", "100 %"],
         ["two", "12.0", "12.5", "80.0", "80 %"],
     ]
+    (short,) = tables([runs[0], Run("two", 12.0, -0.5, 1000)])
+    assert short.rows[1] == ["two", "12.0", "-", "-", "-"]
 
 
 def test_docs_need_a_full_run() -> None:

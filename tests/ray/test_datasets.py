@@ -14,10 +14,12 @@ from rwkv_py import Engine, InvalidArgumentError, Model, UnknownOptionError
 from rwkv_py.evaluate import perplexity
 
 pytest.importorskip("ray", reason="only in `hatch run ray:test`")
+import pyarrow as pa
 import ray.data
 
 import ray
 from rwkv_py.ray import embed, generate, score
+from rwkv_py.ray.actors import Generator, Opening
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 
@@ -181,20 +183,39 @@ def test_what_is_refused_before_anything_begins(pydoc_file: Path) -> None:
         embed(good, pydoc_file, column="prompt", pooling="max")
 
 
-@pytest.mark.parametrize(
-    ("file", "options", "message"),
-    [
-        ("missing.bin", {}, "missing.bin: cannot be opened: No such file"),
-        (None, {"top_p": 2.0}, "top_p: expected"),
-    ],
-)
-def test_what_only_an_actor_knows_ends_the_work(
-    pydoc_file: Path, file: str | None, options: dict[str, Any], message: str
-) -> None:
+def test_what_only_an_actor_knows_ends_the_work(pydoc_file: Path) -> None:
     dataset = ray.data.from_items([{"prompt": "x"}])
-    written = generate(dataset, file or pydoc_file, actors=1, threads=1, **options)
-    with pytest.raises(ray.exceptions.ActorDiedError, match=message):
-        written.take_all()
+    with pytest.raises(ray.exceptions.ActorDiedError, match=r"missing\.bin: cannot be opened"):
+        generate(dataset, "missing.bin", actors=1, threads=1).take_all()
+    opening = Opening(str(pydoc_file), 1, None, None, 4, None, 0)
+    with pytest.raises(InvalidArgumentError, match="top_p: expected"):
+        Generator(opening, "prompt", "index", {"seed": 1, "top_p": 2.0})
+
+
+@pytest.mark.parametrize("kind", [list, np.array, "".join, bytes])
+def test_prompts_of_every_kind(pydoc: Model, pydoc_file: Path, kind: Any) -> None:
+    """As Ray Data hands them over: arrays of equal length as tensors."""
+    texts = ["import re", "import os"]
+    made = [kind(text if kind == "".join else list(text.encode())) for text in texts]
+    rows = [{"prompt": prompt, "n": i} for i, prompt in enumerate(made)]
+    (table,) = ray.get(ray.data.from_items(rows, override_num_blocks=1).to_arrow_refs())
+    opening = Opening(str(pydoc_file), 1, None, None, 4, None, 0)
+    written = Generator(opening, "prompt", "n", {"seed": 0, "max_tokens": 9})(table).to_pylist()
+    with Engine(pydoc) as engine:
+        expected = engine.generate_batch(texts, seeds=[0, 1], max_tokens=9)
+    assert [row["generated_text"] for row in written] == expected
+
+
+def test_rows_of_no_number_or_of_nonsense(pydoc_file: Path) -> None:
+    opening = Opening(str(pydoc_file), 1, None, None, 4, None, 0)
+    options = {"seed": 0, "max_tokens": 3}
+    table = pa.table({"prompt": ["a", "b"], "n": [None, 3]})
+    (bad, good) = Generator(opening, "prompt", "n", options)(table).to_pylist()
+    assert bad["error"] == "index: expected a whole number, got None"
+    assert (good["error"], good["n_tokens"]) == (None, 3)
+    table = pa.table({"prompt": [[1, 999], [-1, 5]], "n": [1, 2]})
+    for row in Generator(opening, "prompt", "n", options)(table).to_pylist():
+        assert row["error"].startswith("tokens[") and row["generated_text"] is None
 
 
 def test_no_rows(pydoc_file: Path) -> None:
