@@ -194,7 +194,7 @@ def main() -> None:
         parser.error(f"no such target: {', '.join(sorted(unknown))}")
     targets = [t for t in TARGETS if not asked.targets or t.name in asked.targets]
     out = asked.out.resolve()
-    build(targets, asked.folder.resolve(), out, asked.python.split(","))
+    build(targets, asked.folder.resolve(), out, [v for v in asked.python.split(",") if v])
     run(sys.executable, ROOT / "release" / "check_wheels.py", out)
 
 
