@@ -154,8 +154,8 @@ def build(targets: Iterable[Target], folder: Path, out: Path, pythons: list[str]
             continue
         installed = place / "installed"  # where rwkv-py's CMake finds the library
         shutil.rmtree(installed, ignore_errors=True)
-        with zipfile.ZipFile(runtime) as archive:
-            archive.extractall(installed)
+        with zipfile.ZipFile(runtime) as packed:
+            packed.extractall(installed)
         for version in pythons:
             source = sources["rwkv-py"]
             built = wheel(
