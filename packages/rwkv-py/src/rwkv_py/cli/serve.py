@@ -112,7 +112,6 @@ def serve(
             "texts, faster where they repeat what was read.",
         ),
     ] = False,
-<<<<<<< HEAD
     draft: Annotated[
         str | None,
         typer.Option(
@@ -122,11 +121,9 @@ def serve(
             show_default=False,
         ),
     ] = None,
-=======
     no_page: Annotated[
         bool, typer.Option("--no-page", help="Leave out the page to talk on, at /.")
     ] = False,
->>>>>>> page
     tokenizer: TokenizerOption = None,
     sampling: dict[str, Any],
     opening: Opening,
@@ -158,13 +155,9 @@ def serve(
         idle_seconds=idle,
         chat_format=format,
         sampling=sampling,  # type: ignore[arg-type]
-<<<<<<< HEAD
         speculate="+".join(["lookup"] * lookup + ["draft"] * (draft is not None)) or None,
         draft=None if draft is None else opening.model_file(draft),
-=======
-        speculate="lookup" if lookup else None,
         page=not no_page,
->>>>>>> page
     )
     files = dict(zip(names, map(opening.model_file, models), strict=True))
     listening = listen(host, port, open_to_others=bool(keys) or no_key)
