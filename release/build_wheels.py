@@ -154,8 +154,8 @@ def build(targets: Iterable[Target], folder: Path, out: Path, pythons: list[str]
             continue
         installed = place / "installed"  # where rwkv-py's CMake finds the library
         shutil.rmtree(installed, ignore_errors=True)
-        with zipfile.ZipFile(runtime) as archive:
-            archive.extractall(installed)
+        with zipfile.ZipFile(runtime) as packed:
+            packed.extractall(installed)
         for version in pythons:
             source = sources["rwkv-py"]
             built = wheel(
@@ -181,7 +181,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="hatch run wheels", description=__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "dist", metavar="DIR")
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "wheels", metavar="DIR")
-    parser.add_argument("--python", nargs="*", default=["3.11", "3.12"], metavar="VERSION")
+    parser.add_argument("--python", default="3.11,3.12", metavar="VERSION,...")
     parser.add_argument(
         "targets",
         nargs="*",
@@ -194,7 +194,7 @@ def main() -> None:
         parser.error(f"no such target: {', '.join(sorted(unknown))}")
     targets = [t for t in TARGETS if not asked.targets or t.name in asked.targets]
     out = asked.out.resolve()
-    build(targets, asked.folder.resolve(), out, asked.python)
+    build(targets, asked.folder.resolve(), out, [v for v in asked.python.split(",") if v])
     run(sys.executable, ROOT / "release" / "check_wheels.py", out)
 
 

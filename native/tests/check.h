@@ -14,6 +14,13 @@ constexpr bool kBrief = true;
 constexpr bool kBrief = false;
 #endif
 
+// Each instruction of the processor takes many of another one.
+#ifdef RWKV_EMULATED_PROCESSOR
+constexpr bool kEmulated = true;
+#else
+constexpr bool kEmulated = false;
+#endif
+
 #define CHECK(condition)                                                                       \
     do {                                                                                       \
         if (!(condition)) {                                                                    \

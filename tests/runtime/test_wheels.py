@@ -25,6 +25,8 @@ pytestmark = pytest.mark.slow
 
 TOKENS = (3, 11, 7)
 MODELS = [("4", "q4_0"), ("6", "q5_1"), ("7", "q8_0"), ("7", "fp16")]
+# What stands for the disk of a Windows, 700 MB: that of `hatch run windows`.
+WINE = Path(__file__).resolve().parents[2] / "build" / "windows" / "wine"
 NEHALEM = ["qemu-x86_64", "-cpu", "Nehalem"]  # x86-64 without AVX
 
 
@@ -133,6 +135,7 @@ def place(request: pytest.FixtureRequest, repo: Path, programs: Programs) -> Pla
     if runner and shutil.which(runner[0]) is None:
         pytest.skip(f"no {runner[0]} here")
     programs(place)
+    WINE.parent.mkdir(parents=True, exist_ok=True)
     return Place(place.name, place.tag, place.zig, runner, place.levels)
 
 
@@ -141,7 +144,7 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     folder = programs(place)
     program = folder / (f"{name}.exe" if place.name == "Windows" else name)
-    environment = {**os.environ, "WINEDEBUG": "-all", "WINEPREFIX": str(folder / "wine")}
+    environment = {**os.environ, "WINEDEBUG": "-all", "WINEPREFIX": str(WINE)}
     environment.pop("RWKV_KERNELS", None)
     if level is not None:
         environment["RWKV_KERNELS"] = level
