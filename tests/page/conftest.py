@@ -42,7 +42,7 @@ def open_page(browser: Any) -> Iterator[OpenPage]:
     def opened(url: str, width: int = 1280, height: int = 800, **context: Any) -> Talking:
         contexts.append(browser.new_context(viewport={"width": width, "height": height}, **context))
         page = contexts[-1].new_page()
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(60_000)  # the machine may be busy
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("console", lambda said: faults.append(said.text) if is_fault(said) else None)
         page.goto(url)

@@ -72,11 +72,11 @@ class Talking:
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
         """Wait until something is so that Playwright does not wait for."""
-        for _ in range(300):
+        for _ in range(1200):
             if condition():
                 return
             self.page.wait_for_timeout(50)
-        raise AssertionError("waited for 15 s")
+        raise AssertionError("waited for 60 s")
 
 
 OpenPage = Callable[..., Talking]
