@@ -173,3 +173,16 @@ def test_long_prompts_are_refused(trained: Model) -> None:
 def test_bounds_are_checked(trained: Model, arguments: Any, message: str) -> None:
     with pytest.raises(InvalidArgumentError, match=message):
         Engine(trained, **arguments)
+
+
+def test_it_tells_whose_requests_there_are(trained: Model) -> None:
+    with Engine(trained, max_running=2) as engine:
+        assert engine.shares == {}
+        asked = [engine.submit(PROMPT, share=share, **ENDLESS) for share in ("a", "b", "a", "")]
+        assert engine.shares == {"a": 2, "b": 1, "": 1}
+        asked[0].cancel()
+        asked[3].cancel()
+        assert engine.shares == {"a": 1, "b": 1}
+        asked[1].cancel()
+        asked[2].cancel()
+        assert engine.shares == {}

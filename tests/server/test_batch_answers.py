@@ -188,3 +188,17 @@ def test_what_lines_begin_with_alike_is_read_once(pychat_file: Path, tmp_path: P
     # Of each group two lines begin at once, of 512 tokens that they share; the others find these.
     assert n_found >= n_groups * (n_each - 2) * 512
     assert n_read + n_found > n_groups * n_each * 512
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_an_exact_cache_finds_no_texts(pychat_file: Path, exact: bool) -> None:
+    """Which would make a line depend on the lines before it."""
+
+    async def found() -> int:
+        async with open_context({"m": pychat_file}, Settings(exact_cache=exact)) as context:
+            answers = BatchAnswers(context, "", "", "w", 0, 0)
+            for i, prompt in enumerate(("x" * 100, "x" * 100 + " and more")):
+                await answers.answer(i, Line("a", "/v1/completions", {"prompt": prompt}))
+            return context.models.loaded[0].cache.tokens_found
+
+    assert (asyncio.run(found()) == 0) == exact

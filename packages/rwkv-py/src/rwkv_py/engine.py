@@ -8,6 +8,7 @@ import contextlib
 import os
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Self, Unpack
@@ -118,6 +119,17 @@ class Engine:
     def n_waiting(self) -> int:
         """How many requests wait in line."""
         return len(self._waiting)
+
+    @property
+    def shares(self) -> dict[str, int]:
+        """How many requests that have not ended there are of each share, see `submit`.
+
+        Raises:
+            EngineClosedError: the engine was made before this process was forked.
+        """
+        with self._locked():
+            tasks = [*self._waiting, *self._running]
+            return dict(Counter(task.share for task in tasks if not task.request.done))
 
     @property
     def seconds_to_begin(self) -> float:

@@ -31,6 +31,7 @@ _T = TypeVar("_T")
 _log = logging.getLogger("rwkv_py.server")
 
 _MAX_UNFINISHED = 100  # of one owner
+_SHARE = "batch "  # how the shares of batches begin, and no others
 _PAUSE = 0.02  # seconds until it is looked again whether a line may begin
 _DISK_PAUSE = 30.0  # and whether a disk works again
 _SECONDS = {"h": 3600, "d": 86400}
@@ -240,7 +241,7 @@ class BatchRuns:
             _set(batch, "in_progress")
             self.store.save(batch, owner)
         work = _work_of(batch)
-        share = f"batch {owner}"  # not that of what its owner waits for
+        share = _SHARE + owner  # not that of what its owner waits for
         answers = BatchAnswers(
             self._context, share, owner, work, int(work, 16), batch["created_at"], batch["endpoint"]
         )
@@ -329,10 +330,9 @@ class BatchRuns:
 
     def _room(self) -> int:
         """How many lines may be answered at once now: fewer while clients wait for texts."""
-        engines = [served.engine for served in self._context.models.loaded]
-        n_texts = sum(engine.n_running + engine.n_waiting for engine in engines)
-        if n_texts > self._n_at_work():
-            return max(1, self._context.settings.max_running // 4)
+        for served in self._context.models.loaded:
+            if any(not share.startswith(_SHARE) for share in served.engine.shares):
+                return max(1, self._context.settings.max_running // 4)
         return self._most()
 
     def _n_at_work(self) -> int:
