@@ -25,16 +25,7 @@ def cluster() -> Iterator[str]:
 
     os.environ[_MARK] = mark = uuid.uuid4().hex
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  # 15 by default
-    for attempt in range(5):
-        try:
-            ray.init(
-                num_cpus=4, include_dashboard=False, logging_level="warning", log_to_driver=False
-            )
-            break
-        except Exception:  # Ray's own, of a machine so busy that nothing began within 30 s
-            ray.shutdown()
-            if attempt == 4:
-                raise
+    ray.init(num_cpus=4, include_dashboard=False, logging_level="warning", log_to_driver=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
     yield mark
     ray.shutdown()
