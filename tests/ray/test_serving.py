@@ -181,8 +181,10 @@ def test_a_batch_is_where_its_file_is(client: httpx.Client) -> None:
         made.append((file["id"], batch["id"]))
     files = [file["id"] for file in client.get("/v1/files").json()["data"]]
     assert {file for file, _ in made} < set(files)
-    oldest = client.get("/v1/files", params={"order": "asc"}).json()["data"][0]["id"]
-    assert oldest == made[0][0]
+    oldest_first = client.get("/v1/files", params={"order": "asc"}).json()["data"]
+    assert [file["id"] for file in oldest_first] == files[::-1]
+    times = [file["created_at"] for file in oldest_first]
+    assert times == sorted(times)
     batches = [batch["id"] for batch in client.get("/v1/batches").json()["data"]]
     assert set(batches) == {batch for _, batch in made}
 
