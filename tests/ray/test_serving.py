@@ -152,8 +152,41 @@ def test_what_a_replica_holds_is_found_by_its_name(client: httpx.Client) -> None
     assert client.get("/v1/states", params={"limit": 2}).json()["has_more"] is True
     assert client.get("/v1/states", params={"limit": 0}).status_code == 400
     assert client.get("/v1/states", params={"after": "x"}).status_code == 400
-    for path in ("/v1/responses/resp_none", "/v1/states/state_none"):
+    assert client.get("/v1/files", params={"order": "x"}).status_code == 400
+    for path in ("/v1/responses/resp_none", "/v1/states/state_none", "/v1/files/file-none"):
         assert client.get(path).status_code == 404
+
+
+def test_a_batch_is_where_its_file_is(client: httpx.Client) -> None:
+    made = []
+    for number in range(3):  # by both replicas
+        line = {
+            "custom_id": f"of {number}",
+            "method": "POST",
+            "url": "/v1/completions",
+            "body": {"model": MODEL, "prompt": "import ", "max_tokens": 3},
+        }
+        form = {"file": (f"{number}.jsonl", json.dumps(line).encode())}
+        file = client.post("/v1/files", data={"purpose": "batch"}, files=form).json()
+        ask = {
+            "input_file_id": file["id"],
+            "endpoint": "/v1/completions",
+            "completion_window": "24h",
+        }
+        batch = client.post("/v1/batches", json=ask).json()
+        path = f"/v1/batches/{batch['id']}"
+        until(lambda path=path: client.get(path).json()["status"] == "completed")
+        answers = client.get(f"/v1/files/{client.get(path).json()['output_file_id']}/content")
+        assert json.loads(answers.text)["custom_id"] == f"of {number}"
+        made.append((file["id"], batch["id"]))
+    files = [file["id"] for file in client.get("/v1/files").json()["data"]]
+    assert {file for file, _ in made} < set(files)
+    oldest_first = client.get("/v1/files", params={"order": "asc"}).json()["data"]
+    assert [file["id"] for file in oldest_first] == files[::-1]
+    times = [file["created_at"] for file in oldest_first]
+    assert times == sorted(times)
+    batches = [batch["id"] for batch in client.get("/v1/batches").json()["data"]]
+    assert set(batches) == {batch for _, batch in made}
 
 
 def test_streams_and_errors_are_those_of_one_server(

@@ -17,8 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..server.errors import ApiError, error_response
 from ..server.limits import BodyLimit
+from .lists import LISTS, list_of_all
 from .routing import Asked, named_in, parsed, session_of
-from .state_list import PATH, list_states
 
 __all__ = ["Door"]
 
@@ -66,10 +66,9 @@ class Door:
         handle = self._replicas.options(session_id=name or session_of(request, body))
         kept = {key: scope[key] for key in _SCOPE if key in scope}
         asked = Asked(kept, body, self._holders.get(name or ""), ())
-        if (scope["method"], scope["path"]) == ("GET", PATH):
-            listed = await list_states(
-                scope["query_string"], functools.partial(_ask, handle, asked)
-            )
+        if scope["method"] == "GET" and scope["path"] in LISTS:
+            ask = functools.partial(_ask, handle, asked)
+            listed = await list_of_all(scope["path"], scope["query_string"], ask)
             if listed is not None:
                 await listed(scope, receive, send)
                 return

@@ -99,6 +99,7 @@ def build(args: dict[str, Any]) -> serve.Application:
     for name in ("api_keys", "cors_origins"):
         if name in given:
             given[name] = tuple(given[name])
-    if given.get("state_dir") is not None:
-        given["state_dir"] = Path(given["state_dir"])
+    for name in ("state_dir", "draft"):
+        if given.get(name) is not None:
+            given[name] = Path(everywhere(given[name]))
     return app(**args, settings=Settings(**given))
