@@ -166,8 +166,9 @@ def build(targets: Iterable[Target], folder: Path, out: Path, pythons: list[str]
                     source,
                     f"{target.name}-{version}",
                     target,
-                    # Python's headers define what those of some C libraries have defined.
-                    "-DCMAKE_CXX_FLAGS=-Wno-macro-redefined",
+                    # Python's headers define what those of some C libraries have defined, and
+                    # without all of Python's nanobind takes stderr from GCC's C++ library alone.
+                    "-DCMAKE_CXX_FLAGS=-Wno-macro-redefined -include cstdio",
                     f"-Drwkv_DIR={installed / 'rwkv_runtime' / 'lib' / 'cmake' / 'rwkv'}",
                 ),
                 # By which scikit-build-core names the extension, if it is not for the stable ABI.
