@@ -91,13 +91,18 @@ def cross(source: Path, name: str, target: Target, *defines: str) -> dict[str, s
     From there the sources have the paths that they have in a checkout from build/name, so that a
     compiler's cache knows them.
     """
+    # The linker leaves out symbols, and not a program afterwards, which this machine may not have,
+    # and which would spoil the signature of a library for macOS.
+    link = [] if "macos" in target.zig else ["SHARED", "MODULE"]
     return {
         "SKBUILD_BUILD_DIR": str(source / "build" / name),
+        "SKBUILD_INSTALL_STRIP": "false",
         "SKBUILD_CMAKE_ARGS": ";".join(
             [
                 f"-DCMAKE_TOOLCHAIN_FILE={ROOT / 'native' / 'cmake' / 'zig.cmake'}",
                 f"-DRWKV_ZIG_TARGET={target.zig}",
                 "-DCMAKE_COMPILE_WARNING_AS_ERROR=ON",
+                *(f"-DCMAKE_{kind}_LINKER_FLAGS=-s" for kind in link),
                 *defines,
             ]
         ),
@@ -166,8 +171,9 @@ def build(targets: Iterable[Target], folder: Path, out: Path, pythons: list[str]
                     source,
                     f"{target.name}-{version}",
                     target,
-                    # Python's headers define what those of some C libraries have defined.
-                    "-DCMAKE_CXX_FLAGS=-Wno-macro-redefined",
+                    # Python's headers define what those of some C libraries have defined, and
+                    # without all of Python's nanobind takes stderr from GCC's C++ library alone.
+                    "-DCMAKE_CXX_FLAGS=-Wno-macro-redefined -include cstdio",
                     f"-Drwkv_DIR={installed / 'rwkv_runtime' / 'lib' / 'cmake' / 'rwkv'}",
                 ),
                 # By which scikit-build-core names the extension, if it is not for the stable ABI.

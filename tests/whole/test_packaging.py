@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import rwkv_runtime
+import rwkv_runtime.__main__ as rwkv_runtime_command
 
 PACKAGES = ["rwkv-convert", "rwkv-runtime", "rwkv-py"]
 
@@ -109,11 +110,22 @@ def test_runtime_library_on_each_system(
     assert rwkv_runtime.library_path() == tmp_path / place
 
 
+def test_runtime_is_linked_on_windows_by_its_import_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(rwkv_runtime.resources, "files", lambda _: tmp_path)
+    (tmp_path / "lib" / "pkgconfig").mkdir(parents=True)
+    (tmp_path / "lib" / "pkgconfig" / "rwkv.pc").touch()
+    assert rwkv_runtime_command.main(["--libs"]) == 0
+    assert capsys.readouterr().out.split() == [f"-L{tmp_path / 'lib'}", "-lrwkv_runtime"]
+
+
 def test_runtime_of_a_wheel_has_no_static_library(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rwkv_runtime.resources, "files", lambda _: tmp_path)
-    with pytest.raises(FileNotFoundError, match="Try `pip install .*--no-binary rwkv-runtime"):
+    with pytest.raises(FileNotFoundError, match=r"Try `pip install .*--no-binary rwkv-runtime"):
         rwkv_runtime.static_libraries()
 
 

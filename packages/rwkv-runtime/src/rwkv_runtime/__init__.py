@@ -70,7 +70,7 @@ def static_libraries() -> list[str]:
 
 
 def lib_dir() -> Path:
-    """The folder of the shared library, for a linker's `-L` and `-rpath`, or Windows's search for DLLs."""
+    """The folder of the shared library, for a linker's `-L` and `-rpath`; where Windows looks."""
     return library_path().parent
 
 

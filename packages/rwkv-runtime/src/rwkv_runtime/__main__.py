@@ -9,6 +9,7 @@ from rwkv_runtime import (
     cmake_dir,
     include_dir,
     lib_dir,
+    pkgconfig_dir,
     static_libraries,
     world_vocabulary_path,
 )
@@ -51,6 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
             words = [f"-I{include_dir()}"] if asked.cflags else []
             if asked.libs and asked.static:
                 words += static_libraries()
+            elif asked.libs and sys.platform == "win32":  # the import library; there is no rpath
+                words += [f"-L{pkgconfig_dir().parent}", "-lrwkv_runtime"]
             elif asked.libs:
                 words += [f"-L{lib_dir()}", "-lrwkv_runtime", f"-Wl,-rpath,{lib_dir()}"]
             print(shlex.join(words))
