@@ -34,7 +34,7 @@ PAGES = [
     *(DOCS / name for name in ("README.md", "converting.md", "models.md")),
     *sorted((DOCS / "guides").glob("*.md")),
 ]
-RUN_ELSEWHERE = {"ray.md"}  # tests/ray
+RUN_ELSEWHERE = {"ray.md"}  # tests/many_machines
 
 MAKE_A_MODEL = {"README.md", "converting.md", "coming-from-rwkv-cpp.md", "quick-start.md"}
 

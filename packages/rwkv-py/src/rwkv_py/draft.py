@@ -26,7 +26,8 @@ _CACHE_BYTES = 128 << 20
 def _cache_of(model: Model) -> PrefixCache:
     if model._draft_cache is None:
         model._draft_cache = PrefixCache(model, budget=_CACHE_BYTES, exact=True)
-    return model._draft_cache
+    cache: PrefixCache = model._draft_cache
+    return cache
 
 
 class DraftGuesser:

@@ -9,7 +9,7 @@ import reprlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,9 +30,6 @@ from .pass_times import PassTimes
 from .prompt import END_OF_DOCUMENT
 from .sequence import Moving, Place, Sequence
 from .tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    from .prefix_cache import PrefixCache
 
 __all__ = ["Model", "ModelInfo", "WantedLogits"]
 
@@ -155,7 +152,7 @@ class Model:
             raise
         self._closed = False
         self._pass_times = PassTimes()  # of those in which texts are written
-        self._draft_cache: PrefixCache | None = None  # of what it has read as a draft, if it is one
+        self._draft_cache: Any = None  # what `draft` keeps of texts that were read, if it is one
         info = self._core.info()
         # The shortest decimal of the float32 that is computed with: 0.00064, not 0.00063999998...
         info["ln_x_eps"] = float(str(np.float32(info["ln_x_eps"])))
