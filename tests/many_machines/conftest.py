@@ -19,9 +19,8 @@ _MARK = "RWKV_TEST_RAY"
 def cluster() -> Iterator[str]:
     """Ray with four CPUs, however many there are; yields what its processes are marked with."""
     pytest.importorskip("ray", reason="only in `hatch run ray:test`")
-    import ray.data
-
     import ray
+    import ray.data
 
     os.environ[_MARK] = mark = uuid.uuid4().hex
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  # 15 by default

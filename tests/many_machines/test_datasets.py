@@ -15,9 +15,9 @@ from rwkv_py.evaluate import perplexity
 
 pytest.importorskip("ray", reason="only in `hatch run ray:test`")
 import pyarrow as pa
+import ray
 import ray.data
 
-import ray
 from rwkv_py.ray import embed, generate, score
 from rwkv_py.ray.actors import Generator, Opening
 

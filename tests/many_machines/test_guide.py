@@ -10,10 +10,10 @@ import pytest
 
 pytest.importorskip("ray", reason="only in `hatch run ray:test`")
 import yaml
+from ray import serve
 from ray.serve.schema import ServeDeploySchema
 
 import rwkv_py.ray
-from ray import serve
 
 pytestmark = pytest.mark.slow
 

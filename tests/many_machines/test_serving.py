@@ -20,6 +20,7 @@ from server.serving import serve as serve_alone
 pytest.importorskip("ray", reason="only in `hatch run ray:test`")
 import ray
 from ray import serve
+
 from rwkv_py.ray import app, build
 from rwkv_py.ray.routing import Asked, named_in, parsed, session_of
 

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypedDict, Unpack
 
 import pyarrow as pa
-import ray.data
-
 import ray
+import ray.data
 
 from .._arguments import StrPath, as_count, as_integer, as_integers, as_stops
 from .._options import takes_options_of

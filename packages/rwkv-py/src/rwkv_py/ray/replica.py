@@ -11,9 +11,8 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from starlette.types import Message
-
 from ray import serve
+from starlette.types import Message
 
 from ..errors import InvalidArgumentError
 from ..model import Model

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ray.serve.config import RequestRouterConfig
-
 from ray import serve
+from ray.serve.config import RequestRouterConfig
 
 from .._arguments import StrPath, as_count
 from ..server import Settings
