@@ -109,8 +109,6 @@ def test_every_kind_of_line(run_cli: RunCli, pychat_file: Path, tmp_path: Path) 
     assert other.returncode == 1
     assert "Try another name, or --force" in other.stderr
     assert (tmp_path / "out.jsonl").read_bytes() == before
-    run_cli(*command, "--seed", "2", "--force", check=True)
-    assert (tmp_path / "out.jsonl").read_bytes() != before  # its names are others
 
 
 @pytest.mark.parametrize(
@@ -205,3 +203,17 @@ def test_killed_five_times_the_output_is_the_same(
     ).read_bytes()
     assert files(tmp_path) == ["in.jsonl", "out.errors.jsonl", "out.jsonl", "whole.errors.jsonl",
                                "whole.jsonl"]  # fmt: skip
+
+
+def test_force_replaces_what_other_work_has_left(
+    run_cli: RunCli, pychat_file: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "in.jsonl").write_text(request("a", "/v1/embeddings", input="x"))
+    (tmp_path / "out.jsonl").write_text("mine")
+    (tmp_path / "out.jsonl.journal").write_text('{"form": "rwkv batch journal 1", "input": ""}\n')
+    run_cli(
+        "rwkv", "batch", tmp_path / "in.jsonl", tmp_path / "out.jsonl", "--model", pychat_file,
+        "--force", check=True,
+    )  # fmt: skip
+    assert [row["custom_id"] for row in rows(tmp_path / "out.jsonl")] == ["a"]
+    assert files(tmp_path) == ["in.jsonl", "out.jsonl"]
