@@ -84,8 +84,10 @@ class Replica:
         async def answer() -> None:
             try:
                 await self._app(asked.scope, receive, said.put)
-            finally:
+            except Exception:
                 await said.put(None)
+                raise
+            await said.put(None)  # and not if it is cancelled: nobody may be there to make room
 
         answering = asyncio.create_task(answer())
         try:

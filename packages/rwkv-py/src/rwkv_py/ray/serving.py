@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -61,6 +62,10 @@ def app(
     replicas = as_count("replicas", replicas, at_least=1)
     doors = as_count("doors", doors, at_least=1)
     settings = settings or Settings()
+    if settings.state_dir is not None:  # replicas have another working directory
+        settings = dataclasses.replace(settings, state_dir=settings.state_dir.absolute())
+    if settings.draft is not None:
+        settings = dataclasses.replace(settings, draft=Path(everywhere(settings.draft)))
     if threads is None:
         threads = threads_of_machine(cpus_of_machines())
     threads = as_count("threads", threads, at_least=1)
@@ -100,5 +105,5 @@ def build(args: dict[str, Any]) -> serve.Application:
             given[name] = tuple(given[name])
     for name in ("state_dir", "draft"):
         if given.get(name) is not None:
-            given[name] = Path(everywhere(given[name]))
+            given[name] = Path(given[name])
     return app(**args, settings=Settings(**given))
