@@ -19,8 +19,10 @@ void require_whole(const Model& model) {
                   "embedding and no head. See rwkv_session_run_layers");
 }
 
-// Rows of a pass beyond which no further piece is taken.
-constexpr size_t kPassRows = 256;
+// Rows of a pass beyond which no further piece is taken: a whole piece of a prompt, and beside it a token
+// each of many sequences that write, which would else take a pass of their own, and a copy of all their
+// states (`before`).
+constexpr size_t kPassRows = kPieceRows + 64;
 
 // The passes of a step, one after another: of each sequence that has tokens left the next piece, as
 // many sequences as a pass takes.

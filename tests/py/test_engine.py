@@ -217,10 +217,10 @@ class Recorder:
         self.steps: list[dict[int, int]] = []
         step = Model._step
 
-        def recorded(model: Model, work: Any, *wanted: Any) -> Any:
+        def recorded(model: Model, work: Any, *wanted: Any, **how: Any) -> Any:
             work = list(work)
             self.steps.append({id(session): len(tokens) for session, tokens in work})
-            return step(model, work, *wanted)
+            return step(model, work, *wanted, **how)
 
         monkeypatch.setattr(Model, "_step", recorded)
 
@@ -343,10 +343,10 @@ def test_a_step_that_fails_ends_its_requests_only(
 ) -> None:
     step, failures = Model._step, [MemoryError("no room")]
 
-    def sometimes(model: Model, work: Any, *wanted: Any) -> Any:
+    def sometimes(model: Model, work: Any, *wanted: Any, **how: Any) -> Any:
         if failures:
             raise failures.pop()
-        return step(model, work, *wanted)
+        return step(model, work, *wanted, **how)
 
     monkeypatch.setattr(Model, "_step", sometimes)
     with Engine(trained, max_running=1) as engine:
@@ -454,11 +454,11 @@ def test_a_step_that_fails_is_made_again_for_each(
 ) -> None:
     step = Model._step
 
-    def failing(model: Model, work: Any, *wanted: Any) -> Any:
+    def failing(model: Model, work: Any, *wanted: Any, **how: Any) -> Any:
         work = list(work)
         if any(63 in tokens for _, tokens in work):
             raise MemoryError("no room for a question")
-        return step(model, work, *wanted)
+        return step(model, work, *wanted, **how)
 
     monkeypatch.setattr(Model, "_step", failing)
     with Engine(trained) as engine:

@@ -493,10 +493,10 @@ class TestBegin:
         n_read = 0
         step = Model._step
 
-        def counted(model: Model, work: Any, *wanted: Any) -> Any:
+        def counted(model: Model, work: Any, *wanted: Any, **how: Any) -> Any:
             nonlocal n_read
             n_read += sum(len(tokens) for _, tokens in work) * (model is draft)
-            return step(model, work, *wanted)
+            return step(model, work, *wanted, **how)
 
         def all_of_them(self: Pass, offers: list[Any]) -> None:
             for offer in offers:

@@ -1,4 +1,5 @@
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "glue.h"
@@ -55,7 +56,9 @@ class Tokenizer {
         size_t n_bytes = 0;
         std::string text;
         {
-            const nb::gil_scoped_release released;
+            // A few tokens take less time than waiting for the lock again.
+            std::optional<nb::gil_scoped_release> released;
+            if (tokens.size() > 64) released.emplace();
             const rwkv_status status = rwkv_tokenizer_decode(handle_.get(), tokens.data(),
                                                              tokens.size(), nullptr, 0, &n_bytes);
             if (status == RWKV_STATUS_BUFFER_TOO_SMALL) {

@@ -126,6 +126,6 @@ def begin(
     heads = None if time_state is None else heads_of(model, time_state)
     # The text that is read must be known for a cache to be asked for it.
     rendered_by = None
-    if cache is not None:
+    if cache is not None and cache._wants_text:
         rendered_by = tokenizer or model.tokenizer
     return Beginning(model, tokenizer, cache, heads, place_of_state(heads, rendered_by))

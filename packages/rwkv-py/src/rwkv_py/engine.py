@@ -460,7 +460,7 @@ class Engine:
             work.append((task.sequence, piece))
             wants.append("ahead" if guesses else task.wants)
         try:
-            found = self.model._step(work, wants)
+            found = self.model._step(work, wants, lends=True)
         except Exception as error:
             if len(chosen) == 1:
                 chosen[0].request._finish("error", error)

@@ -282,14 +282,21 @@ class Model:
         return self._step(pairs, list[StepLogits](wanted))
 
     def _step(
-        self, work: list[tuple[Sequence, Tokens]], wanted: list[StepLogits]
+        self,
+        work: list[tuple[Sequence, Tokens]],
+        wanted: list[StepLogits],
+        *,
+        lends: bool = False,
     ) -> list[NDArray[np.float32] | None]:
         """Do a step whose arguments are known to be right.
 
         "ahead" is for a token and guesses of what follows, see `Sequence`: their logits are its.
+        With `lends`, so are those of a "last" token: the sequence's next step writes over them.
         """
         out = [
-            self._room(choice, sequence, tokens.size)
+            sequence.room_for_last()
+            if lends and choice == "last"
+            else self._room(choice, sequence, tokens.size)
             for choice, (sequence, tokens) in zip(wanted, work, strict=True)
         ]
         _core.step(
@@ -304,7 +311,9 @@ class Model:
                 sequence.moved_ahead(tokens)
                 continue
             last = None
-            if array is not None and choice != "hidden":
+            if lends and choice == "last":
+                last = array
+            elif array is not None and choice != "hidden":
                 # A copy: what the caller gets is the caller's to change.
                 last = array.reshape(-1, self.n_vocab)[-1].copy()
             sequence.moved(tokens, last)

@@ -150,6 +150,11 @@ class PrefixCache:
 
     # What `Reading` and the end of a text use.
 
+    @property
+    def _wants_text(self) -> bool:
+        """Whether it uses what text a sequence has read."""
+        return not self._exact or self._folder is not None
+
     def _find(self, sequence: Sequence, prompt: Prompt) -> int:
         """Move `sequence` past the longest beginning of `prompt` that is kept.
 

@@ -194,6 +194,7 @@ class Sequence:
         self.history = History.nothing()
         self._core = core
         self._logits: Logits | None = None  # where they were computed or asked for
+        self._last: Logits | None = None  # (1, n_vocab), see `room_for_last`
         # What was read ahead: tokens (n,), the logits after each (n, n_vocab) in memory that is
         # used again, and how many of the tokens were taken.
         self._ahead: Tokens | None = None
@@ -247,6 +248,7 @@ class Sequence:
         self._forget_ahead()
         self._core = other._core
         self._most_ahead, self._rows = other._most_ahead, other._rows
+        self._last = other._last
         self._know(other)
 
     def read(self, piece: Tokens, *, wants_logits: bool = True) -> None:
@@ -263,6 +265,16 @@ class Sequence:
         self.has_logits = self.has_read = True
         self.place = None if self.place is None else self.place.after(tokens)
         self.history = self.history.after(tokens)
+
+    def room_for_last(self) -> Logits:
+        """Return room for the logits after a last token: (n_vocab,), used again the next time.
+
+        Memory that is new for each token costs a page fault for every 1024 logits.
+        """
+        if self._last is None:
+            self._last = np.empty((1, self.n_vocab), np.float32)
+        room: Logits = self._last[0]
+        return room
 
     def room_ahead(self, n_tokens: int) -> Logits:
         """Return room for the logits after tokens that are to be read ahead: (n_tokens, n_vocab).

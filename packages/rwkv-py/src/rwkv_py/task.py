@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ._arguments import Tokens, as_tokens
+from ._arguments import Tokens, one_token
 from .beginning import Beginning
 from .generation import Plan
 from .model import WantedLogits
@@ -178,7 +178,7 @@ class Task:
                 probability = probability_of(logits, token, n_top)
             if self._builder.finish_reason is None:
                 self._sampler.accept(token)
-                self._drawn = as_tokens([token])
+                self._drawn = one_token(token)
                 taken = token
                 if self.speculation is not None:
                     self.speculation.took(token)

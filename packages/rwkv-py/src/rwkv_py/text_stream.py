@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Literal, Protocol, Self, TypeAlias
 
 from . import _core
-from ._arguments import as_count, as_integers, as_stops, as_tokens
+from ._arguments import as_count, as_integers, as_stops, as_token, one_token
 from .prompt import END_OF_DOCUMENT
 from .speculation import SpeculationCounts
 from .tokenizer import Tokenizer
@@ -74,7 +74,7 @@ class TextBuilder:
         if token in self.stop_tokens:
             self.ended_by = token
             return self.end("end")
-        certain = self._add(self._pieces.push(as_tokens([token])))
+        certain = self._add(self._pieces.push(one_token(as_token(token))))
         if self._stream.stopped:
             self.finish_reason = "stop"
             self.ended_by = token

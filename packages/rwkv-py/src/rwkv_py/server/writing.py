@@ -74,6 +74,7 @@ class Writing:
         self.requests: list[Request] = []
         self._metrics = metrics
         self._closed = False
+        self._as_a_whole = False
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(max_seconds, self._cancel)
 
@@ -90,11 +91,12 @@ class Writing:
     async def ended(self) -> None:
         """Wait until all texts have ended: cheaper than piece by piece, where nobody reads along.
 
-        What they failed with is told by `pieces`.
+        Each is then a single piece. What they failed with is told by `pieces`.
         """
         with contextlib.suppress(Exception):
             for request in self.requests:
                 await request
+        self._as_a_whole = True
 
     def _cancel(self) -> None:
         for request in self.requests:
@@ -136,10 +138,15 @@ class Writing:
         request = self.requests[index]
         n_told = 0
         try:
-            async for text in request:
-                logprobs = request.logprobs[n_told:]
-                n_told += len(logprobs)
+            if self._as_a_whole:
+                text, logprobs = await request, request.logprobs
+                n_told = len(logprobs)
                 yield Piece(index, text, logprobs, False)
+            else:
+                async for text in request:
+                    logprobs = request.logprobs[n_told:]
+                    n_told += len(logprobs)
+                    yield Piece(index, text, logprobs, False)
         except Exception as error:
             raise api_error(error) from error
         if request.finish_reason == "cancelled" and request.started_at is None:
