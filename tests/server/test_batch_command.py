@@ -217,3 +217,10 @@ def test_force_replaces_what_other_work_has_left(
     )  # fmt: skip
     assert [row["custom_id"] for row in rows(tmp_path / "out.jsonl")] == ["a"]
     assert files(tmp_path) == ["in.jsonl", "out.jsonl"]
+    again = run_cli(
+        "rwkv", "batch", tmp_path / "in.jsonl", tmp_path / "out.jsonl", "--model", pychat_file,
+        check=True,
+    )  # fmt: skip
+    told = " ".join(again.stdout.split())
+    assert "answered 1 line, in " in told
+    assert told.endswith("now nothing was left to do")

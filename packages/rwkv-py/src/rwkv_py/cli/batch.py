@@ -145,7 +145,8 @@ def batch(
                 n_tokens = _answer(lines, journal, work, alias, opened, settings, vocabulary, seed)
                 outputs.write(journal, len(lines))
                 journal.delete()
-    _summarise(outputs, n_tokens, time.monotonic() - begun, as_json=as_json)
+    seconds = None if journal is None else time.monotonic() - begun
+    _summarise(outputs, n_tokens, seconds, as_json=as_json)
 
 
 def _answer(
@@ -223,7 +224,8 @@ def _plain(value: Any) -> Any:
     return sorted(map(list, value.items())) if isinstance(value, dict) else value
 
 
-def _summarise(outputs: Outputs, n_tokens: int, seconds: float, *, as_json: bool) -> None:
+def _summarise(outputs: Outputs, n_tokens: int, seconds: float | None, *, as_json: bool) -> None:
+    """Tell what there is now, and what was done for it in some seconds; None: nothing was left."""
     n_answered, n_failed = outputs.count()
     facts = {
         "answers": str(outputs.answers),
@@ -231,11 +233,18 @@ def _summarise(outputs: Outputs, n_tokens: int, seconds: float, *, as_json: bool
         "n_answered": n_answered,
         "n_failed": n_failed,
         "n_tokens": n_tokens,
-        "seconds": seconds,
+        "seconds": seconds or 0.0,
     }
-    rows = [("answered", f"{n_answered:,} lines, in {outputs.answers}")]
+    rows = [("answered", f"{_lines(n_answered)}, in {outputs.answers}")]
     if n_failed:
-        rows.append(("failed", f"{n_failed:,} lines, in {outputs.failures}"))
-    rate = n_tokens / max(seconds, 1e-9)
-    rows.append(("now", f"{n_tokens:,} tokens in {seconds:.1f} s, {rate:,.0f} a second"))
+        rows.append(("failed", f"{_lines(n_failed)}, in {outputs.failures}"))
+    told = "nothing was left to do"
+    if seconds is not None:
+        rate = n_tokens / max(seconds, 1e-9)
+        told = f"{n_tokens:,} tokens in {seconds:.1f} s, {rate:,.0f} a second"
+    rows.append(("now", told))
     show(facts, rows, as_json=as_json)
+
+
+def _lines(n: int) -> str:
+    return "1 line" if n == 1 else f"{n:,} lines"
