@@ -22,10 +22,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from . import machine, quiet, report
+from . import command, machine, quiet, report
 from .models import SHAPES, Shape, into_page_cache, model_file
 from .paths import BUILD, REPO
-from .speed import add_output_options
 from .units import number, percent
 
 OURS, ENGINE = "rwkv batch", "Engine alone"
@@ -179,16 +178,21 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--quick", action="store_true", help="200 prompts of 64 tokens at most, once")
     add("--output", type=Path, default=BUILD / "batch", help="where to: .json is added")
     add("--engine", nargs=4, default=None, help=argparse.SUPPRESS)
-    add_output_options(parser)
-    args = parser.parse_args(arguments)
-    if args.quick and args.docs:
-        parser.error("--docs: expected a full run, got --quick")
+    args = command.parse(parser, arguments)
     args.prompts = args.prompts or (200 if args.quick else 2000)
     args.longest = args.longest or (64 if args.quick else 256)
     args.repeats = args.repeats or (1 if args.quick else 3)
     if args.longest < 2:
         parser.error(f"--longest: expected 2 or more, got {args.longest}")
     return args
+
+
+def _run(args: argparse.Namespace, others: quiet.Others) -> command.Found:
+    runs = measure(args, SHAPES[args.shape], others)
+    others.look()
+    told = ("shape", "threads", "prompts", "longest", "at_once")
+    about = {name: getattr(args, name) for name in told}
+    return tables(runs), {**about, "runs": [asdict(run) for run in runs]}
 
 
 def main() -> None:
@@ -199,25 +203,7 @@ def main() -> None:
         print(json.dumps(by_engine(Path(path), Path(lines), int(threads), int(at_once))))
         return
     BUILD.mkdir(parents=True, exist_ok=True)
-    if args.docs:
-        quiet.require(quiet.now())
-    about = machine.describe()
-    others = quiet.Others()
-    found = measure(args, SHAPES[args.shape], others)
-    others.look()
-    result = {
-        "machine": about,
-        "shape": args.shape,
-        "threads": args.threads,
-        "prompts": args.prompts,
-        "longest": args.longest,
-        "at_once": args.at_once,
-        "runs": [asdict(run) for run in found],
-    }
-    report.publish(args, tables(found), result, args.output.with_suffix(".json"))
-    if args.docs:
-        quiet.require(others.median())
-        report.keep("batch", result)
+    command.run("batch", args, _run)
 
 
 if __name__ == "__main__":

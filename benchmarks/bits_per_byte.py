@@ -26,10 +26,10 @@ from tqdm import tqdm
 
 import rwkv_convert
 
-from . import machine, report
+from . import command, machine, report
 from .models import GGMF_TYPES, TYPES
 from .paths import BUILD, EXAMPLES
-from .speed import add_output_options, choose_levels
+from .speed import choose_levels
 
 CHECKPOINT = EXAMPLES / "rwkv7-pydoc-L6-D256.pth"
 TEXT = EXAMPLES / "heldout_a.txt"
@@ -205,8 +205,7 @@ def main() -> None:
     add("--beginning", type=int, default=4000, help="how much the reference reads (default: 4000)")
     add("--jobs", type=int, default=machine.physical_cores(), help="processes (default: cores)")
     add("--output", type=Path, default=BUILD / "bits_per_byte", help="where to: .json is added")
-    add_output_options(parser)
-    args = parser.parse_args()
+    args = command.parse(parser, None)
     if args.bytes is not None:
         args.beginning = min(args.beginning, args.bytes)
     machine.build_native()

@@ -24,11 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from . import machine, quiet
+from . import command, machine, quiet
 from .figures import Agreement, Figure, Measurements, Peer
 from .models import SHAPES, Shape, checkpoint, converted, into_page_cache, model_file
 from .paths import BUILD, REPO, cache
-from .speed import Task, add_output_options, choose_levels, numbers, publish, tasks
+from .speed import Task, choose_levels, numbers, publish, tasks
 from .work import work_of
 from .worker import Worker
 
@@ -325,10 +325,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--seconds", type=float, default=None, help="length of a turn (default: 1)")
     add("--quick", action="store_true", help="0.1B in q4_0, three short turns")
     add("--output", type=Path, default=BUILD / "peers", help="where to: .json is added")
-    add_output_options(parser)
-    args = parser.parse_args(arguments)
-    if args.quick and args.docs:
-        parser.error("--docs: expected a full run, got --quick")
+    args = command.parse(parser, arguments)
     args.repeats = args.repeats or (3 if args.quick else 7)
     args.seconds = args.seconds or (0.3 if args.quick else 1.0)
     args.shapes = ["0.1B"] if args.quick else args.shapes.split(",")

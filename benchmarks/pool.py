@@ -22,10 +22,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from . import machine, quiet, report
+from . import command, machine, quiet, report
 from .models import SHAPES, TYPES, into_page_cache, model_file
 from .paths import BUILD
-from .speed import add_output_options, numbers
+from .speed import numbers
 from .units import count, number, percent
 from .worker import Worker
 
@@ -201,10 +201,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--seconds", type=float, default=None, help="length of a turn (default: 1)")
     add("--quick", action="store_true", help="three short turns")
     add("--output", type=Path, default=BUILD / "pool", help="where to: .json is added")
-    add_output_options(parser)
-    args = parser.parse_args(arguments)
-    if args.quick and args.docs:
-        parser.error("--docs: expected a full run, got --quick")
+    args = command.parse(parser, arguments)
     cores = machine.physical_cores()
     args.threads = args.threads or sorted({1, cores})
     args.repeats = args.repeats or (3 if args.quick else 9)
@@ -214,21 +211,17 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
+def _run(args: argparse.Namespace, others: quiet.Others) -> command.Found:
+    costs = pool_costs(args.threads, args.seconds)
+    found = measure(args, others)
+    return tables(costs, found), {"pool": costs, "decoding": [asdict(d) for d in found]}
+
+
 def main() -> None:
     """The command."""
     args = parse()
     machine.build_native()
-    if args.docs:
-        quiet.require(quiet.now())
-    about = machine.describe()
-    costs = pool_costs(args.threads, args.seconds)
-    others = quiet.Others()
-    found = measure(args, others)
-    result = {"machine": about, "pool": costs, "decoding": [asdict(d) for d in found]}
-    report.publish(args, tables(costs, found), result, args.output.with_suffix(".json"))
-    if args.docs:
-        quiet.require(others.median())
-        report.keep("pool", result)
+    command.run("pool", args, _run)
 
 
 if __name__ == "__main__":

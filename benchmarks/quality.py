@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 import rwkv_convert
 
-from . import machine, quiet, report
+from . import command, machine, quiet, report
 from .bits_per_byte import bits, differences
 from .chat_task import Share, chat_task, task_table
 from .paths import BUILD, EXAMPLES, REPO
@@ -321,9 +321,7 @@ def main() -> None:
     add("--seconds", type=float, default=0.5, help="of decoding, each file (default: 0.5)")
     add("--questions", action="store_true", help="ask the chat checkpoint its questions, too")
     add("--output", type=Path, default=BUILD / "quality", help="where to: .json and .png are added")
-    add("--docs", action="store_true", help="keep the result for the documentation")
-    add("--markdown", action="store_true", help="print the tables as Markdown")
-    args = parser.parse_args()
+    args = command.parse(parser, None)
     if (args.text is None) != (args.calibration is None):
         parser.error("expected --text and --calibration, or neither, got one of them")
     halves = TEXT.read_bytes()

@@ -22,10 +22,9 @@ from typing import Any
 
 from rwkv_py import Engine, Model
 
-from . import machine, quiet, report
+from . import command, quiet, report
 from .models import SHAPES, TYPES, into_page_cache, model_file
 from .paths import BUILD
-from .speed import add_output_options
 from .units import count, number, percent
 
 MARK = "RWKV_BENCH_RAY"
@@ -164,10 +163,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--batch-size", type=int, default=64, help="rows that an actor gets at once (default: 64)")
     add("--quick", action="store_true", help="the 0.1B shape, few short rows")
     add("--output", type=Path, default=BUILD / "ray", help="where to: .json is added")
-    add_output_options(parser)
-    args = parser.parse_args(arguments)
-    if args.quick and args.docs:
-        parser.error("--docs: expected a full run, got --quick")
+    args = command.parse(parser, arguments)
     if args.quick:
         args.shape, args.batch_size = "0.1B", 8
     args.rows = args.rows or (48 if args.quick else 512)
@@ -176,27 +172,16 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
+def _run(args: argparse.Namespace, others: quiet.Others) -> command.Found:
+    runs = measure(args, others)
+    told = ("shape", "type", "rows", "prompt", "batch_size")
+    about = {name: getattr(args, name) for name in told}
+    return tables(runs), {**about, "runs": [asdict(run) for run in runs]}
+
+
 def main() -> None:
     """The command."""
-    args = parse()
-    if args.docs:
-        quiet.require(quiet.now())
-    about = machine.describe()
-    others = quiet.Others()
-    runs = measure(args, others)
-    result = {
-        "machine": about,
-        "shape": args.shape,
-        "type": args.type,
-        "rows": args.rows,
-        "prompt": args.prompt,
-        "batch_size": args.batch_size,
-        "runs": [asdict(run) for run in runs],
-    }
-    report.publish(args, tables(runs), result, args.output.with_suffix(".json"))
-    if args.docs:
-        quiet.require(others.median())
-        report.keep("ray", result)
+    command.run("ray", parse(), _run)
 
 
 if __name__ == "__main__":

@@ -25,12 +25,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from . import machine, quiet, report
+from . import command, machine, quiet, report
 from .engines.llama_server import llama_server
 from .models import SHAPES, Shape, into_page_cache, model_file
 from .paths import BUILD, REPO
 from .peers import gguf_file
-from .speed import add_output_options, numbers
+from .speed import numbers
 from .units import count, number, percent
 
 OURS, ENGINE, PEER = "rwkv serve", "Engine alone", "llama-server"
@@ -282,10 +282,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--repeats", type=int, default=None, help="turns (default: 3)")
     add("--quick", action="store_true", help="0.1B, 1 and 4 clients, short texts, once")
     add("--output", type=Path, default=BUILD / "server", help="where to: .json is added")
-    add_output_options(parser)
-    args = parser.parse_args(arguments)
-    if args.quick and args.docs:
-        parser.error("--docs: expected a full run, got --quick")
+    args = command.parse(parser, arguments)
     quick = args.quick
     args.shape = args.shape or ("0.1B" if quick else "0.4B")
     args.clients = args.clients or ([1, 4] if quick else [1, 4, 16, 64])
@@ -298,30 +295,25 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def main() -> None:
-    """The command."""
-    args = parse()
-    machine.build_native()
-    BUILD.mkdir(parents=True, exist_ok=True)
-    if args.docs:
-        quiet.require(quiet.now())
-    about = machine.describe()
-    others = quiet.Others()
+def _run(args: argparse.Namespace, others: quiet.Others) -> command.Found:
     shape = SHAPES[args.shape]
     found = measure(args, shape, others)
     others.look()
     conversation = converse(args, shape)
-    result = {
-        "machine": about,
+    return tables(found, conversation), {
         "shape": args.shape,
         "threads": args.threads,
         "load": [asdict(load) for load in found],
         "conversation": asdict(conversation),
     }
-    report.publish(args, tables(found, conversation), result, args.output.with_suffix(".json"))
-    if args.docs:
-        quiet.require(others.median())
-        report.keep("server", result)
+
+
+def main() -> None:
+    """The command."""
+    args = parse()
+    machine.build_native()
+    BUILD.mkdir(parents=True, exist_ok=True)
+    command.run("server", args, _run)
 
 
 if __name__ == "__main__":

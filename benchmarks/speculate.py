@@ -23,10 +23,10 @@ import argparse
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from . import machine, quiet, report
+from . import command, machine, quiet, report
 from .models import SHAPES, TYPES
 from .paths import BUILD
-from .speed import add_output_options, numbers
+from .speed import numbers
 from .units import count, number, percent
 
 
@@ -134,10 +134,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--no-draft", dest="draft", action="store_false", help="leave the draft out")
     add("--quick", action="store_true", help="the 0.1B shape, short texts")
     add("--output", type=Path, default=BUILD / "speculate", help="where to: .json is added")
-    add_output_options(parser)
-    args = parser.parse_args(arguments)
-    if args.quick and args.docs:
-        parser.error("--docs: expected a full run, got --quick")
+    args = command.parse(parser, arguments)
     cores = machine.physical_cores()
     args.shapes = args.shapes or (["0.1B"] if args.quick else ["0.4B", "1.5B"])
     args.threads = args.threads or sorted({1, cores})
@@ -146,25 +143,17 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def main() -> None:
-    """The command."""
-    args = parse()
-    if args.docs:
-        quiet.require(quiet.now())
-    about = machine.describe()
-    others = quiet.Others()
+def _run(args: argparse.Namespace, others: quiet.Others) -> command.Found:
     from .speculated_texts import measure  # which needs rwkv_py
 
     curves, written = measure(args, others)
-    result = {
-        "machine": about,
-        "curves": [asdict(c) for c in curves],
-        "written": [asdict(w) for w in written],
-    }
-    report.publish(args, tables(curves, written), result, args.output.with_suffix(".json"))
-    if args.docs:
-        quiet.require(others.median())
-        report.keep("speculate", result)
+    found = {"curves": [asdict(c) for c in curves], "written": [asdict(w) for w in written]}
+    return tables(curves, written), found
+
+
+def main() -> None:
+    """The command."""
+    command.run("speculate", parse(), _run)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from . import figures, machine, quiet, report, tables
+from . import command, figures, machine, quiet, report, tables
 from .figures import Figure, Measurements, Opening
 from .models import DEFAULT_SHAPES, SHAPES, TYPES, into_page_cache, model_file
 from .paths import BUILD, DATA
@@ -73,11 +73,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--seconds", type=float, default=None, help="length of a run (default: 1)")
     add("--quick", action="store_true", help="two minutes: 0.1B, q4_0 and q8_0, best level")
     add("--output", type=Path, default=BUILD / "speed", help="where to: .json and .png are added")
-    add_output_options(parser)
-    args = parser.parse_args(arguments)
+    args = command.parse(parser, arguments)
     quick = args.quick
-    if quick and args.docs:
-        parser.error("--docs: expected a full run, got --quick")
     args.shapes = args.shapes or (["0.1B"] if quick else DEFAULT_SHAPES)
     args.types = args.types or (["q4_0", "q8_0"] if quick else DEFAULT_TYPES)
     args.prefill = args.prefill or ([128, 512] if quick else [16, 128, 512, 2048])
@@ -85,14 +82,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     args.repeats = args.repeats or (2 if quick else 5)
     args.seconds = args.seconds or (0.3 if quick else 1.0)
     return args
-
-
-def add_output_options(parser: argparse.ArgumentParser) -> None:
-    """What every benchmark offers beside its table."""
-    parser.add_argument("--markdown", action="store_true", help="print the tables as Markdown too")
-    parser.add_argument(
-        "--docs", action="store_true", help="keep what is measured in docs/benchmarks/"
-    )
 
 
 def _names(known: Any) -> Callable[[str], list[str]]:
