@@ -108,8 +108,6 @@ def _pool() -> str:
 
 
 def _server() -> str:
-    if not (DATA / "server.json").exists():
-        return "No figures are kept yet: `hatch run bench:server --docs` measures them."
     found = _other("server")
     rows = [server.Load(**row) for row in found["load"]]
     shown = server.tables(rows, server.Conversation(**found["conversation"]))
@@ -118,8 +116,6 @@ def _server() -> str:
 
 
 def _batch() -> str:
-    if not (DATA / "batch.json").exists():
-        return "No figures are kept yet: `hatch run bench:batch --docs` measures them."
     found = _other("batch")
     what = (
         f"{found['prompts']} prompts of up to {found['longest']} tokens, texts of up to half as "
@@ -131,8 +127,6 @@ def _batch() -> str:
 
 
 def _speculate() -> str:
-    if not (DATA / "speculate.json").exists():
-        return "No figures are kept yet: `hatch run bench:speculate --docs` measures them."
     found = _other("speculate")
     curves = [speculate.Curve(**row) for row in found["curves"]]
     written = [speculate.Written(**row) for row in found["written"]]
@@ -141,8 +135,6 @@ def _speculate() -> str:
 
 
 def _ray() -> str:
-    if not (DATA / "ray.json").exists():
-        return "No figures are kept yet: `hatch run ray:bench --docs` measures them."
     found = _other("ray")
     what = (
         f"RWKV-7 {found['shape']} in {found['type']}, {found['rows']} rows of {found['prompt']} "
