@@ -4,7 +4,8 @@
 
 The request is a JSON list: the template, and conversations to render, each a list of messages with
 `role` and `content`. The answer is a JSON object: `rendered` (a text for each conversation, or null
-for one that the template refuses), or `error`, or `missing` where there is no jinja2.
+for one that the template refuses), or `error`, or `missing` where there is no jinja2, or
+`unlimited` on a system that cannot limit a process, where nothing is rendered.
 
 Jinja's sandbox keeps a template from everything but texts and numbers. It does not keep it from
 taking for ever, or all memory, which a handful of characters can do; that is what the limits of a
@@ -13,8 +14,8 @@ process are for.
 
 from __future__ import annotations
 
+import importlib
 import json
-import resource
 import sys
 from typing import Any, NoReturn
 
@@ -62,8 +63,19 @@ def render(source: str, conversations: list[list[dict[str, str]]]) -> dict[str, 
     return {"rendered": rendered}
 
 
-if __name__ == "__main__":
+def limit() -> bool:
+    """Limit this process; return whether the system can."""
+    try:
+        resource = importlib.import_module("resource")
+    except ImportError:
+        return False
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    json.dump(render(*json.load(sys.stdin)), sys.stdout)
+    return True
+
+
+if __name__ == "__main__":
+    limited = limit()
+    request = json.load(sys.stdin)
+    json.dump(render(*request) if limited else {"unlimited": sys.platform}, sys.stdout)

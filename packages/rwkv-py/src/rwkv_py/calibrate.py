@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from ._arguments import StrPath, Tokens, as_count, as_number, as_path
+from ._system import processors
 from .calibration_text import calibration_tokens, default_token_limit, random_tokens
 from .choose_types import choose_types
 from .errors import ConversionError, InvalidArgumentError
@@ -159,7 +160,7 @@ def calibrate(
                 "tokens": _digest(everything),
             }
             kept = KeptLayers(path.with_name(path.name + ".calibration"), settings)
-            with Workers.started(threads or len(os.sched_getaffinity(0))) as workers:
+            with Workers.started(threads or processors()) as workers:
 
                 def rows_of(some: list[Tokens]) -> LayerRows:
                     return LayerRows(weights, some, workers, threads or 0)
@@ -250,7 +251,7 @@ def importance_matrix(
             _check_new(path, force=force)
             token_limit = token_limit or default_token_limit(weights)
             tokens = calibration_tokens(texts, weights.n_vocab, tokenizer, token_limit)
-            with Workers.started(threads or len(os.sched_getaffinity(0))) as workers:
+            with Workers.started(threads or processors()) as workers:
                 rows = LayerRows(weights, tokens, workers, threads or 0)
                 sums = rows.input_squares(progress)
             n_tokens = sum(map(len, tokens))

@@ -109,6 +109,12 @@ def _render(
             f"{where.removeprefix('format: ')}: expected the package jinja2 to run it, got none",
             remedy="Try `pip install rwkv-py[templates]`, or the format world by its name",
         )
+    if "unlimited" in answer:
+        raise InvalidArgumentError(
+            f"{where}: expected a system that limits what a program may take, "
+            f"got {answer['unlimited']}",
+            remedy=_REMEDY,
+        )
     if "error" in answer:
         raise InvalidArgumentError(
             f"{where}: expected one that writes a chat, got {ascii(answer['error'])[1:-1]}",

@@ -24,7 +24,7 @@ def open_database(path: Path | None, schema: str, version: int) -> sqlite3.Conne
         OSError, sqlite3.Error: it cannot be read or written.
     """
     if path is not None:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     database = sqlite3.connect(path or ":memory:", check_same_thread=False)
     try:
         [[found]] = database.execute("PRAGMA user_version")

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Self
 
 from . import _core
 from ._arguments import StrPath, as_count, as_path
+from ._system import lock_file
 from .errors import InvalidArgumentError, ModelFileError, RwkvError, StateFileError
 from .model import Model
 from .sequence import Place, ReadText
@@ -385,17 +386,13 @@ def locked(path: Path) -> int:
     Raises:
         InvalidArgumentError: another has it.
     """
-    import fcntl
-
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    if not lock_file(file):
         os.close(file)
         raise InvalidArgumentError(
             f"{path.parent}: expected a folder that nobody uses, got one that another process uses",
             remedy="Try a folder of its own for each process",
-        ) from None
+        )
     return file
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import zlib
@@ -13,6 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from .._system import lock_file, read_at
 from ..errors import InvalidArgumentError
 
 __all__ = ["Journal", "JournalOfOtherWorkError", "naming"]
@@ -55,13 +55,17 @@ class Journal:
         head = json.dumps({"form": _FORM, **facts}).encode() + b"\n"
         if not path.exists():
             _appear(path, head)
-        self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+        self._opened = path.open("a+b", buffering=0)
+        self._file = self._opened.fileno()
         try:
-            _lock(self._file, path)
+            if not lock_file(self._file):
+                raise InvalidArgumentError(
+                    f"{path}: expected that nobody else works on it, got another process that does"
+                )
             self._end = self._read(dict(facts))
             os.ftruncate(self._file, self._end)
         except BaseException:
-            os.close(self._file)
+            self._opened.close()
             raise
 
     def __enter__(self) -> Self:
@@ -104,7 +108,7 @@ class Journal:
 
     def told(self, number: int) -> bytes:
         """Return what was told of a line that is known."""
-        return os.pread(self._file, int(self._sizes[number]), int(self._offsets[number]))
+        return read_at(self._file, int(self._sizes[number]), int(self._offsets[number]))
 
     def sync(self) -> None:
         """Let what is noted be on the disk, where a power cut does not reach it."""
@@ -112,7 +116,7 @@ class Journal:
 
     def close(self) -> None:
         """Let another process have it."""
-        os.close(self._file)
+        self._opened.close()
 
     def delete(self) -> None:
         """Delete the file, which nobody needs any more."""
@@ -128,6 +132,7 @@ class Journal:
     def _read(self, facts: dict[str, Any]) -> int:
         """Learn what is known; return where it ends."""
         with open(self._file, "rb", closefd=False) as file:
+            file.seek(0)  # opened to append to, it may begin at its end
             head = file.readline()
             self._check_head(head, facts)
             end = len(head)
@@ -191,16 +196,3 @@ def _appear(path: Path, head: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(begun, path)
-
-
-def _lock(file: int, path: Path) -> None:
-    import fcntl
-
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-            raise
-        raise InvalidArgumentError(
-            f"{path}: expected that nobody else works on it, got another process that does"
-        ) from None

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._files import kind_of
+from .._system import read_at
 from ..errors import InvalidArgumentError
 from .line import BadLine, Line, parse_line
 
@@ -93,7 +94,7 @@ class Lines:
         n_bytes = int(self._sizes[number])
         if n_bytes > self._max_bytes:
             raise BadLine(f"line: expected at most {self._max_bytes} bytes, got {n_bytes}")
-        raw = os.pread(self._file.fileno(), n_bytes, int(self._offsets[number]))
+        raw = read_at(self._file.fileno(), n_bytes, int(self._offsets[number]))
         line = parse_line(raw)
         if number in self._repeated:
             name = line.custom_id

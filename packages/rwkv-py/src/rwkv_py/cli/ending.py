@@ -25,6 +25,8 @@ from .remedies import describe
 
 _FAILED = 1
 _INTERRUPTED = 128 + signal.SIGINT
+# Windows has no terminal that hangs up.
+_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 # All that Typer raises about a command line; it has no name for it.
 _WrongUsage: Any = typer.BadParameter.__base__
@@ -33,8 +35,7 @@ _WrongUsage: Any = typer.BadParameter.__base__
 def run(app: Callable[..., Any]) -> int:
     """Run a Typer application, and return the exit code."""
     streams.prepare()
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-    ours = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]  # nohup
+    ours = [number for number in _SIGNALS if signal.getsignal(number) is signal.SIG_DFL]  # nohup
     _heed(ours, _end)
     try:
         if callable(signal.getsignal(signal.SIGINT)):  # rwkv_command's, of the time before

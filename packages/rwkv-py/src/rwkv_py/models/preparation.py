@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import logging
 import os
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from .._system import lock_file
 from ..errors import FetchError
 from . import memory
 from .cache import FILES, PLAN, is_model_file, read_plan
@@ -103,11 +103,9 @@ class Preparation:
         while True:
             self.work.mkdir(parents=True, exist_ok=True)
             with (self.work / "lock").open("a") as lock:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
+                if not lock_file(lock.fileno()):
                     report("waiting", 0, 0)
-                    fcntl.flock(lock, fcntl.LOCK_EX)
+                    lock_file(lock.fileno(), wait=True)
                 # The one before may have finished, and taken the folder away with the lock in it.
                 with contextlib.suppress(FileNotFoundError):
                     if os.path.samestat(os.fstat(lock.fileno()), os.stat(self.work / "lock")):
