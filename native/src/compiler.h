@@ -10,8 +10,11 @@
 #define UNROLL _Pragma("GCC unroll 16")
 
 /* The arguments of the function are compared with its pattern, as printf's: which of them that is,
- * and which is the first to compare. */
-#define RWKV_LIKE_PRINTF(pattern, first) __attribute__((format(printf, pattern, first)))
+ * and which is the first to compare. The build says so where a compiler's printf is not ours. */
+#if !defined(RWKV_PRINTF)
+#define RWKV_PRINTF printf
+#endif
+#define RWKV_LIKE_PRINTF(pattern, first) __attribute__((format(RWKV_PRINTF, pattern, first)))
 
 #ifdef __cplusplus
 namespace rwkv {

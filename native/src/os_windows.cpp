@@ -1,6 +1,5 @@
 // Of Windows 10 and later.
 #define WIN32_LEAN_AND_MEAN
-#define NOMINMAX
 #include <windows.h>
 
 #include <algorithm>
@@ -33,6 +32,8 @@ std::string sentence_of(DWORD error) {
     return to_utf8(text, static_cast<int>(n));
 }
 
+constexpr DWORD kDiskQuotaExceeded = 1295;  // its name is not in every compiler's headers
+
 // The usual ones have the same words on every system.
 [[noreturn]] void fail(DWORD error) {
     using Remedy = Error::Remedy;
@@ -49,7 +50,7 @@ std::string sentence_of(DWORD error) {
             throw Error("Read-only file system", Remedy::another_folder);
         case ERROR_DISK_FULL:
         case ERROR_HANDLE_DISK_FULL:
-        case ERROR_DISK_QUOTA_EXCEEDED:
+        case kDiskQuotaExceeded:
             throw Error("No space left on device", Remedy::room);
         case ERROR_FILENAME_EXCED_RANGE:
             throw Error("File name too long", Remedy::shorter_name);

@@ -3,7 +3,6 @@
 #include <unistd.h>
 #if defined(_WIN32)
 #define WIN32_LEAN_AND_MEAN
-#define NOMINMAX
 #include <windows.h>
 /* after it */
 #include <psapi.h>

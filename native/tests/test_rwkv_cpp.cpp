@@ -248,9 +248,12 @@ void test_quantising() {
     }
     const std::string out = in_folder("out.bin");
     CHECK(rwkv_quantize_model_file(tiny::File(made).path(), out.c_str(), "Q5_1"));
-    std::ifstream a(expected, std::ios::binary);
-    std::ifstream b(out, std::ios::binary);
-    CHECK(std::equal(std::istreambuf_iterator<char>(a), {}, std::istreambuf_iterator<char>(b), {}));
+    {
+        std::ifstream a(expected, std::ios::binary);
+        std::ifstream b(out, std::ios::binary);
+        using Each = std::istreambuf_iterator<char>;
+        CHECK(std::equal(Each(a), {}, Each(b), {}));
+    }  // closed, as Windows removes no file that somebody has open
     std::filesystem::remove(expected);
     std::filesystem::remove(out);
     // Where the output cannot be.

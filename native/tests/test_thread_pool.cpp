@@ -1,6 +1,13 @@
 // The thread pool: every piece once, in order of stages, whatever the number of threads; sleepers
 // wake, nothing is left running, and a pool that waits burns no processor time.
+#if defined(_WIN32)
+#define WIN32_LEAN_AND_MEAN
+#include <windows.h>
+/* after it */
+#include <tlhelp32.h>
+#else
 #include <dirent.h>
+#endif
 #include <time.h>
 
 #include <atomic>
@@ -29,6 +36,19 @@ void work_for_us(int us) {
     }
 }
 
+#if defined(_WIN32)
+size_t threads_of_this_process() {
+    HANDLE all = ::CreateToolhelp32Snapshot(TH32CS_SNAPTHREAD, 0);
+    THREADENTRY32 thread = {};
+    thread.dwSize = sizeof thread;
+    size_t n = 0;
+    for (BOOL more = ::Thread32First(all, &thread); more; more = ::Thread32Next(all, &thread)) {
+        n += thread.th32OwnerProcessID == ::GetCurrentProcessId();
+    }
+    ::CloseHandle(all);
+    return n;
+}
+#else
 size_t threads_of_this_process() {
     DIR* folder = ::opendir("/proc/self/task");
     if (folder == nullptr) return 0;  // not Linux
@@ -37,6 +57,7 @@ size_t threads_of_this_process() {
     ::closedir(folder);
     return n;
 }
+#endif
 
 double process_cpu_seconds() {
     timespec t = {};

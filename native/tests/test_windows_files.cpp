@@ -1,6 +1,5 @@
 // Files on Windows: names of any letters, folders of any depth, files that somebody has open.
 #define WIN32_LEAN_AND_MEAN
-#define NOMINMAX
 #include <windows.h>
 
 #include <cstring>

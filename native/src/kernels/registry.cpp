@@ -28,6 +28,8 @@ constexpr Level kLevels[] = {
     {"avx2", kAvx2 | kFma | kF16c, rwkv_kernels_avx2},
     {"avx512", kAvx2 | kFma | kF16c | kAvx512, rwkv_kernels_avx512},
     {"avx512_vnni", kAvx2 | kFma | kF16c | kAvx512 | kAvx512Vnni, rwkv_kernels_avx512_vnni},
+#endif
+#if defined(RWKV_AMX)
     {"amx", kAvx2 | kFma | kF16c | kAvx512 | kAvx512Vnni | kAvx512Bf16 | kAmxBf16,
      rwkv_kernels_amx},
 #endif
