@@ -7,6 +7,7 @@ by what locks files here.
 from __future__ import annotations
 
 import builtins
+import ctypes
 import importlib.util
 import os
 import runpy
@@ -14,6 +15,7 @@ import signal
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 LACKS = {"fcntl", "grp", "pty", "pwd", "resource", "termios", "tty"}
 
@@ -35,6 +37,17 @@ def fake_msvcrt() -> types.ModuleType:
 
     module.locking = locking  # type: ignore[attr-defined]
     return module
+
+
+class Kernel32:
+    """Of Windows' library of that name: a machine of 3 GB."""
+
+    @staticmethod
+    def GlobalMemoryStatusEx(status: Any) -> int:
+        numbers = ctypes.cast(status, ctypes.POINTER(ctypes.c_uint64 * 8)).contents
+        assert numbers[0] & 0xFFFF_FFFF == ctypes.sizeof(numbers)
+        numbers[1] = 3_000_000_000
+        return 1
 
 
 def system_of_windows() -> types.ModuleType:
@@ -69,7 +82,16 @@ def become_windows() -> None:
         return imported(name, globals, *rest, **more)  # type: ignore[arg-type]
 
     builtins.__import__ = import_
-    for name in ("O_CLOEXEC", "pread", "pwrite", "sched_getaffinity", "register_at_fork", "fork"):
+    ctypes.windll = types.SimpleNamespace(kernel32=Kernel32)  # type: ignore[attr-defined]
+    for name in (
+        "O_CLOEXEC",
+        "sysconf",
+        "pread",
+        "pwrite",
+        "sched_getaffinity",
+        "register_at_fork",
+        "fork",
+    ):
         delattr(os, name)
     del signal.SIGHUP
 

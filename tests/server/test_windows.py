@@ -17,9 +17,15 @@ from rwkv_py.chat_template import format_of_template
 AS_WINDOWS = Path(__file__).with_name("as_windows.py")
 
 
-def rwkv(*arguments: object) -> subprocess.CompletedProcess[str]:
+def rwkv(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, AS_WINDOWS, "rwkv", *arguments]
-    return subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=100)
+    return subprocess.run(
+        [*map(str, command)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env={**os.environ, **environment},
+    )
 
 
 def test_batch(pychat_file: Path, tmp_path: Path) -> None:
@@ -46,6 +52,16 @@ def test_batch(pychat_file: Path, tmp_path: Path) -> None:
     answers = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [answer["custom_id"] for answer in answers] == [f"#{i}" for i in range(n_lines)]
     assert all(answer["response"]["status_code"] == 200 for answer in answers)
+
+
+def test_a_checkpoint_is_converted_once(repo: Path, tmp_path: Path) -> None:
+    checkpoint = repo / "examples" / "rwkv7-pydoc-L6-D256.pth"
+    command = ("generate", checkpoint, "--prompt", "import ", "--max-tokens", 1, "--temperature", 0)
+    first = rwkv(*command, RWKV_CACHE=str(tmp_path))
+    assert (first.returncode, "of 3.00 GB" in first.stderr) == (0, True), first.stderr
+    assert len(list(tmp_path.rglob("*.bin"))) == 1
+    again = rwkv(*command, RWKV_CACHE=str(tmp_path))
+    assert (again.returncode, again.stderr, again.stdout) == (0, "", first.stdout)
 
 
 def test_template_is_not_run_without_limits(

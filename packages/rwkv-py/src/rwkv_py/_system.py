@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 
-__all__ = ["lock_file", "processors", "read_at"]
+__all__ = ["lock_file", "memory", "processors", "read_at"]
 
 if sys.platform == "win32":
+    import ctypes
     import msvcrt
     import threading
     import time
@@ -40,6 +41,21 @@ if sys.platform == "win32":
             os.lseek(file, offset, os.SEEK_SET)
             return os.read(file, n_bytes)
 
+    class _MemoryStatus(ctypes.Structure):  # MEMORYSTATUSEX
+        _fields_ = (
+            ("size", ctypes.c_uint32),
+            ("load", ctypes.c_uint32),
+            ("total", ctypes.c_uint64),
+            ("others", ctypes.c_uint64 * 6),
+        )
+
+    def memory() -> int:
+        """As below."""
+        status = _MemoryStatus(size=ctypes.sizeof(_MemoryStatus))
+        if not ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status)):
+            raise ctypes.WinError()
+        return int(status.total)
+
 else:
     import fcntl
 
@@ -66,6 +82,14 @@ else:
         opened to append to.
         """
         return os.pread(file, n_bytes, offset)
+
+    def memory() -> int:
+        """Return how many bytes of memory the machine has.
+
+        Raises:
+            OSError: Windows does not say.
+        """
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def processors() -> int:

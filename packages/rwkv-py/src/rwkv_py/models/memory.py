@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
+from .. import _system
 from .known import KnownModel
 
 _BESIDE_WEIGHTS = 100_000_000
@@ -19,7 +19,7 @@ _RELEASED = ((12, 768), (24, 1024), (24, 2048), (32, 2560), (32, 4096), (61, 409
 
 def memory_here() -> int:
     """Return how many bytes of memory this process may use at most: the machine's, or a limit."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    memory = _system.memory()
     for limit in ("memory/memory.limit_in_bytes", "memory.max"):  # control groups, of both versions
         try:
             text = Path("/sys/fs/cgroup", limit).read_text().strip()
