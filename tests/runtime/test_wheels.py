@@ -99,12 +99,12 @@ def programs(
             archive.extractall(folder)
         package = folder / "rwkv_runtime"
         tests = repo / "native" / "tests"
-        for name, header, libraries, sources in [
-            ("main_rwkv", ".", ["-lrwkv_runtime"], [repo / "native/examples/main_rwkv.c"]),
+        for name, header, library, sources in [
+            ("main_rwkv", ".", "rwkv_runtime", [repo / "native/examples/main_rwkv.c"]),
             (
                 "rwkv_cpp_program",
                 "rwkv_cpp",
-                ["-lrwkv"],
+                "rwkv",
                 [tests / "rwkv_cpp_program.c", tests / "rwkv_cpp_checks.c"],
             ),
         ]:
@@ -112,14 +112,18 @@ def programs(
             command += [
                 *sources,
                 f"-I{package / 'include' / header}",
-                f"-L{package / 'lib'}",
-                *libraries,
             ]
             if "windows" in place.zig:  # which looks for libraries beside the program
                 out = package / "bin" / f"{name}.exe"
+                command += [package / "lib" / f"lib{library}.dll.a"]  # no -l of zig's finds it
             else:
                 out = folder / name
-                command += [f"-Wl,-rpath,{package / 'lib'}", "-lm"]
+                command += [
+                    f"-L{package / 'lib'}",
+                    f"-l{library}",
+                    f"-Wl,-rpath,{package / 'lib'}",
+                    "-lm",
+                ]
             subprocess.run([*map(str, command), "-o", str(out)], check=True)
         made[place.tag] = package / "bin" if "windows" in place.zig else folder
         return made[place.tag]
