@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -36,25 +36,45 @@ def main_rwkv_exe(repo: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def run(repo: Path, main_rwkv: Path, main_rwkv_exe: Path) -> Run:
+def wine(main_rwkv_exe: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """What runs programs, and its environment.
+
+    Windows' services begin with the first program, have its output, and end some seconds after the
+    last: here they begin by themselves, and stay until the end.
+    """
+    program = shutil.which("wine64") or shutil.which("wine") or "/usr/lib/wine/wine64"
+    prefix = main_rwkv_exe.parents[1] / "wine"
+    environment = {
+        **os.environ,
+        "WINEDEBUG": "-all",
+        "WINEPREFIX": str(prefix),
+        "LC_ALL": "C.UTF-8",  # wine reads names of files and arguments as the locale says
+    }
+    staying = subprocess.Popen(
+        [program, "cmd", "/c", "pause"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+    )
+    yield program, environment
+    staying.communicate(b"\n", timeout=60)
+
+
+@pytest.fixture(scope="session")
+def run(main_rwkv: Path, main_rwkv_exe: Path, wine: tuple[str, dict[str, str]]) -> Run:
     """`run(on_windows, level, *arguments)`: the program's run."""
-    wine = shutil.which("wine64") or shutil.which("wine") or "/usr/lib/wine/wine64"
+    program, environment = wine
 
     def run_main(
         on_windows: bool, level: str, *arguments: object
     ) -> subprocess.CompletedProcess[str]:
-        command = [wine, main_rwkv_exe] if on_windows else [main_rwkv]
-        environment = {
-            "RWKV_KERNELS": level,
-            "WINEDEBUG": "-all",
-            "WINEPREFIX": str(repo / "build" / "windows" / "wine"),
-            "LC_ALL": "C.UTF-8",  # wine reads names of files and arguments as the locale says
-        }
+        command = [program, main_rwkv_exe] if on_windows else [main_rwkv]
         return subprocess.run(
             [*map(str, command), *map(str, arguments)],
             capture_output=True,
             encoding="utf-8",
-            env={**os.environ, **environment},
+            env={**environment, "RWKV_KERNELS": level},
             timeout=120,
         )
 
