@@ -95,8 +95,9 @@ def test_the_line_is_bounded(serve: Serve, pychat_file: Path) -> None:
                 assert int(refused.headers["retry-after"]) >= 1
                 assert refused.json()["error"]["type"] == "rate_limit_error"
             assert all(answer.result().status_code == 200 for answer in answers)
-        # Of several texts all are begun or none.
-        refused = client.post("/v1/completions", json={"prompt": "a", "n": 5, "max_tokens": 9})
+        # Of several texts all are begun or none: such as do not end while others are begun.
+        several = {"prompt": "a", "n": 5, **ENDLESS, "max_tokens": 700}
+        refused = client.post("/v1/completions", json=several)
         assert refused.status_code == 429
         wait_for(lambda: idle(client))
 
