@@ -30,15 +30,14 @@ class Passes {
   public:
     // Asks for the memory of all batches.
     Passes(const Model& model, const std::vector<Work>& work) : model_(model), work_(work) {
-        // A pass has at most kPassRows rows, and of each piece at least one.
-        constexpr size_t kMost = std::max(kPassRows, kPieceRows);
+        // A pass has at most so many rows, and of each piece at least one.
         done_.resize(work.size());
-        pieces_.reserve(kMost);
-        batch_.tokens.reserve(kMost);
-        batch_.sequence_of.reserve(kMost);
-        batch_.sequences.reserve(kMost);
-        batch_.logits.reserve(kMost);
-        batch_.hidden.reserve(2 * kMost);
+        pieces_.reserve(kPassRows);
+        batch_.tokens.reserve(kPassRows);
+        batch_.sequence_of.reserve(kPassRows);
+        batch_.sequences.reserve(kPassRows);
+        batch_.logits.reserve(kPassRows);
+        batch_.hidden.reserve(2 * kPassRows);
     }
 
     void restart() noexcept { std::fill(done_.begin(), done_.end(), 0); }
