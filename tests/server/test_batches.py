@@ -290,7 +290,7 @@ def test_each_key_has_its_own(pychat_file: Path, tmp_path: Path) -> None:
 )
 def test_it_goes_on_after_a_restart(pychat_file: Path, tmp_path: Path, number: int | None) -> None:
     """Ended in peace, or as it may come: no line is answered twice or not at all."""
-    folder, n = tmp_path / "kept", 60
+    folder, n = tmp_path / "kept", 200  # more than are written at once
     if number is None:
         with serve({"pychat": pychat_file}, state_dir=folder) as client:
             batch = begin(client, texts(n, max_tokens=30))
