@@ -545,6 +545,57 @@ def test_a_guesser_that_cannot_say_what_it_has_leaves_the_others_alone(
         assert [request.result() for request in requests] == [expected] * 3
 
 
+def rows_of_passes(times: PassTimes, rate: float, seconds_of: Callable[[int], float]) -> list[int]:
+    """How many rows the passes have in which 1 000 tokens are written, at most five each."""
+    tokens = [i % 256 for i in range(1000)]
+    ((text, _),) = texts_with([Knowing(tokens, rate)])
+    assert text is not None
+    n_rows = []
+    while tokens:
+        guessing = Pass(times, [(text, min(4, len(tokens) - 1))])
+        n_rows.append(1 + len(guessing.guesses[0]))
+        guessing._began -= seconds_of(n_rows[-1])
+        guessing.made()
+        for guess in [*guessing.guesses[0], None]:  # those that hold, and what is drawn then
+            token = tokens.pop(0)
+            text.took(token)
+            if guess != token:
+                break
+    return n_rows
+
+
+def test_a_size_that_was_slow_once_is_tried_again() -> None:
+    """Its first pass asked for memory, or the machine was busy: that does not last."""
+    times = times_of(r1=1.0, r2=1.8, r5=3.0)
+    n_rows = rows_of_passes(times, 0.8, lambda rows: 1 + 0.1 * rows)
+    assert 5 in n_rows[:250]
+    assert n_rows[-100:].count(5) > 50
+
+
+def test_a_size_that_is_dear_is_seldom_tried() -> None:
+    times = times_of(r1=1.0, r2=1.8, r5=4.2)
+    n_rows = rows_of_passes(times, 0.6, lambda rows: 1 + 0.8 * (rows - 1))
+    assert max(n_rows) > 1  # it may have become better
+    assert sum(1 + 0.8 * (rows - 1) for rows in n_rows) < 1.02 * 1000
+
+
+def test_what_is_old_follows_what_the_machine_does() -> None:
+    times = PassTimes()
+    for _ in range(20):
+        times.learn(1, 1.0)
+        times.learn(4, 1.2)
+    for _ in range(200):  # slower, for whatever reason
+        times.learn(1, 2.0)
+    one, four = times.of(1), times.of(4)
+    assert one is not None and four is not None
+    assert one == pytest.approx(2.0, rel=0.01)
+    assert one <= four <= 1.2 * one
+    for _ in range(200):
+        times.learn(4, 0.6)
+    one = times.of(1)
+    assert one is not None and one <= 0.61
+
+
 def test_times_are_learnt_in_several_threads() -> None:
     times = PassTimes()
 

@@ -13,9 +13,18 @@ _N_PASSES = 16
 # that it is tried.
 _UNKNOWN_ROW = 0.01
 
+# What was not measured for so many passes is old, and doubted with each pass: by this share of what
+# it takes more than the next smaller number of rows.
+_OLD = 32
+_DOUBT = 0.01
+
 
 class PassTimes:
     """Seconds by number of rows: means of what was measured, and lines between them.
+
+    What is known of a number of rows decides whether it is used again. So what was measured in a
+    bad moment, such as the first pass, which asks for memory, must not stay: what is old comes to
+    be tried again, at the cost of a slow pass among many.
 
     >>> times = PassTimes()
     >>> times.learn(1, 0.010)
@@ -25,29 +34,42 @@ class PassTimes:
     """
 
     def __init__(self) -> None:
-        # Rows in order; of each the mean seconds, and of how many passes. Replaced as a whole:
-        # several threads use it.
-        self._known: tuple[list[int], list[float], list[int]] = ([], [], [])
+        # Rows in order; of each the mean seconds, of how many passes, and which pass was the last.
+        # Replaced as a whole: several threads use it.
+        self._known: tuple[list[int], list[float], list[int], list[int]] = ([], [], [], [])
+        self._n_passes = 0
 
     def learn(self, n_rows: int, seconds: float) -> None:
         """Know of another pass."""
-        rows, means, counts = self._known
-        rows, means, counts = rows[:], means[:], counts[:]
+        rows, means, counts, last = (list(each) for each in self._known)
+        self._n_passes = now = self._n_passes + 1
         i = bisect.bisect_left(rows, n_rows)
         if i == len(rows) or rows[i] != n_rows:
             rows.insert(i, n_rows)
             means.insert(i, seconds)
             counts.insert(i, 1)
+            last.insert(i, now)
         else:
             if counts[i] >= 3:
                 seconds = min(seconds, 3 * means[i])  # the machine was busy with something else
             counts[i] = min(counts[i] + 1, _N_PASSES)
             means[i] += (seconds - means[i]) / counts[i]
-        self._known = rows, means, counts
+            last[i] = now
+        for k, each in enumerate(last):
+            if now - each < _OLD:
+                continue
+            counts[k] = 1
+            # More rows never take less time than fewer.
+            if k < i:
+                means[k] = min(means[k], means[i])
+            else:
+                means[k] = max(means[k], means[i])
+                means[k] -= _DOUBT * max(means[k] - means[k - 1], 0.0)
+        self._known = rows, means, counts, last
 
     def of(self, n_rows: int) -> float | None:
         """Return the seconds that a pass of `n_rows` should take; None before any was measured."""
-        rows, means, _ = self._known
+        rows, means, _, _ = self._known
         if not rows:
             return None
         i = bisect.bisect_left(rows, n_rows)
