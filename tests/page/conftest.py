@@ -14,6 +14,7 @@ from page.talking import OpenPage, Talking
 from server.conversations import PLAIN
 from server.serving import serve
 
+MOST_MS = 60_000  # the machine may be busy
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
@@ -24,6 +25,7 @@ def browser() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api", reason=reason)
     if CHROMIUM is None:
         pytest.skip("there is no chromium: on Debian, apt-get install chromium")
+    playwright.expect.set_options(timeout=MOST_MS)
     with playwright.sync_playwright() as running:
         browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
@@ -42,7 +44,7 @@ def open_page(browser: Any) -> Iterator[OpenPage]:
     def opened(url: str, width: int = 1280, height: int = 800, **context: Any) -> Talking:
         contexts.append(browser.new_context(viewport={"width": width, "height": height}, **context))
         page = contexts[-1].new_page()
-        page.set_default_timeout(60_000)  # the machine may be busy
+        page.set_default_timeout(MOST_MS)
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("console", lambda said: faults.append(said.text) if is_fault(said) else None)
         page.goto(url)
@@ -75,8 +77,11 @@ def client(pychat_file: Path) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="session")
 def endless(pychat_file: Path) -> Iterator[httpx.Client]:
-    """The same, whose answers end only where they are cut or stopped; one is written at a time."""
-    sampling = {**PLAIN, "temperature": 1.0, "banned_tokens": [0, 10]}
+    """The same, whose answers end only where they are cut or stopped; one is written at a time.
+
+    Without chance here, too: what is drawn may be Markdown, which is shown otherwise than it came.
+    """
+    sampling = {**PLAIN, "banned_tokens": [0, 10]}
     with serve({"pychat": pychat_file}, sampling=sampling, max_running=1, max_waiting=0) as client:
         yield client
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -49,9 +50,13 @@ class Talking:
         """The answers that are shown."""
         return self.page.get_by_role("article", name=re.compile("^Answer"))
 
+    def text(self, index: int = -1) -> Any:
+        """Where the text of one of them is."""
+        return self.answers.nth(index).locator(".text").last
+
     def answer(self, index: int = -1) -> str:
-        """The text of one of them."""
-        text: str = self.answers.nth(index).locator(".text").last.inner_text()
+        """The text of one of them, as far as it is shown by now."""
+        text: str = self.text(index).inner_text()
         return text
 
     def speeds(self) -> list[str]:
@@ -70,6 +75,19 @@ class Talking:
         self.button(opener, within).click()
         self.page.get_by_role("menuitem", name=entry).click()
 
+    def kept(self) -> list[dict[str, Any]]:
+        """The conversations that the browser's database has: what is there after a reload."""
+        script = """async () => {
+            const { store } = await import("/page/store.js");
+            return await store.all();
+        }"""
+        found: list[dict[str, Any]] = self.page.evaluate(script)
+        return found
+
+    def wait_until_kept(self) -> None:
+        """Wait until the database has all answers as they ended."""
+        self.wait_for(lambda: bool(kept := self.kept()) and '"writing"' not in json.dumps(kept))
+
     def wait_for(self, condition: Callable[[], bool]) -> None:
         """Wait until something is so that Playwright does not wait for."""
         for _ in range(1200):
@@ -80,3 +98,10 @@ class Talking:
 
 
 OpenPage = Callable[..., Talking]
+
+
+def expect(what: Any) -> Any:
+    """Playwright's assertions: they wait until the page is so."""
+    from playwright.sync_api import expect  # only the environment `page` has it
+
+    return expect(what)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from page.talking import Talking
+from page.talking import Talking, expect
 from page.test_chat import NEXT, requests_of
 from server.conversations import ANSWER, QUESTION
 
@@ -14,7 +14,7 @@ def test_several_answers_are_written_at_once_and_stand_side_by_side(page: Talkin
     asked = requests_of(page)
     page.say(QUESTION)
     assert [request["n"] for request in asked] == [3]
-    assert page.answers.count() == 3
+    expect(page.answers).to_have_count(3)
     beside = page.page.get_by_role("group", name="3 answers side by side")
     boxes = [beside.get_by_role("article").nth(i).bounding_box() for i in range(3)]
     assert len({box["y"] for box in boxes}) == 1
@@ -22,16 +22,16 @@ def test_several_answers_are_written_at_once_and_stand_side_by_side(page: Talkin
     page.page.get_by_label("How many answers").select_option("1 answer")
     page.button("Go on from answer 3").click()
     page.say(NEXT)
-    assert page.answers.count() == 4
-    assert page.button("Go on from answer 3").get_attribute("aria-pressed") == "true"
+    expect(page.answers).to_have_count(4)
+    expect(page.button("Go on from answer 3")).to_have_attribute("aria-pressed", "true")
     # What was said after the third was not said after the first.
     page.button("Go on from answer 1").click()
-    assert page.answers.count() == 3
+    expect(page.answers).to_have_count(3)
     page.choose("Show one at a time", "More", page.answers.first)
-    assert page.answers.count() == 1
-    assert page.answers.first.get_attribute("aria-label") == "Answer, 1 of 3"
+    expect(page.answers).to_have_count(1)
+    expect(page.answers.first).to_have_attribute("aria-label", "Answer, 1 of 3")
     page.button("Show the answers side by side").click()
-    assert page.answers.count() == 3
+    expect(page.answers).to_have_count(3)
 
 
 def test_any_turn_is_a_branching_point(page: Talking) -> None:
@@ -39,14 +39,14 @@ def test_any_turn_is_a_branching_point(page: Talking) -> None:
     page.say(NEXT)
     page.button("Answer again", page.answers.first).click()
     page.wait_for_end()
-    assert page.messages.count() == 2  # nothing was said after this one
+    expect(page.messages).to_have_count(2)  # nothing was said after this one
     page.button("The branch before").click()
-    assert page.messages.count() == 4
+    expect(page.messages).to_have_count(4)
     page.page.locator("body").click(position={"x": 5, "y": 5})
     page.page.keyboard.press("Alt+ArrowRight")
-    assert page.messages.count() == 2
+    expect(page.messages).to_have_count(2)
     page.page.keyboard.press("Alt+ArrowLeft")
-    assert page.messages.count() == 4
+    expect(page.messages).to_have_count(4)
 
 
 def test_an_answer_is_corrected_and_gone_on_from(page: Talking) -> None:
@@ -54,7 +54,7 @@ def test_an_answer_is_corrected_and_gone_on_from(page: Talking) -> None:
     page.choose("Edit the answer", "More", page.answers.last)
     page.page.get_by_label("Write it differently").fill("It reads JSON.")
     page.button("Save").click()
-    assert page.answer() == "It reads JSON."
+    expect(page.text()).to_have_text("It reads JSON.")
     asked = requests_of(page)
     page.say(NEXT)
     assert asked[0]["messages"][1] == {"role": "assistant", "content": "It reads JSON."}
@@ -65,9 +65,9 @@ def test_a_branch_is_deleted_and_comes_back(page: Talking) -> None:
     page.button("Answer again").click()
     page.wait_for_end()
     page.choose("Delete this branch", "More", page.answers.last)
-    assert page.answers.last.get_attribute("aria-label") == "Answer"
+    expect(page.answers.last).to_have_attribute("aria-label", "Answer")
     page.button("Undo").click()
-    assert page.answers.last.get_attribute("aria-label") == "Answer, 2 of 2"
+    expect(page.answers.last).to_have_attribute("aria-label", "Answer, 2 of 2")
 
 
 def test_a_fork_costs_nothing(page: Talking) -> None:
@@ -75,6 +75,7 @@ def test_a_fork_costs_nothing(page: Talking) -> None:
     page.say("What is the difflib module?")
     page.say(NEXT)
     page.button("Answer again", page.answers.last).click()
+    expect(page.answers.last).to_have_attribute("aria-label", "Answer, 2 of 2")
     page.wait_for_end()
     (found,) = re.findall(r"prompt (\d+), (\d+) cached", page.speeds()[-1])
     prompt, cached = map(int, found)
@@ -85,7 +86,8 @@ def test_a_fixed_seed_gives_each_branch_another(page: Talking) -> None:
     page.set("Seed", "7")
     asked = requests_of(page)
     page.say(QUESTION)
-    assert page.answer() == ANSWER
+    expect(page.text()).to_have_text(ANSWER)
     page.button("Answer again").click()
+    expect(page.answers.last).to_have_attribute("aria-label", "Answer, 2 of 2")
     page.wait_for_end()
     assert [request["seed"] for request in asked] == [7, 8]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from page.talking import OpenPage, Talking
+from page.talking import OpenPage, Talking, expect
 from server.conversations import ANSWER, PLAIN, QUESTION
 from server.serving import serve
 
@@ -33,7 +34,7 @@ def test_a_question_is_answered_and_so_is_the_next(page: Talking) -> None:
     assert page.answer() == ANSWER
     page.say(NEXT)
     assert [message["content"] for message in asked[1]["messages"]] == [QUESTION, ANSWER, NEXT]
-    assert page.page.title().startswith(QUESTION)
+    expect(page.page).to_have_title(re.compile("^" + re.escape(QUESTION)))
 
 
 def test_an_answer_comes_piece_by_piece_and_is_stopped(
@@ -41,15 +42,14 @@ def test_an_answer_comes_piece_by_piece_and_is_stopped(
 ) -> None:
     page = open_page(str(endless.base_url))
     page.begin_to_say(QUESTION)
-    text = page.answers.last.locator(".text").last
-    page.wait_for(lambda: len(text.inner_text()) > 20)
-    before = text.inner_text()
-    page.wait_for(lambda: len(text.inner_text()) > len(before))
+    page.wait_for(lambda: len(page.answer()) > 20)
+    before = page.answer()
+    page.wait_for(lambda: len(page.answer()) > len(before))
     page.page.keyboard.press("Escape")
     page.wait_for_end()
+    expect(page.answers.last).to_contain_text("Stopped.")
     stopped = page.answer()
     assert stopped.startswith(before.rstrip())
-    assert "Stopped." in page.answers.last.inner_text()
     page.wait_for(lambda: running(endless) == 0)  # the server does not go on
     page.button("Go on").click()
     page.wait_for(lambda: len(page.answer()) > len(stopped) + 20)
@@ -68,29 +68,29 @@ def test_a_cut_answer_is_gone_on_with(page: Talking) -> None:
     page.say(QUESTION)
     cut = page.answer()
     assert cut == ANSWER[: len(cut)] and len(cut) < len(ANSWER)
-    assert "as many tokens as the settings allow" in page.answers.last.inner_text()
+    expect(page.answers.last).to_contain_text("as many tokens as the settings allow")
     for _ in range(2):
         page.button("Go on").click()
         page.wait_for_end()
-    assert page.answer() == ANSWER
+    expect(page.text()).to_have_text(ANSWER)
 
 
 def test_regenerating_and_editing_make_branches(page: Talking) -> None:
     page.say(QUESTION)
     page.button("Answer again").click()
     page.wait_for_end()
-    assert page.answers.last.get_attribute("aria-label") == "Answer, 2 of 2"
+    expect(page.answers.last).to_have_attribute("aria-label", "Answer, 2 of 2")
     asked = requests_of(page)
     page.message.press("ArrowUp")  # of an empty message: edits the last question
     page.page.get_by_label("Say it differently").fill(NEXT)
     page.page.keyboard.press("Enter")
+    expect(page.messages.first).to_have_attribute("aria-label", "You said, 2 of 2")
+    expect(page.messages.first.locator(".text")).to_have_text(NEXT)
     page.wait_for_end()
     assert [message["content"] for message in asked[0]["messages"]] == [NEXT]
-    assert page.messages.first.get_attribute("aria-label") == "You said, 2 of 2"
-    assert page.messages.first.locator(".text").inner_text() == NEXT
     page.button("The branch before", page.messages.first).click()
-    assert page.messages.first.locator(".text").inner_text() == QUESTION
-    assert page.answers.last.get_attribute("aria-label") == "Answer, 2 of 2"
+    expect(page.messages.first.locator(".text")).to_have_text(QUESTION)
+    expect(page.answers.last).to_have_attribute("aria-label", "Answer, 2 of 2")
 
 
 def test_escape_leaves_a_message_as_it_was(page: Talking) -> None:
@@ -99,8 +99,8 @@ def test_escape_leaves_a_message_as_it_was(page: Talking) -> None:
     page.button("Edit").click()
     page.page.get_by_label("Say it differently").fill("Something else")
     page.page.keyboard.press("Escape")
-    assert page.messages.first.locator(".text").inner_text() == QUESTION
-    assert page.page.evaluate("document.activeElement.getAttribute('aria-label')") == "Edit"
+    expect(page.messages.first.locator(".text")).to_have_text(QUESTION)
+    expect(page.button("Edit")).to_be_focused()
 
 
 def test_reasoning_is_folded(pychat_file: Path, open_page: OpenPage) -> None:
@@ -116,9 +116,11 @@ def test_reasoning_is_folded(pychat_file: Path, open_page: OpenPage) -> None:
         page.page.route("**/v1/chat/completions", made_to_reason)
         page.say(QUESTION)
         reasoning = page.page.locator(".thinking-text")
+        expect(page.answers.last.get_by_text("Reasoning", exact=True)).to_be_visible()
         assert not reasoning.is_visible()
         page.answers.last.get_by_text("Reasoning", exact=True).click()
-        assert reasoning.is_visible() and reasoning.inner_text()
+        expect(reasoning).to_be_visible()
+        expect(reasoning).to_have_text(re.compile("[a-z]"))
         page.button("Settings").click()
         page.page.get_by_label("Reasoning").select_option("Not at all")
         page.page.keyboard.press("Escape")
@@ -133,20 +135,21 @@ def test_probabilities_are_shown_on_hover_and_by_the_keyboard(page: Talking) -> 
     show = page.button("Show how probable each token was")
     show.click()
     tokens = page.page.locator(".tokens-text .token")
+    expect(page.page.locator(".tokens-text")).to_contain_text(ANSWER)
     assert "".join(tokens.all_inner_texts()).startswith(f" {ANSWER}")
     tokens.nth(5).hover()
     tip = page.page.locator(".tip")
     chosen = tip.locator(".tip-row", has=page.page.get_by_label("chosen"))
-    assert chosen.locator("code").inner_text() == ANSWER[4]
-    assert chosen.locator(".share").inner_text().endswith("%")
+    expect(chosen.locator("code")).to_have_text(ANSWER[4])
+    expect(chosen.locator(".share")).to_have_text(re.compile("%$"))
     assert tip.locator(".tip-row").count() >= 5
     page.page.mouse.move(0, 0)
     page.page.locator(".tokens-text").focus()
     page.page.keyboard.press("ArrowRight")
     page.page.keyboard.press("ArrowRight")
-    assert chosen.locator("code").inner_text() == ANSWER[0]
+    expect(chosen.locator("code")).to_have_text(ANSWER[0])
     show.click()
-    assert page.answer() == ANSWER
+    expect(page.text()).to_have_text(ANSWER)
 
 
 def test_speed_is_told(page: Talking) -> None:
@@ -166,8 +169,8 @@ def test_what_is_said_never_becomes_markup(page: Talking, text: str) -> None:
     page.choose("Edit the answer", "More", page.answers.last)
     page.page.get_by_label("Write it differently").fill(f"# {text}\n\n**{text}**")
     page.button("Save").click()
+    expect(page.answers.last.locator("h3")).to_have_text(text)
     assert page.answers.last.locator("img, a, script").count() == 0
-    assert page.answers.last.locator("h3").inner_text() == text
     assert page.page.title() != "broken in"
 
 
@@ -180,14 +183,14 @@ def test_markdown_is_shown(page: Talking) -> None:
     )
     page.button("Save").click()
     answer = page.answers.last
-    assert answer.locator("h3").inner_text() == "Head"
-    assert answer.locator("li li").inner_text() == "deeper"
-    assert answer.locator("pre code").inner_text() == "x = '<b>'"
-    assert answer.locator("td").all_inner_texts() == ["1", "2"]
-    assert answer.locator("blockquote").inner_text() == "said"
+    expect(answer.locator("h3")).to_have_text("Head")
+    expect(answer.locator("li li")).to_have_text("deeper")
+    expect(answer.locator("pre code")).to_have_text("x = '<b>'")
+    expect(answer.locator("td")).to_have_text(["1", "2"])
+    expect(answer.locator("blockquote")).to_have_text("said")
     link = answer.locator("a")
-    assert link.get_attribute("href") == "https://example.org"
-    assert link.get_attribute("rel") == "noopener noreferrer"
+    expect(link).to_have_attribute("href", "https://example.org")
+    expect(link).to_have_attribute("rel", "noopener noreferrer")
 
 
 def test_hostile_markdown_takes_no_time(page: Talking) -> None:
@@ -215,6 +218,13 @@ def test_those_who_listen_hear_sentences_and_not_pieces(
         }"""
     )
     page.set("Most tokens", "16000")
+
+    def made_to_speak(route: Any) -> None:
+        """In sentences: left alone, a small model may go on without an end of one."""
+        body = {**json.loads(route.request.post_data), "regex": r"(( [a-z]{2,9}){3,9}\.)+"}
+        route.continue_(post_data=json.dumps(body))
+
+    page.page.route("**/v1/chat/completions", made_to_speak)
     page.page.evaluate("window.heard.length = 0")
     page.begin_to_say(QUESTION)
     page.wait_for(lambda: page.page.evaluate("window.heard.length") > 2)
@@ -228,4 +238,5 @@ def test_those_who_listen_hear_sentences_and_not_pieces(
     for text, _ in heard[:-1]:  # the last is what was left when it was stopped
         assert text.endswith((".", "!", "?", ":"))
     times = [when for _, when in heard]
-    assert all(after - before > 2900 for before, after in pairwise(times[:-1]))
+    # 3 s at least, of which a busy machine may see one end late and not the other.
+    assert all(after - before > 2000 for before, after in pairwise(times[:-1]))

@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import httpx
 
-from page.talking import OpenPage, Talking
+from page.talking import OpenPage, Talking, expect
 from page.test_chat import NEXT, requests_of
 from server.conversations import ANSWER, QUESTION
 
 
-def names(page: Talking) -> list[str]:
-    found: list[str] = page.page.locator(".item-open").all_inner_texts()
-    return found
+def names(page: Talking) -> Any:
+    """Where the names of the conversations are, the latest first."""
+    return page.page.locator(".item-open")
 
 
 def test_conversations_are_there_again(page: Talking) -> None:
     page.say(QUESTION)
     page.button("New chat").click()
     page.say(NEXT)
+    page.wait_until_kept()
     page.page.reload()
-    page.answers.first.wait_for()
-    assert page.messages.first.locator(".text").inner_text() == NEXT  # the one that was open
-    assert names(page) == [NEXT, QUESTION]
+    # The one that was open.
+    expect(page.messages.first.locator(".text")).to_have_text(NEXT)
+    expect(names(page)).to_have_text([NEXT, QUESTION])
     page.button(QUESTION).click()
-    assert page.answer() == ANSWER
+    expect(page.text()).to_have_text(ANSWER)
 
 
 def test_they_are_found_renamed_and_deleted(page: Talking) -> None:
@@ -36,33 +38,35 @@ def test_they_are_found_renamed_and_deleted(page: Talking) -> None:
     search = page.page.get_by_label("Search conversations")
     page.page.keyboard.press("Control+k")
     page.page.keyboard.type("decode format")  # of the answer
-    assert names(page) == [QUESTION]
+    expect(names(page)).to_have_text([QUESTION])
     search.fill("nothing of that")
-    assert names(page) == []
+    expect(names(page)).to_have_count(0)
     page.page.keyboard.press("Escape")
-    assert len(names(page)) == 2
+    expect(names(page)).to_have_text([NEXT, QUESTION])
     page.page.get_by_role("listitem").filter(has_text=QUESTION).hover()
     page.button(f"Rename {QUESTION}").click()
     page.page.get_by_label("Title").fill("About JSON")
     page.page.keyboard.press("Enter")
-    assert "About JSON" in names(page)
+    expect(names(page)).to_have_text([NEXT, "About JSON"])
     page.page.get_by_role("listitem").filter(has_text="About JSON").hover()
     page.button("Delete About JSON").click()
-    assert names(page) == [NEXT]
+    expect(names(page)).to_have_text([NEXT])
     page.button("Undo").click()
-    assert sorted(names(page)) == ["About JSON", NEXT]
+    expect(names(page)).to_have_text([NEXT, "About JSON"])
 
 
 def test_another_tab_shows_what_was_said(page: Talking) -> None:
     page.say(QUESTION)
+    page.wait_until_kept()
     other = Talking(page.page.context.new_page())
     other.page.goto(page.page.url)
     other.answers.first.wait_for()
     other.message.fill("Typed here")
+    expect(page.message).to_have_value("Typed here")  # it is kept, too
     page.say(NEXT)
-    other.wait_for(lambda: other.answers.count() == 2)
-    assert other.answer() == page.answer()
-    assert other.message.input_value() == "Typed here"
+    expect(other.answers).to_have_count(2)
+    expect(other.text()).to_have_text(page.answer())
+    expect(other.message).to_have_value("Typed here")
     other.page.close()
 
 
@@ -70,10 +74,9 @@ def test_a_draft_is_there_again(page: Talking) -> None:
     page.say(QUESTION)
     page.message.fill("Not said ye")
     page.message.press("t")
-    page.page.wait_for_timeout(700)
+    page.wait_for(lambda: page.kept()[0]["draft"] == "Not said yet")
     page.page.reload()
-    page.answers.first.wait_for()
-    assert page.message.input_value().startswith("Not said ye")
+    expect(page.message).to_have_value("Not said yet")
 
 
 def test_states_are_kept_on_the_server_and_begun_at(page: Talking, client: httpx.Client) -> None:
@@ -91,7 +94,7 @@ def test_states_are_kept_on_the_server_and_begun_at(page: Talking, client: httpx
     page.button("States").click()
     page.button("Begin at after json").click()
     page.say("Tell me more.")
-    assert page.answer() == whole
+    expect(page.text()).to_have_text(whole)
     page.button("States").click()
     page.button("Delete after json").click()
     page.wait_for(lambda: state["id"] not in client.get("/v1/states").text)
@@ -101,7 +104,7 @@ def test_states_are_kept_on_the_server_and_begun_at(page: Talking, client: httpx
     page.say(NEXT)
     assert asked[-2]["state"] == state["id"] and "state" not in asked[-1]
     assert len(asked[-1]["messages"]) == 5
-    assert "getcwd" in page.answer()
+    expect(page.text()).to_contain_text("getcwd")
 
 
 def test_export_and_import(
@@ -121,9 +124,9 @@ def test_export_and_import(
     other = open_page(str(client.base_url))
     import_file(other, file)
     other.button(QUESTION).click()
-    assert other.answer() == ANSWER
-    assert other.answers.last.get_attribute("aria-label") == "Answer, 2 of 2"
-    assert other.button("Show how probable each token was").count() == 1
+    expect(other.text()).to_have_text(ANSWER)
+    expect(other.answers.last).to_have_attribute("aria-label", "Answer, 2 of 2")
+    expect(other.button("Show how probable each token was")).to_have_count(1)
 
 
 def test_a_file_of_anything_is_refused(page: Talking, tmp_path: Path) -> None:
@@ -142,7 +145,7 @@ def test_a_file_of_anything_is_refused(page: Talking, tmp_path: Path) -> None:
         file.write_text(given)
         import_file(page, file)
         page.page.get_by_text(told).wait_for()
-    assert names(page) == []
+    expect(names(page)).to_have_count(0)
 
 
 def conversations(nodes: dict[str, object]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from page.talking import OpenPage, Talking
+from page.talking import OpenPage, Talking, expect
 from page.test_chat import requests_of
 from server.conversations import ANSWER, QUESTION
 
@@ -17,7 +17,7 @@ def test_settings_are_sent_and_there_again(page: Talking) -> None:
     page.button("Settings").click()
     fill("System text", "You explain Python.")
     page.page.get_by_label("Preset").select_option("G1 chat")
-    assert page.page.get_by_label("Top-k").input_value() == "32"
+    expect(page.page.get_by_label("Top-k")).to_have_value("32")
     fill("Temperature", "0")
     fill("Presence penalty", "0")
     fill("Frequency penalty", "0")
@@ -25,7 +25,7 @@ def test_settings_are_sent_and_there_again(page: Talking) -> None:
     fill("Seed", "5")
     fill("Stop before", "END, \\n\\n")
     page.page.keyboard.press("Tab")
-    assert page.page.get_by_label("Preset").input_value() == "own"
+    expect(page.page.get_by_label("Preset")).to_have_value("own")
     page.page.get_by_label("Probabilities").uncheck()
     page.page.keyboard.press("Escape")
     page.page.reload()
@@ -60,7 +60,7 @@ def test_a_number_that_is_none_is_not_sent(page: Talking) -> None:
     top_p = page.page.get_by_label("Top-p")
     top_p.fill("2")
     page.page.keyboard.press("Tab")
-    assert top_p.get_attribute("aria-invalid") == "true"
+    expect(top_p).to_have_attribute("aria-invalid", "true")
     page.page.keyboard.press("Escape")
     asked = requests_of(page)
     page.say(QUESTION)
@@ -75,18 +75,19 @@ def background(page: Talking) -> str:
 
 
 def test_colours_follow_the_system_and_can_be_switched(page: Talking) -> None:
+    main = page.page.get_by_role("main")
     light = background(page)
     page.page.emulate_media(color_scheme="dark")
+    expect(main).not_to_have_css("background-color", light)
     dark = background(page)
-    assert light != dark
     page.button("Change between light and dark").click()
-    assert background(page) == light
+    expect(main).to_have_css("background-color", light)
     page.page.reload()
     page.message.wait_for()
-    assert background(page) == light
+    expect(main).to_have_css("background-color", light)
     page.button("Settings").click()
     page.page.get_by_label("Colours").select_option("As the system")
-    assert background(page) == dark
+    expect(page.page.locator("main")).to_have_css("background-color", dark)
 
 
 def test_it_fits_on_a_phone(client: httpx.Client, open_page: OpenPage) -> None:
@@ -98,42 +99,41 @@ def test_it_fits_on_a_phone(client: httpx.Client, open_page: OpenPage) -> None:
     sidebar = page.page.get_by_role("navigation")
     assert not sidebar.is_visible()
     page.button("Conversations").click()
-    page.page.wait_for_timeout(300)
-    box = sidebar.bounding_box()
-    assert box["x"] == 0 and box["width"] < 360
+    expect(sidebar).to_be_visible()
+    page.wait_for(lambda: sidebar.bounding_box()["x"] == 0)  # it has come in
+    assert sidebar.bounding_box()["width"] < 360
     page.button("New chat").click()
     page.page.get_by_text("Talk with pychat").wait_for()
-    page.wait_for(lambda: not sidebar.is_visible())
+    expect(sidebar).to_be_hidden()
     page.page.get_by_label("How many answers").select_option("2 answers")
     page.say(QUESTION)
     assert page.page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
 def test_the_keyboard_does_all_of_it(page: Talking) -> None:
-    focused = (
-        "document.activeElement.getAttribute('aria-label') ?? document.activeElement.textContent"
-    )
-    assert page.page.evaluate(focused) == "Your message"
+    expect(page.message).to_be_focused()
     page.page.keyboard.type("one")
     page.page.keyboard.press("Shift+Enter")
     page.page.keyboard.type("two")
-    assert page.message.input_value() == "one\ntwo"
+    expect(page.message).to_have_value("one\ntwo")
     page.message.fill(QUESTION)
     page.page.keyboard.press("Enter")
+    expect(page.text()).to_have_text(ANSWER)
     page.wait_for_end()
-    assert page.page.evaluate(focused) == "Your message"
-    page.button("More", page.answers.last).focus()
+    expect(page.message).to_be_focused()
+    more = page.button("More", page.answers.last)
+    more.focus()
     page.page.keyboard.press("Enter")
     page.page.keyboard.press("ArrowDown")
-    assert page.page.evaluate(focused) == "Keep the state here …"
+    expect(page.page.get_by_role("menuitem", name="Keep the state here …")).to_be_focused()
     page.page.keyboard.press("Escape")
-    assert page.page.evaluate(focused) == "More"
-    page.page.keyboard.press("?")
-    page.page.get_by_role("dialog", name="Keyboard shortcuts").wait_for()
-    page.page.keyboard.press("Escape")
-    page.page.keyboard.press("Control+,")
-    page.page.get_by_role("dialog", name="Settings").wait_for()
-    page.page.keyboard.press("Escape")
+    expect(more).to_be_focused()
+    for key, name in (("?", "Keyboard shortcuts"), ("Control+,", "Settings")):
+        page.page.keyboard.press(key)
+        dialog = page.page.get_by_role("dialog", name=name)
+        dialog.wait_for()
+        page.page.keyboard.press("Escape")
+        expect(dialog).to_be_hidden()
     page.page.keyboard.press("Control+Shift+o")
     page.page.get_by_text("Talk with pychat").wait_for()
 
@@ -147,9 +147,7 @@ def test_the_focus_stays_while_something_is_written(
     page.begin_to_say("Tell me more.")
     page.button("Show how probable each token was", page.answers.first).focus()
     page.wait_for_end()
-    focused = page.page.locator(":focus")
-    assert focused.get_attribute("aria-label") == "Show how probable each token was"
-    assert page.answers.first.locator(":focus").count() == 1
+    expect(page.button("Show how probable each token was", page.answers.first)).to_be_focused()
 
 
 @pytest.mark.parametrize("width", [1280, 390])
@@ -162,6 +160,9 @@ def test_axe_finds_nothing(
     page = open_page(str(client.base_url), width=width, color_scheme=colours, bypass_csp=True)
 
     def check(where: str) -> None:
+        # As it is when nothing moves any more.
+        moving = "Promise.allSettled(document.getAnimations().map((each) => each.finished))"
+        page.page.evaluate(f"async () => {{ await {moving}; }}")
         found = axe.run(page.page).response["violations"]
         told = [
             (each["id"], each["impact"], [n["html"][:200] for n in each["nodes"]]) for each in found
@@ -180,7 +181,6 @@ def test_axe_finds_nothing(
     page.page.keyboard.press("Escape")
     if width < 500:
         page.button("Conversations").click()
-        page.page.wait_for_timeout(300)
         check("conversations")
     page.button("New text").click()
     check("a text")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httpx
 
-from page.talking import OpenPage, Talking
+from page.talking import OpenPage, Talking, expect
 
 PROMPT = "User: What does the json module do?\n\nAssistant:"
 
@@ -19,20 +19,23 @@ def test_a_text_is_gone_on_with(page: Talking) -> None:
     page.page.keyboard.press("Escape")
     paper.fill(PROMPT)
     paper.press("Control+Enter")
-    page.wait_for(lambda: page.button("Go on").count() == 1 and len(paper.input_value()) > 60)
+    page.wait_for(lambda: len(paper.input_value()) > 60)
+    page.button("Go on").wait_for()
     text = paper.input_value()
     assert text.startswith(f"{PROMPT} The module json: Encode and decode")
-    assert "tokens/s" in page.page.locator(".paper-foot").inner_text()
+    expect(page.page.locator(".paper-foot")).to_contain_text("tokens/s")
     page.button("Show how probable each token was").click()
+    page.page.locator(".token[data-at]").first.wait_for()
     tokens = page.page.locator(".token[data-at]").all_inner_texts()
     assert "".join(tokens).startswith(" The module json")
     page.button("Show how probable each token was").click()
     page.button("The text before").click()
-    assert paper.input_value() == PROMPT
+    expect(paper).to_have_value(PROMPT)
     page.button("The text after").click()
-    assert paper.input_value() == text
+    expect(paper).to_have_value(text)
+    page.wait_for(lambda: page.kept()[0]["text"] == text)
     page.page.reload()
-    page.wait_for(lambda: paper.count() == 1 and paper.input_value() == text)
+    expect(paper).to_have_value(text)
 
 
 def test_a_text_is_stopped(endless: httpx.Client, open_page: OpenPage) -> None:

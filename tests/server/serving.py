@@ -46,7 +46,20 @@ def idle(client: httpx.Client) -> bool:
     return not any(m.n_users or m.engine.n_running or m.engine.n_waiting for m in models)
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
+@contextlib.contextmanager
+def reserved_port() -> Iterator[int]:
+    """A port for servers that begin one after the other: meanwhile the system gives it to nobody.
+
+    It is bound and not listened at, which leaves it to those who ask for it by its number.
+    """
+    with socket.socket() as bound:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    """Wait until something is so; the machine may be busy."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
