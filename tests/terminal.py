@@ -26,7 +26,7 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._terminal, text.encode())
 
-    def wait_for(self, pattern: str, seconds: float = 30) -> str:
+    def wait_for(self, pattern: str, seconds: float = 60) -> str:
         """Read until the screen, without its control sequences, has `pattern`; and take it off."""
         deadline = time.monotonic() + seconds
         while not (found := re.search(pattern, self.screen, re.DOTALL)):

@@ -31,9 +31,10 @@ def test_clients_measure_what_they_see() -> None:
     asked = [prompt for prompt in prompts if len(prompt) == 9]
     assert len(set(asked)) == 6 and most in (3, 4)  # the first, short one may still be open
     assert all(0 < token < 100 for prompt in asked for token in prompt)
-    assert 0.1 <= found["first_p50"] <= found["first_p99"] < 0.5
-    assert 0.02 <= found["gap_p50"] <= found["gap_p99"] < 0.2
-    assert 30 / 2.0 < found["tokens_per_second"] <= 30 / 0.36
+    # At least what was slept, in seconds; and more where the machine is busy.
+    assert 0.1 <= found["first_p50"] <= found["first_p99"] < 10
+    assert 0.02 <= found["gap_p50"] <= found["gap_p99"] < 2
+    assert 30 / 20 < found["tokens_per_second"] <= 30 / 0.36
     assert 0 <= found["client_cores"] < 1
 
 

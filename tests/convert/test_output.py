@@ -303,7 +303,7 @@ import sys, time
 from rwkv_convert import __main__, piece_reader
 read = piece_reader.PieceReader.read
 def slow(self, view, buffer):
-    time.sleep(0.05)
+    time.sleep(1)
     return read(self, view, buffer)
 piece_reader.PieceReader.read = slow
 __main__.main()
@@ -315,12 +315,12 @@ def interrupted(source, destination, number):
     process = subprocess.Popen(
         [sys.executable, "-c", SLOW, source, destination], stderr=subprocess.PIPE, text=True
     )
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not names(destination.parent) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert process.poll() is None and not destination.exists()
     process.send_signal(number)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=60)
     return process.returncode, errors
 
 

@@ -28,6 +28,7 @@ from rwkv_py.chat_format import CHAT_FORMATS
 from rwkv_py.prompt import Prompt
 
 NO_NEWLINE = {10: -1000.0}  # an empty line would end the answer
+NO_END = {**NO_NEWLINE, 0: -1000.0}
 SYSTEM = "You explain\n\n\nPython."
 
 
@@ -313,9 +314,10 @@ def test_nothing_changes_when_refused(chat: Chat) -> None:
 
 
 def test_ctrl_c_while_a_reply_is_written(chat: Chat) -> None:
-    reply = chat.stream("What is json?", max_tokens=1_000_000)
-    threading.Timer(0.2, signal.raise_signal, [signal.SIGINT]).start()
+    reply = chat.stream("What is json?", max_tokens=1_000_000, temperature=0, logit_bias=NO_END)
+    next(reply)
     with pytest.raises(KeyboardInterrupt):
+        threading.Timer(0.2, signal.raise_signal, [signal.SIGINT]).start()
         reply.read()
     reply.close()
     assert chat.messages[-1].content == reply.text != ""

@@ -9,6 +9,7 @@ import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -184,7 +185,9 @@ def test_ctrl_c_before_the_answer_begins(terminal: Callable[..., Terminal]) -> N
     chat = terminal("--threads", "1", RWKV_KERNELS="reference")  # so that reading takes a while
     pasted = "A long question. " * 1500
     chat.type(f"\x1b[200~{pasted}\x1b[201~\r")
-    time.sleep(2)
+    while not chat.modes() & termios.ICANON:  # the prompt's own way of reading has ended
+        time.sleep(0.01)
+    time.sleep(0.5)
     chat.type("\x03")
     chat.ready()
     chat.type("/retry\r")

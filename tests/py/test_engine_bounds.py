@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from prompts import ENDLESS, PROMPT
+from prompts import ENDLESS, PROMPT, first_piece
 from rwkv_py import (
     Engine,
     EngineClosedError,
@@ -92,6 +92,8 @@ def test_a_full_line_says_how_long_it_takes(trained: Model) -> None:
             return caught.value.retry_seconds, sum(took) / len(took)
 
         begun = [engine.submit(PROMPT, **ENDLESS) for _ in range(2)]
+        for request in begun:
+            first_piece(request)
         time.sleep(0.3)
         with pytest.raises(EngineFullError) as caught:  # nobody has left, but those have been there
             engine.submit("b")
@@ -109,10 +111,11 @@ def test_how_long_a_request_would_wait(trained: Model) -> None:
     with Engine(trained, max_running=2) as engine:
         assert engine.seconds_to_begin == engine.seconds_to_end == 0
         requests = [engine.submit(PROMPT, **ENDLESS)]
+        first_piece(requests[0])
         time.sleep(0.3)
         assert engine.seconds_to_begin == 0 and engine.seconds_to_end > 0.2
         requests += [engine.submit(PROMPT, **ENDLESS) for _ in range(4)]
-        time.sleep(0.1)
+        first_piece(requests[1])
         # Three wait: four must leave, of whom there is one in half the time that a text takes.
         assert engine.seconds_to_begin > 4 * 0.3 / 2
         assert engine.seconds_to_end > engine.seconds_to_begin
@@ -151,7 +154,7 @@ def test_a_batch_that_fails_cancels_what_it_asked_for(
 
 def test_long_prompts_are_refused(trained: Model) -> None:
     with Engine(trained, max_prompt_tokens=10) as engine:
-        assert len(engine.submit("a" * 10, max_tokens=2, banned_tokens=[0]).result()) == 2
+        assert len(engine.submit("a" * 10, max_tokens=2, banned_tokens=[0], seed=1).result()) == 2
         for prompt in ("a" * 11, [65] * 11):
             with pytest.raises(
                 InvalidArgumentError, match="prompt: expected at most 10 tokens, got 11"

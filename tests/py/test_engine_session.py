@@ -92,7 +92,7 @@ def test_kept_session_is_free_while_others_go_on(engine: Engine) -> None:
 
 
 def test_session_that_was_not_kept_is_refused(engine: Engine) -> None:
-    plain = engine.submit(PROMPT, max_tokens=2)
+    plain = engine.submit(PROMPT, max_tokens=2, banned_tokens=[0])
     endless = engine.submit(PROMPT, keep_session=True, **ENDLESS)
     first_piece(endless)
     with pytest.raises(InvalidArgumentError, match=r"keep_session=True .* finish_reason None"):

@@ -218,7 +218,8 @@ def test_conversations_at_random(
         before = cache.tokens_found
         with monkeypatch.context() as patch:
             patch.setattr(Sequence, "moved", noting)
-            stream = session.stream(text, max_tokens=choice.randrange(1, 12), stop_tokens=())
+            drawn = {"max_tokens": choice.randrange(1, 12), "seed": choice.randrange(1000)}
+            stream = session.stream(text, stop_tokens=(), **drawn)
             _ = list(stream)
         hits += cache.tokens_found > before
         assert session._sequence.place is not None

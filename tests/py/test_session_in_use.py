@@ -75,10 +75,10 @@ def test_a_stream_that_is_left_frees_the_session(session: Session, way: str) -> 
         for _ in session.stream(PROMPT, max_tokens=50, banned_tokens=[0]):
             break
     elif way == "with":
-        with session.stream(PROMPT, max_tokens=50, banned_tokens=[0]) as stream:
+        with session.stream(PROMPT, max_tokens=50, banned_tokens=[0], seed=1) as stream:
             next(stream)
     else:
-        stream = session.stream(PROMPT, max_tokens=5, banned_tokens=[0])
+        stream = session.stream(PROMPT, max_tokens=5, banned_tokens=[0], seed=1)
         next(stream)
         if way == "end":
             while stream.finish_reason is None:  # the last piece, not StopIteration
@@ -99,7 +99,7 @@ def test_a_stream_that_is_left_frees_the_session(session: Session, way: str) -> 
 
 
 def test_a_stream_that_was_refused_frees_nothing(session: Session) -> None:
-    writing = session.stream(PROMPT, max_tokens=50, banned_tokens=[0])
+    writing = session.stream(PROMPT, max_tokens=50, banned_tokens=[0], seed=1)
     next(writing)
     refused = session.stream("another")
     with pytest.raises(InvalidArgumentError, match="a stream is writing"):

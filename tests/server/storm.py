@@ -16,7 +16,6 @@ import csv
 import os
 import random
 import signal
-import socket
 import statistics
 import sys
 import tempfile
@@ -32,6 +31,7 @@ import httpx
 import rwkv_convert
 from server import garbage
 from server.behaving import Client, Wrong, known
+from server.serving import reserved_port
 
 RWKV = str(Path(sys.executable).parent / "rwkv")
 EXAMPLES = Path(__file__).resolve().parent.parent.parent / "examples"
@@ -82,9 +82,8 @@ class Serving:
         number: which one it is.
     """
 
-    def __init__(self, model: Path, keys: Path, state_dir: Path | None):
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port: int = free.getsockname()[1]
+    def __init__(self, model: Path, keys: Path, state_dir: Path | None, port: int):
+        self.port = port
         self._command = [
             RWKV, "serve", str(model), "--alias", "m", "--port", str(self.port),
             "--api-keys", str(keys), "--cache", "8", "--max-body", "1",
@@ -144,9 +143,9 @@ async def storm(
     keys = [f"key-{i}" for i in range(N_CLIENTS)]
     keeps = state_dir is not None
     behaving = {key: Client(right, key, keeps=keeps, counts=report.counts) for key in keys[1::2]}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, reserved_port() as port:
         (Path(folder) / "keys").write_text("\n".join(keys))
-        serving = Serving(model, Path(folder) / "keys", state_dir)
+        serving = Serving(model, Path(folder) / "keys", state_dir, port)
         await serving.start()
         over = asyncio.Event()
         clients = [

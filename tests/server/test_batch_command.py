@@ -184,7 +184,7 @@ def test_killed_five_times_the_output_is_the_same(
     run_cli: RunCli, pychat_file: Path, tmp_path: Path
 ) -> None:
     write_mixed(tmp_path / "in.jsonl", pychat_file, 400)
-    chance = random.Random()
+    chance = random.Random(1)
     whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
     run_cli("rwkv", "batch", tmp_path / "in.jsonl", whole, check=True)
     command = [RWKV, "batch", str(tmp_path / "in.jsonl"), str(out), "--max-running", "5"]

@@ -291,14 +291,15 @@ def test_each_key_has_its_own(pychat_file: Path, tmp_path: Path) -> None:
 def test_it_goes_on_after_a_restart(pychat_file: Path, tmp_path: Path, number: int | None) -> None:
     """Ended in peace, or as it may come: no line is answered twice or not at all."""
     folder, n = tmp_path / "kept", 200  # more than are written at once
+    lines = texts(n, max_tokens=100, logit_bias={"0": -100})
     if number is None:
         with serve({"pychat": pychat_file}, state_dir=folder) as client:
-            batch = begin(client, texts(n, max_tokens=30))
+            batch = begin(client, lines)
             wait_for(lambda: state(client, batch)["request_counts"]["completed"] > 3, 60)
     else:
         args = (pychat_file, "--alias", "pychat", "--state-dir", folder)
         with running(*args) as (process, url), httpx.Client(base_url=url) as client:
-            batch = begin(client, texts(n, max_tokens=30))
+            batch = begin(client, lines)
             wait_for(lambda: state(client, batch)["request_counts"]["completed"] > 3, 60)
             process.send_signal(number)
             process.wait(60)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import numpy as np
@@ -82,8 +83,18 @@ def test_a_fault_is_told_to_whoever_sent_it(pychat: Model) -> None:
     assert isinstance(found[3], Exception)
 
 
-def test_who_goes_away_does_not_take_others_along(pychat: Model) -> None:
+def test_who_goes_away_does_not_take_others_along(
+    pychat: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
     served: Any = Served(pychat)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def held(model: Model, prompts: Any, **options: Any) -> Any:
+        begun.set()
+        assert go_on.wait(60)
+        return embed(model, prompts, **options)
+
+    monkeypatch.setattr(embedding_line, "embed", held)
 
     async def ask() -> None:
         line = EmbeddingLine(100)
@@ -92,9 +103,10 @@ def test_who_goes_away_does_not_take_others_along(pychat: Model) -> None:
         tasks += [
             asyncio.create_task(line.embed(served, [prompt], "mean", "a")) for prompt in PROMPTS[:5]
         ]
-        await asyncio.sleep(0.05)
+        assert await asyncio.to_thread(begun.wait, 60)
         tasks[0].cancel()
         tasks[3].cancel()
+        go_on.set()
         found = await asyncio.gather(*tasks, return_exceptions=True)
         assert isinstance(found[0], asyncio.CancelledError)
         for i in (1, 2, 4, 5):

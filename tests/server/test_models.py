@@ -13,7 +13,7 @@ import httpx
 
 from rwkv_py import Model
 from server.conversations import ANSWER, PLAIN, QUESTION
-from server.serving import Serve, idle, wait_for
+from server.serving import Serve, wait_for
 
 CHAT = "/v1/chat/completions"
 ASK: dict[str, Any] = {"messages": [{"role": "user", "content": QUESTION}], **PLAIN}
@@ -32,7 +32,7 @@ def answer(client: httpx.Client, model: str) -> str:
 
 def test_loaded_on_demand_and_unloaded_when_idle(serve: Serve, pychat_file: Path) -> None:
     files = {"a": pychat_file, "b": pychat_file}
-    with serve(files, idle_seconds=1.5) as client:  # the machine may be busy
+    with serve(files, idle_seconds=3) as client:  # the machine may be busy
         assert loaded(client) == set()
         assert [model["id"] for model in client.get("/v1/models").json()["data"]] == ["a", "b"]
         assert answer(client, "a") == answer(client, "b") == ANSWER
@@ -60,18 +60,18 @@ def test_within_a_memory(serve: Serve, pychat_file: Path) -> None:
         assert answer(client, "c") == ANSWER
         assert loaded(client) == {"a", "c"}
         # Those that are used stay, and there is no room: that is told, and passes.
+        models = client.app.state.context.models  # type: ignore[attr-defined]
         with ThreadPoolExecutor(2) as pool:
             long = {"prompt": "x", "max_tokens": 3000, "logit_bias": {"0": -100}, "seed": 1}
             busy = [
                 pool.submit(client.post, "/v1/completions", json={**long, "model": name})
                 for name in "ac"
             ]
-            wait_for(lambda: not idle(client))
-            time.sleep(0.1)
+            wait_for(lambda: [model.engine.n_running for model in models.loaded] == [1, 1])
             refused = client.post(CHAT, json={**ASK, "model": "b"})
             assert refused.status_code == 503
             assert "memory: expected room for" in refused.json()["error"]["message"]
-            assert 1 <= int(refused.headers["retry-after"]) < 10  # texts take no longer
+            assert 1 <= int(refused.headers["retry-after"]) < 60  # texts take no longer
             assert all(each.result().status_code == 200 for each in busy)
         assert answer(client, "b") == ANSWER
 

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from rwkv_py import EngineClosedError, InvalidArgumentError, Model
+from rwkv_py import EngineClosedError, InvalidArgumentError, Model, Request
 from rwkv_py.server import Settings
 from rwkv_py.server.models import Served
 from server.conversations import ANSWER, PLAIN, QUESTION
@@ -30,6 +30,12 @@ def only(client: httpx.Client) -> Served:
     (served,) = client.app.state.context.models.loaded  # type: ignore[attr-defined]
     found: Served = served
     return found
+
+
+def running(client: httpx.Client) -> list[Request]:
+    """The texts that are being written."""
+    models = client.app.state.context.models.loaded  # type: ignore[attr-defined]
+    return [task.request for model in models for task in model.engine._running]
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -52,24 +58,22 @@ def test_a_client_that_goes_away_frees_its_place(
     with socket.create_connection((host, port)) as connection:
         head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
         connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-        wait_for(lambda: not idle(client))
+        wait_for(lambda: running(client) != [])
         if stream:
             assert connection.recv(10)
-        else:
-            time.sleep(0.1)
-        assert not idle(client)
-    gone = time.monotonic()
+        begun = running(client)
+        assert begun
     wait_for(lambda: idle(client))
-    assert time.monotonic() - gone < 2  # a step takes milliseconds here
+    assert all(text.finish_reason == "cancelled" for text in begun)
 
 
 def test_a_client_that_goes_away_while_its_texts_are_read(client: httpx.Client) -> None:
     ask = {"model": "pydoc", "input": ["import this " * 2000] * 20}
     with pytest.raises(httpx.ReadTimeout):
-        client.post("/v1/embeddings", json=ask, timeout=0.5)
+        client.post("/v1/embeddings", json=ask, timeout=httpx.Timeout(60, read=0.5))
     gone = time.monotonic()
     wait_for(lambda: idle(client))
-    assert time.monotonic() - gone < 3
+    assert time.monotonic() - gone < 10  # all of it takes longer
 
 
 def test_the_line_is_bounded(serve: Serve, pychat_file: Path) -> None:
@@ -81,7 +85,7 @@ def test_the_line_is_bounded(serve: Serve, pychat_file: Path) -> None:
                 pool.submit(
                     client.post,
                     "/v1/completions",
-                    json={"prompt": "a", **ENDLESS, "max_tokens": 700},
+                    json={"prompt": "a", **ENDLESS, "max_tokens": 3000},
                 )
                 for _ in range(3)
             ]

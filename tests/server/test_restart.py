@@ -304,7 +304,7 @@ def test_ended_by(
     with running(*args) as (process, url), httpx.Client(base_url=url, timeout=60) as client:
         assert [CHAT.text(answer) for answer in talk(client, 2)] == single[:2]
         if number == signal.SIGKILL:  # it is written behind
-            time.sleep(1)
+            time.sleep(3)
         response = post(client, RESPONSES.path, **RESPONSES.ask(user))
         state = post(client, STATES, response_id=response["id"])
         process.send_signal(number)

@@ -62,7 +62,7 @@ def test_sigterm_finishes_what_there_is(pychat_file: Path) -> None:
         found: list[httpx.Response] = []
         ask = {
             "prompt": "x",
-            "max_tokens": 700,
+            "max_tokens": 3000,
             "logit_bias": {"0": -100},
             "seed": 1,
             "stream": True,

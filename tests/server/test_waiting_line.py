@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
+from rwkv_py import Model, embed
+from rwkv_py.server import embedding_line
 from rwkv_py.server.turns import Turns
 from server.serving import Serve, idle, wait_for
 
@@ -73,9 +76,10 @@ def test_retry_after_is_measured(serve: Serve, pychat_file: Path) -> None:
             return int(answer.headers["retry-after"])
 
         with asking(client, 1, {}):
-            assert told() == 1
+            first = told()
+            assert 1 <= first < 10
             time.sleep(2.1)
-            assert told() >= 3  # texts take more than 2 s here
+            assert told() >= first + 2  # so much longer do texts take here
         wait_for(lambda: idle(client))
 
 
@@ -84,12 +88,13 @@ def test_retry_after_of_whose_turn_did_not_come(serve: Serve, pychat_file: Path)
     with serve({"m": pychat_file}, max_running=1, max_waiting=4, max_seconds=0.4) as client:
         (served,) = client.app.state.context.models.loaded  # type: ignore[attr-defined]
         at_work = served.engine.submit("a", max_tokens=100_000, banned_tokens=[0])
+        wait_for(lambda: at_work.started_at is not None)
         time.sleep(1.7)
         for path in ("/v1/completions", "/v1/states"):
             answer = client.post(path, json={"prompt": "a"})
             assert answer.status_code == 503
             assert "in time, got none" in answer.json()["error"]["message"]
-            assert 3 <= int(answer.headers["retry-after"]) <= 9
+            assert 3 <= int(answer.headers["retry-after"]) <= 30
         at_work.cancel()
 
 
@@ -138,28 +143,41 @@ def test_who_goes_away_when_its_turn_comes_keeps_nobody_waiting() -> None:
     assert asyncio.run(live()) == ["before 1", "after 1"]
 
 
-def test_who_embeds_much_keeps_nobody_waiting(serve: Serve, pychat_file: Path) -> None:
+def test_who_embeds_much_keeps_nobody_waiting(
+    serve: Serve, pychat_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Neither those who write, nor those who embed little; and nobody fills that line alone."""
+    may_read = threading.Semaphore(0)  # so many of the long ones; the others as they come
+
+    def held(model: Model, prompts: Any, **options: Any) -> Any:
+        if len(prompts[0]) > 1000:
+            may_read.acquire(timeout=60)
+        return embed(model, prompts, **options)
+
+    monkeypatch.setattr(embedding_line, "embed", held)
     with serve({"m": pychat_file}, max_waiting=6, api_keys=("much", "little")) as client:
+        turns = client.app.state.context.embedding._turns  # type: ignore[attr-defined]
         much, little = ({"x-api-key": key} for key in ("much", "little"))
         found: list[int] = []
         long = {"input": ["import this " * 150] * 2}
 
-        def embed() -> None:
+        def ask() -> None:
             answer = client.post("/v1/embeddings", json=long, headers=much)
             found.append(answer.status_code)
 
-        threads = [threading.Thread(target=embed) for _ in range(10)]
+        threads = [threading.Thread(target=ask) for _ in range(10)]
         for thread in threads:
             thread.start()
         wait_for(lambda: len(found) == 6)
         assert found == [429] * 6  # one at work, three in line
-        for path, ask in (
-            ("/v1/completions", {"prompt": "a", "max_tokens": 3}),
-            ("/v1/embeddings", {"input": "a"}),
-        ):
-            assert client.post(path, json=ask, headers=little).status_code == 200
-            assert len(found) < 9  # before those in line
+        text = {"prompt": "a", "max_tokens": 3}
+        assert client.post("/v1/completions", json=text, headers=little).status_code == 200
+        with ThreadPoolExecutor(1) as pool:
+            vector = pool.submit(client.post, "/v1/embeddings", json={"input": "a"}, headers=little)
+            wait_for(lambda: len(turns._waiting) == 4)
+            may_read.release()
+            assert vector.result().status_code == 200  # before those in line
+        may_read.release(3)
         for thread in threads:
             thread.join()
         assert found[6:] == [200] * 4
@@ -175,6 +193,9 @@ def test_who_embeds_too_much_is_refused(serve: Serve, pychat_file: Path) -> None
         )
         assert idle(client)
     with serve({"m": pychat_file}) as client:  # and the turn is another's
+        soon = httpx.Timeout(60, read=0.3)
         with pytest.raises(httpx.ReadTimeout):
-            client.post("/v1/embeddings", json={"input": ["import this " * 1000] * 20}, timeout=0.3)
+            client.post(
+                "/v1/embeddings", json={"input": ["import this " * 1000] * 20}, timeout=soon
+            )
         assert client.post("/v1/embeddings", json={"input": "a"}).status_code == 200
