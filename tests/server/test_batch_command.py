@@ -183,7 +183,7 @@ def _kill(command: list[str], journal: Path, out: Path, number: int, chance: ran
 def test_killed_five_times_the_output_is_the_same(
     run_cli: RunCli, pychat_file: Path, tmp_path: Path
 ) -> None:
-    write_mixed(tmp_path / "in.jsonl", pychat_file, 400)
+    write_mixed(tmp_path / "in.jsonl", pychat_file, 600)
     chance = random.Random(1)
     whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
     run_cli("rwkv", "batch", tmp_path / "in.jsonl", whole, check=True)
