@@ -31,6 +31,7 @@ def test_a_text_is_gone_on_with(page: Talking) -> None:
     page.button("Show how probable each token was").click()
     page.button("The text before").click()
     expect(paper).to_have_value(PROMPT)
+    page.wait_for(lambda: page.kept()[0]["text"] == PROMPT)
     page.button("The text after").click()
     expect(paper).to_have_value(text)
     page.wait_for(lambda: page.kept()[0]["text"] == text)
