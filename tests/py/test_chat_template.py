@@ -208,7 +208,7 @@ def test_hostile_templates_are_refused(kind: str) -> None:
     began = time.monotonic()
     with pytest.raises(InvalidArgumentError, match=complaint) as caught:
         format_of_template(template, "f.gguf")
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 120
     assert caught.value.message.startswith("format: the chat template of f.gguf: ")
     assert caught.value.message.isprintable()
     assert "format=" in caught.value.remedy
