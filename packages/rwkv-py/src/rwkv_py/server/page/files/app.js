@@ -9,7 +9,7 @@ import { chooseFile, fromJson, newText, save, toJson, toMarkdown } from "./files
 import { Library } from "./library.js";
 import { menuButton } from "./menu.js";
 import { shortcuts } from "./shortcuts.js";
-import { changeSettings, settings } from "./store.js";
+import { changeSettings, drafts, settings } from "./store.js";
 import { Talk } from "./talk.js";
 import { newConversation } from "./tree.js";
 import { ChatView } from "./view_chat.js";
@@ -46,7 +46,7 @@ class App {
         editLast: () => this.#chat.editLast(),
         draft: (text) => {
             this.#open.draft = text;
-            if (this.#library.get(this.#open.id)) this.#library.saveSoon(this.#open);
+            if (this.#library.get(this.#open.id)) drafts.keep(this.#open.id, text);
         },
         announce: (text) => this.#announcer.say(text),
     });
@@ -167,7 +167,7 @@ class App {
 
     #watch() {
         this.#library.addEventListener("elsewhere", ({ detail }) => {
-            if (detail !== this.#open.id) return;
+            if (detail !== this.#open?.id) return; // nothing is open before the page has begun
             const found = this.#library.get(detail) ?? this.#fresh();
             if (this.#open.draft) found.draft = this.#open.draft; // what is typed here stays
             this.#show(found);

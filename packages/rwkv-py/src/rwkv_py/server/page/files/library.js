@@ -1,6 +1,6 @@
 /** All conversations, as they are in memory, in the browser's database, and in its other tabs. */
 
-import { store } from "./store.js";
+import { drafts, store } from "./store.js";
 import { mentions } from "./tree.js";
 
 const SAVE_AFTER_MS = 500;
@@ -54,6 +54,7 @@ export class Library extends EventTarget {
     /** Keep a conversation, now. */
     save(conversation) {
         this.#all.set(conversation.id, conversation);
+        drafts.keep(conversation.id, conversation.draft);
         this.#write(conversation.id);
         this.#tell("change", conversation.id);
     }
@@ -73,6 +74,7 @@ export class Library extends EventTarget {
         this.#all.delete(id);
         clearTimeout(this.#timers.get(id));
         this.#timers.delete(id);
+        drafts.keep(id, "");
         store.remove(id).then(() => this.#tabs?.postMessage(id));
         this.#tell("change", id);
         return conversation;
@@ -97,6 +99,7 @@ export class Library extends EventTarget {
     async #changedElsewhere(id) {
         if (this.#isBusy(id)) return;
         const kept = (await store.all()).filter((each) => each.id === id);
+        if (this.#isBusy(id)) return; // by now: what is said here stays
         if (kept.length) this.#take(kept);
         else this.#all.delete(id);
         this.#tell("elsewhere", id);
@@ -104,7 +107,10 @@ export class Library extends EventTarget {
     }
 
     #take(conversations) {
-        for (const conversation of conversations) this.#all.set(conversation.id, conversation);
+        for (const conversation of conversations) {
+            conversation.draft = drafts.of(conversation.id);
+            this.#all.set(conversation.id, conversation);
+        }
     }
 
     #tell(type, id) {

@@ -77,6 +77,15 @@ export function remember(name, value) {
     }
 }
 
+/**
+ * What stands in a conversation's composer. Beside the database, since it is kept while one types: it must
+ * not take with it what another tab has made of the conversation, nor wait when the page is left.
+ */
+export const drafts = {
+    of: (id) => recall(`draft.${id}`, ""),
+    keep: (id, text) => remember(`draft.${id}`, text || null),
+};
+
 /** The settings, as one left them. */
 export const settings = { ...structuredClone(DEFAULTS), ...recall("settings", {}) };
 
