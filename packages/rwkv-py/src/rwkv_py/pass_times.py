@@ -41,7 +41,8 @@ class PassTimes:
 
     def learn(self, n_rows: int, seconds: float) -> None:
         """Know of another pass."""
-        rows, means, counts, last = (list(each) for each in self._known)
+        rows, means, counts, last = self._known
+        rows, means, counts, last = rows[:], means[:], counts[:], last[:]
         self._n_passes = now = self._n_passes + 1
         i = bisect.bisect_left(rows, n_rows)
         if i == len(rows) or rows[i] != n_rows:
