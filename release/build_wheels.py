@@ -91,18 +91,16 @@ def cross(source: Path, name: str, target: Target, *defines: str) -> dict[str, s
     From there the sources have the paths that they have in a checkout from build/name, so that a
     compiler's cache knows them.
     """
-    # The linker leaves out symbols, and not a program afterwards, which this machine may not have,
-    # and which would spoil the signature of a library for macOS.
-    link = [] if "macos" in target.zig else ["SHARED", "MODULE"]
     return {
         "SKBUILD_BUILD_DIR": str(source / "build" / name),
+        # zig's linker leaves symbols out, and not a program afterwards, which this machine may not
+        # have, and which would spoil the signature of a library for macOS.
         "SKBUILD_INSTALL_STRIP": "false",
         "SKBUILD_CMAKE_ARGS": ";".join(
             [
                 f"-DCMAKE_TOOLCHAIN_FILE={ROOT / 'native' / 'cmake' / 'zig.cmake'}",
                 f"-DRWKV_ZIG_TARGET={target.zig}",
                 "-DCMAKE_COMPILE_WARNING_AS_ERROR=ON",
-                *(f"-DCMAKE_{kind}_LINKER_FLAGS=-s" for kind in link),
                 *defines,
             ]
         ),

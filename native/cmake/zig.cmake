@@ -26,7 +26,11 @@ if(NOT RWKV_ZIG_TOOLS)
     message(FATAL_ERROR "zig: expected python3 to have the package ziglang: ${why}. Try pip install ziglang")
   endif()
   set(RWKV_ZIG_TOOLS ${CMAKE_BINARY_DIR}/zig-tools)
-  foreach(tool IN ITEMS "cc -target ${RWKV_ZIG_TARGET}" "c++ -target ${RWKV_ZIG_TARGET}" ar ranlib)
+  # Without names for a debugger, among which are the folders of this machine. zig compiles its C++ library for
+  # the first program that is linked, with and without these, so every program says the same, those by which CMake
+  # gets to know the compiler, too. These are not optimised, which to zig means checks of undefined behaviour.
+  set(options "-target ${RWKV_ZIG_TARGET} -s -fno-sanitize=undefined")
+  foreach(tool IN ITEMS "cc ${options}" "c++ ${options}" ar ranlib)
     string(REGEX MATCH "^[^ ]+" name ${tool})
     set(script ${RWKV_ZIG_TOOLS}/${name})
     file(CONFIGURE OUTPUT ${script} CONTENT "#!/bin/sh\nexec '${zig}' ${tool} \"$@\"\n" @ONLY)
