@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,8 @@ MODELS = [("4", "q4_0"), ("6", "q5_1"), ("7", "q8_0"), ("7", "fp16")]
 # What stands for the disk of a Windows, 700 MB: that of `hatch run windows`.
 WINE = Path(__file__).resolve().parents[2] / "build" / "windows" / "wine"
 NEHALEM = ["qemu-x86_64", "-cpu", "Nehalem"]  # x86-64 without AVX
+ARM = ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"]
+ARM_LEVELS = ("reference", "neon", "neon_dotprod")
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,15 @@ PLACES = [
         "Arm",
         "manylinux_2_17_aarch64",
         "aarch64-linux-gnu.2.17",
-        ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"],
-        ("reference",),
+        ARM,
+        ARM_LEVELS,
+    ),
+    Place(
+        "Arm, musl",  # build/arm-musl and the like: CONTRIBUTING.md says how to make them
+        "musllinux_1_2_aarch64",
+        "aarch64-linux-musl",
+        ["qemu-aarch64", "-L", "{root}/build/arm-musl"],
+        ARM_LEVELS,
     ),
     Place("Windows", "win_amd64", "x86_64-windows-gnu", ["/usr/lib/wine/wine64"]),
 ]
@@ -138,8 +147,14 @@ def place(request: pytest.FixtureRequest, repo: Path, programs: Programs) -> Pla
     runner = [part.format(root=repo) for part in place.runner]
     if runner and shutil.which(runner[0]) is None:
         pytest.skip(f"no {runner[0]} here")
+    if "-L" in runner and not Path(runner[-1]).is_dir():
+        pytest.skip(f"no {runner[-1]} here")
     programs(place)
-    WINE.parent.mkdir(parents=True, exist_ok=True)
+    if place.name == "Windows" and not WINE.is_dir():  # wine makes its folder, and says so
+        WINE.parent.mkdir(parents=True, exist_ok=True)
+        wine = {**os.environ, "WINEDEBUG": "-all", "WINEPREFIX": str(WINE)}
+        command = [*runner, "cmd", "/c", "exit"]
+        subprocess.run(command, env=wine, check=True, capture_output=True)
     return Place(place.name, place.tag, place.zig, runner, place.levels)
 
 
@@ -173,10 +188,12 @@ def steps(program: Callable[..., subprocess.CompletedProcess[str]], folder: Path
     return written
 
 
-def native_steps(main_rwkv: Path, level: str, model: Path, folder: Path) -> list[bytes]:
+def native_steps(
+    main_rwkv: Path, level: str, model: Path, folder: Path, runner: Sequence[str] = ()
+) -> list[bytes]:
     def program(*arguments: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [str(main_rwkv), str(model), *map(str, arguments)],
+            [*runner, str(main_rwkv), str(model), *map(str, arguments)],
             capture_output=True,
             encoding="utf-8",
             env={**os.environ, "RWKV_KERNELS": level},
@@ -185,9 +202,10 @@ def native_steps(main_rwkv: Path, level: str, model: Path, folder: Path) -> list
     return steps(program, folder)
 
 
-@pytest.mark.parametrize("level", ["reference", "avx2"])
+@pytest.mark.parametrize("level", ["reference", "avx2", "neon", "neon_dotprod"])
 @pytest.mark.parametrize(("version", "type"), MODELS)
 def test_wheel_computes_the_same_bits(
+    repo: Path,
     place: Place,
     programs: Programs,
     main_rwkv: Path,
@@ -197,13 +215,18 @@ def test_wheel_computes_the_same_bits(
     version: str,
     type: str,
 ) -> None:
-    if level not in place.levels or level not in LEVELS:
+    if level not in place.levels:
         pytest.skip(f"no level {level} there")
+    runner: list[str] = []
+    if level not in LEVELS:
+        main_rwkv, runner = repo / "build" / "arm" / "examples" / "main_rwkv", ARM
+        if "neon" not in level or not main_rwkv.is_file():
+            pytest.skip(f"no level {level} here: run `hatch run arm` first if it is of Arm")
     model = synth_file(version, type)
     there = steps(
         lambda *a: run(place, programs, level, "main_rwkv", model, *a), tmp_path / "there"
     )
-    assert there == native_steps(main_rwkv, level, model, tmp_path / "here")
+    assert there == native_steps(main_rwkv, level, model, tmp_path / "here", runner)
 
 
 def test_wheel_on_a_processor_without_avx2_takes_the_level_reference(
@@ -288,3 +311,52 @@ def test_wheels_install_and_run_without_a_compiler(
         [qemu, *NEHALEM[1:], *command], env=alone, check=True, capture_output=True
     ).stdout
     assert there == here
+
+
+@pytest.mark.parametrize(
+    ("debian", "python", "tag"),
+    [("bookworm", "3.11", "cp311-cp311"), ("trixie", "3.13", "cp312-abi3")],
+)
+def test_wheels_for_arm_install_and_run_in_debians_python(
+    debian: str,
+    python: str,
+    tag: str,
+    repo: Path,
+    wheel: Callable[[str, str], Path],
+    main_rwkv: Path,
+    synth_file: Callable[[str, str], Path],
+    tmp_path: Path,
+) -> None:
+    """Under qemu-aarch64, with numpy's wheel for Arm."""
+    uv = pytest.importorskip("uv", reason="run `hatch run wheel-tools` first").find_uv_bin()
+    root = repo / "build" / f"arm-{debian}"
+    qemu = shutil.which("qemu-aarch64")
+    if qemu is None or not root.is_dir():
+        pytest.skip(
+            f"no qemu-aarch64, or no Debian in {root}: run `mmdebstrap --variant=extract "
+            f"--architectures=arm64 --include=base-files,python3,libstdc++6 {debian} {root}`"
+        )
+    platform = "manylinux_2_17_aarch64"
+    wheels = [wheel("rwkv_runtime", platform), wheel("rwkv_py", f"{tag}-{platform}")]
+    packages = tmp_path / "packages"
+    # numpy's wheel needs a newer system than ours: glibc 2.28.
+    options = ["--python-platform", "aarch64-manylinux_2_28", "--python-version", python]
+    install = [uv, "pip", "install", "-q", *options, "--only-binary", ":all:", "--target", packages]
+    subprocess.run([*install, *wheels], check=True)
+
+    def there(*arguments: object) -> str:
+        command = [qemu, "-L", root, root / "usr" / "bin" / f"python{python}", *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(packages), "RWKV_KERNELS": "reference"}
+        done = subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    model = synth_file("7", "q4_0")
+    assert "q4_0" in there(packages / "bin" / "rwkv", "info", model).lower()
+    script = (
+        "import rwkv_py, sys\n"
+        "session = rwkv_py.Session(rwkv_py.Model(sys.argv[1]))\n"
+        f"print([session.feed([token]).tobytes().hex() for token in {TOKENS}][-1])"
+    )
+    last = native_steps(main_rwkv, "reference", model, tmp_path / "here")[-1]
+    assert there("-c", script, model).strip() == last.hex()
