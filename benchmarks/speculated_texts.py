@@ -130,9 +130,9 @@ def curve(model: Model, shape: str, repeats: int) -> list[Curve]:
                     kind.append(seconds)
                 continue
             room = sequence.room_ahead(rows).reshape(-1)
-            # Twice: what a pass leaves to be done is done by the next.
             kinds[0].append(_seconds(partial(plain.core.feed_all, tokens, room), 2))
             for kind, n_taken in zip(kinds[1:], (rows, (rows + 1) // 2), strict=True):
+                ahead(tokens, n_taken)  # what a pass leaves to be done is done by the next
                 kind.append(_seconds(partial(ahead, tokens, n_taken), 2))
     return [
         Curve(shape, model.info.n_threads, rows, *(statistics.median(kind[1:]) for kind in kinds))
