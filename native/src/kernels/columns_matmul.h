@@ -28,7 +28,7 @@
 enum {
     PARTS = 64 / BYTES,  /* vectors that hold an input's 64 bytes */
     OUTPUTS = BYTES / 4, /* of a vector of sums */
-    ABREAST = 2,         /* vectors of sums that share a row's activations, */
+    ABREAST = 2,         /* vectors of sums that share a row's activations, 64 outputs apart, */
     GROUPS = BYTES / 8,  /* and groups of four inputs: as many codes as fit the registers */
     ROWS_ALONE = 3,      /* rows up to which each skips its own zeros */
     INPUTS_AHEAD = 56,   /* how far ahead inputs that are not zero are fetched */
@@ -46,10 +46,13 @@ INLINE void zip_four(const bytes in[4], bytes out[4]) {
     }
 }
 
-/* The codes of four inputs of a block, side by side for each output: code[s] for those from
- * 16 s + OUTPUTS part on. */
-INLINE void codes_of_four(rwkv_type type, const rwkv_columns_block* block, const size_t input[4],
-                          size_t part, bytes code[8]) {
+/* Whether a code is a nibble: two of them lie in a byte, zipped or not. */
+INLINE int is_nibble(rwkv_type type) { return type != RWKV_TYPE_Q8_0 && rwkv_high_bits(type) == 0; }
+
+/* The codes of four inputs of a block, side by side for each output: zipped[s] for those from
+ * 16 s + OUTPUTS part on; of nibbles, in the high halves of zipped[s] those of s + 4. */
+INLINE void zip_inputs(rwkv_type type, const rwkv_columns_block* block, const size_t input[4],
+                       size_t part, bytes zipped[8]) {
     bytes low[4];
     bytes high[4];
     for (int k = 0; k < 4; ++k) {
@@ -70,15 +73,23 @@ INLINE void codes_of_four(rwkv_type type, const rwkv_columns_block* block, const
             low[k] = or_bytes(low_halves(low[k]), two_bits(bits, part, 0));
         }
     }
-    zip_four(low, code);
-    if (type == RWKV_TYPE_Q8_0 || rwkv_high_bits(type) != 0) {
-        zip_four(high, code + 4);
-        return;
-    }
-    for (int s = 0; s < 4; ++s) {
-        code[s + 4] = high_halves(code[s]);
-        code[s] = low_halves(code[s]);
-    }
+    zip_four(low, zipped);
+    if (!is_nibble(type)) zip_four(high, zipped + 4);
+}
+
+/* Which of the zipped holds the codes for the outputs from 16 s + OUTPUTS part on, and these. */
+INLINE size_t zipped_of(rwkv_type type, size_t s) { return is_nibble(type) ? s % 4 : s; }
+INLINE bytes zipped_codes(rwkv_type type, bytes zipped, size_t s) {
+    if (!is_nibble(type)) return zipped;
+    return s < 4 ? low_halves(zipped) : high_halves(zipped);
+}
+
+/* All of them: code[s] for the outputs from 16 s + OUTPUTS part on. */
+INLINE void codes_of_four(rwkv_type type, const rwkv_columns_block* block, const size_t input[4],
+                          size_t part, bytes code[8]) {
+    bytes zipped[8];
+    zip_inputs(type, block, input, part, zipped);
+    for (size_t s = 0; s < 8; ++s) code[s] = zipped_codes(type, zipped[zipped_of(type, s)], s);
 }
 
 /* The inputs j to j + 3, and their q one after the other. */
@@ -242,7 +253,7 @@ INLINE void add_groups(rwkv_type type, bytes code[ABREAST][GROUPS], size_t first
             if (g % of_half == 0) sums[a] = begin_dots(type, x, half);
             sums[a] = add_dots(type, sums[a], code[a][g - first], four);
             if ((g + 1) % of_half == 0) {
-                isum[a] = add_half(type, isum[a], sums[a], x, block, o + 16 * a, half);
+                isum[a] = add_half(type, isum[a], sums[a], x, block, o + 64 * a, half);
             }
         }
     }
@@ -252,7 +263,8 @@ INLINE void add_groups(rwkv_type type, bytes code[ABREAST][GROUPS], size_t first
     }
 }
 
-/* Rows of a tile: a block's codes are zipped once for all of them, and their sums are in y. */
+/* Rows of a tile: a block's codes are zipped once for all of them, and their sums are in y. What is
+ * kept is as the file's bytes were, two nibbles in one: storing takes longer than taking apart. */
 INLINE void columns_tile(rwkv_type type, const rwkv_matrix* w, const rwkv_rows* x, size_t row,
                          size_t n_rows, size_t panel, float* y, size_t ldy) {
     const uint8_t* at = rwkv_columns_at(w, panel);
@@ -262,33 +274,36 @@ INLINE void columns_tile(rwkv_type type, const rwkv_matrix* w, const rwkv_rows* 
         const rwkv_columns_block block = rwkv_columns_block_at(type, at, b);
         fetch_all(&block);
         for (size_t part = 0; part < PARTS; ++part) {
-            bytes codes[8][8]; /* of 8 times OUTPUTS outputs and of 8 times four inputs */
+            bytes kept[8][8]; /* of 8 times OUTPUTS outputs and of 8 times four inputs */
             for (size_t g = 0; g < 8; ++g) {
                 const size_t input[4] = {4 * g, 4 * g + 1, 4 * g + 2, 4 * g + 3};
-                bytes code[8];
-                codes_of_four(type, &block, input, part, code);
-                for (int s = 0; s < 8; ++s) codes[s][g] = numbers(type, code[s]);
+                bytes zipped[8];
+                zip_inputs(type, &block, input, part, zipped);
+                for (int s = 0; s < (is_nibble(type) ? 4 : 8); ++s) kept[s][g] = zipped[s];
             }
-            for (size_t s = 0; s < 8; s += ABREAST) {
+            for (size_t s = 0; s < 4; ++s) {
                 const size_t o = 16 * s + OUTPUTS * part;
                 open_sums open[RWKV_TILE];
                 vec dw[ABREAST];
                 vec mw[ABREAST];
                 for (size_t a = 0; a < ABREAST; ++a) {
-                    dw[a] = load_d(type, block.d, block.s, o + 16 * a);
-                    mw[a] = load_m(type, block.m, block.t, o + 16 * a);
+                    dw[a] = load_d(type, block.d, block.s, o + 64 * a);
+                    mw[a] = load_m(type, block.m, block.t, o + 64 * a);
                 }
                 UNROLL
                 for (size_t first = 0; first < 8; first += GROUPS) {
                     bytes code[ABREAST][GROUPS];
-                    for (size_t a = 0; a < ABREAST; ++a) {
-                        for (size_t g = 0; g < GROUPS; ++g) code[a][g] = codes[s + a][first + g];
+                    for (size_t g = 0; g < GROUPS; ++g) {
+                        for (size_t a = 0; a < ABREAST; ++a) {
+                            const bytes zipped = kept[zipped_of(type, s + 4 * a)][first + g];
+                            code[a][g] = numbers(type, zipped_codes(type, zipped, s + 4 * a));
+                        }
                     }
                     for (size_t i = 0; i < n_rows; ++i) {
                         ints isum[ABREAST];
                         add_groups(type, code, first, &xb[i], &block, o, &open[i], isum);
                         for (size_t a = 0; a < ABREAST && first + GROUPS == 8; ++a) {
-                            float* to = y + i * ldy + o + 16 * a;
+                            float* to = y + i * ldy + o + 64 * a;
                             const vec sum = vload(to, OUTPUTS);
                             const vec more =
                                 add_block_sum(type, sum, dw[a], mw[a], &xb[i], isum[a]);
