@@ -545,14 +545,16 @@ def test_a_guesser_that_cannot_say_what_it_has_leaves_the_others_alone(
         assert [request.result() for request in requests] == [expected] * 3
 
 
-def rows_of_passes(times: PassTimes, rate: float, seconds_of: Callable[[int], float]) -> list[int]:
-    """How many rows the passes have in which 1 000 tokens are written, at most five each."""
+def rows_of_passes(
+    times: PassTimes, rate: float, seconds_of: Callable[[int], float], most: int = 5
+) -> list[int]:
+    """How many rows the passes have in which 1 000 tokens are written, at most so many each."""
     tokens = [i % 256 for i in range(1000)]
     ((text, _),) = texts_with([Knowing(tokens, rate)])
     assert text is not None
     n_rows = []
     while tokens:
-        guessing = Pass(times, [(text, min(4, len(tokens) - 1))])
+        guessing = Pass(times, [(text, min(most - 1, len(tokens) - 1))])
         n_rows.append(1 + len(guessing.guesses[0]))
         guessing._began -= seconds_of(n_rows[-1])
         guessing.made()
@@ -570,6 +572,14 @@ def test_a_size_that_was_slow_once_is_tried_again() -> None:
     n_rows = rows_of_passes(times, 0.8, lambda rows: 1 + 0.1 * rows)
     assert 5 in n_rows[:250]
     assert n_rows[-100:].count(5) > 50
+
+
+def test_a_size_before_a_step_is_found() -> None:
+    """Rows are taken by twos and fours: a fifth takes much more, though a fourth is free."""
+    seconds = {1: 28.0, 2: 28.4, 3: 33.0, 4: 30.1, 5: 42.2, 6: 53.1}
+    n_rows = rows_of_passes(PassTimes(), 0.8, seconds.__getitem__, most=6)
+    assert 4 in n_rows[:30]
+    assert n_rows[-100:].count(4) > 90
 
 
 def test_a_size_that_is_dear_is_seldom_tried() -> None:

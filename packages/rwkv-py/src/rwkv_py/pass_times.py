@@ -13,6 +13,10 @@ _N_PASSES = 16
 # that it is tried.
 _UNKNOWN_ROW = 0.01
 
+# What a number of rows between others is guessed to take more than the smaller one: this part of
+# what a line between them says.
+_HOPE = 0.75
+
 # What was not measured for so many passes is old, and doubted with each pass: by this share of what
 # it takes more than the next smaller number of rows.
 _OLD = 32
@@ -20,17 +24,21 @@ _DOUBT = 0.01
 
 
 class PassTimes:
-    """Seconds by number of rows: means of what was measured, and lines between them.
+    """Seconds by number of rows: means of what was measured, and guesses between them.
+
+    A guess is hopeful, so that what is guessed comes to be tried: kernels take rows by twos and by
+    fours, so times climb in steps, and four rows may take as long as two where five take a half
+    more.
 
     What is known of a number of rows decides whether it is used again. So what was measured in a
     bad moment, such as the first pass, which asks for memory, must not stay: what is old comes to
     be tried again, at the cost of a slow pass among many.
 
     >>> times = PassTimes()
-    >>> times.learn(1, 0.010)
-    >>> times.learn(5, 0.012)
+    >>> times.learn(1, 1.0)
+    >>> times.learn(5, 3.0)
     >>> times.of(3)
-    0.011
+    1.75
     """
 
     def __init__(self) -> None:
@@ -79,4 +87,4 @@ class PassTimes:
         if i == 0 or rows[i] == n_rows:
             return means[i]
         share = (n_rows - rows[i - 1]) / (rows[i] - rows[i - 1])
-        return means[i - 1] + share * (means[i] - means[i - 1])
+        return means[i - 1] + _HOPE * share * (means[i] - means[i - 1])
