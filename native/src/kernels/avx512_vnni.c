@@ -5,8 +5,9 @@
 #include "packing.h"
 
 /* Rows of activations that share one pass over a panel: their sums, the eight vectors of a block's
- * codes and what else is at hand fill the 32 registers. */
-enum { TILE = 16, ANY_ROWS = 0 };
+ * codes and what else is at hand fill the 32 registers where their number is a constant; else the
+ * sums are in memory, which takes less than a second pass over the weights. */
+enum { TILE = 16, ANY_ROWS = 1 };
 
 #include "avx512_codes.h"
 
@@ -54,8 +55,8 @@ INLINE __m512 block_sums(rwkv_type type, const __m512i code[8], const __m512 s[2
 }
 
 /* A panel times n_rows (<= TILE) rows. */
-INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, const rwkv_rows* x,
-                         size_t row, size_t n_rows, float* y, size_t ldy) {
+INLINE void panel_rows(rwkv_type type, const rwkv_matrix* w, size_t panel, const rwkv_rows* x,
+                       size_t row, size_t n_rows, float* y, size_t ldy) {
     const uint8_t* base = rwkv_panel16_at(type, w, panel);
     const size_t n_blocks = w->n_in / RWKV_BLOCK;
 
@@ -86,6 +87,19 @@ INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, con
     const __mmask16 lanes = left >= RWKV_PANEL ? 0xffff : (__mmask16)((1u << left) - 1);
     for (size_t i = 0; i < n_rows; ++i) {
         _mm512_mask_storeu_ps(y + i * ldy, lanes, sum[i]);
+    }
+}
+
+INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, const rwkv_rows* x,
+                         size_t row, size_t n_rows, float* y, size_t ldy) {
+    if (n_rows == 4) {
+        panel_rows(type, w, panel, x, row, 4, y, ldy);
+    } else if (n_rows == 8) {
+        panel_rows(type, w, panel, x, row, 8, y, ldy);
+    } else if (n_rows == 16) {
+        panel_rows(type, w, panel, x, row, 16, y, ldy);
+    } else {
+        panel_rows(type, w, panel, x, row, n_rows, y, ldy);
     }
 }
 
