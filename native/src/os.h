@@ -1,6 +1,7 @@
-// What the operating system does for the library. No other file of src/ knows which one it is:
-// os_posix.cpp has what Linux and macOS share, os_linux.cpp and os_macos.cpp what they do not, and
-// os_windows.cpp all of it for Windows. CMakeLists.txt chooses.
+// What the operating system does for the library. No other file of src/ knows which one it is, but
+// for world_vocabulary.c, which writes assembly: os_posix.cpp has what Linux and macOS share,
+// os_linux.cpp and os_macos.cpp what they do not, and os_windows.cpp all of it for Windows.
+// CMakeLists.txt chooses.
 #pragma once
 
 #include <cstddef>
