@@ -90,6 +90,7 @@ INLINE void panel_rows(rwkv_type type, const rwkv_matrix* w, size_t panel, const
     }
 }
 
+/* The same, with the numbers that come most often as constants: 1 and 2 are, from panel_matmul.h. */
 INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, const rwkv_rows* x,
                          size_t row, size_t n_rows, float* y, size_t ldy) {
     if (n_rows == 4) {
