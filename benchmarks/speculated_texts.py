@@ -107,6 +107,9 @@ class DraftThatHolds(DraftGuesser):
         return guess[0] if guess else 0
 
 
+ROUND = 0.2  # seconds of passes of a number of rows in a round, at least
+
+
 def curve(model: Model, shape: str, repeats: int) -> list[Curve]:
     """Time passes, in turns."""
     found: dict[int, tuple[list[float], list[float], list[float]]] = {
@@ -121,21 +124,23 @@ def curve(model: Model, shape: str, repeats: int) -> list[Curve]:
         for token in tokens[1:n_taken]:
             sequence.takes(int(token))
 
-    for _ in range(repeats + 1):
+    for _ in range(repeats):
         for rows, kinds in found.items():
             tokens = as_tokens([(7 * i + rows) % 1000 for i in range(rows)])
-            if rows == 1:
-                seconds = _seconds(partial(plain.read, tokens))
-                for kind in kinds:
-                    kind.append(seconds)
-                continue
-            room = sequence.room_ahead(rows).reshape(-1)
-            kinds[0].append(_seconds(partial(plain.core.feed_all, tokens, room), 2))
-            for kind, n_taken in zip(kinds[1:], (rows, (rows + 1) // 2), strict=True):
-                ahead(tokens, n_taken)  # what a pass leaves to be done is done by the next
-                kind.append(_seconds(partial(ahead, tokens, n_taken), 2))
+            end = time.perf_counter() + ROUND
+            while time.perf_counter() < end:
+                if rows == 1:
+                    seconds = _seconds(partial(plain.read, tokens))
+                    for kind in kinds:
+                        kind.append(seconds)
+                    continue
+                room = sequence.room_ahead(rows).reshape(-1)
+                kinds[0].append(_seconds(partial(plain.core.feed_all, tokens, room), 2))
+                for kind, n_taken in zip(kinds[1:], (rows, (rows + 1) // 2), strict=True):
+                    ahead(tokens, n_taken)  # what a pass leaves to be done is done by the next
+                    kind.append(_seconds(partial(ahead, tokens, n_taken), 2))
     return [
-        Curve(shape, model.info.n_threads, rows, *(statistics.median(kind[1:]) for kind in kinds))
+        Curve(shape, model.info.n_threads, rows, *(statistics.median(kind) for kind in kinds))
         for rows, kinds in found.items()
     ]
 

@@ -34,16 +34,17 @@ class HeadState {
     }
 
   private:
+    State& state_;
     RecentRows* const recent_;
     const size_t layer_;
     const size_t head_;
-    float* const own_;  // the state's
+    float* const in_state_;  // where it stands
     const float* before_;
     float* after_;
     size_t ld_before_;
     size_t ld_after_;
     const size_t n_;
-    Transpose transpose_ = nullptr;  // the way from after_ to own_, if there is one
+    Transpose transpose_ = nullptr;  // the way from after_ to in_state_, if there is one
 };
 
 }  // namespace rwkv

@@ -49,12 +49,15 @@ RecentRows::RecentRows(const Model& model, size_t most)
       heads_(model.config),
       decays_(decays_of(model)),
       most_(most),
+      heads_size_(model.config.layer_state_size() - 2 * model.config.n_embd),
       ld_(n_inputs(model.config.version) * heads_.width) {
     const Config& c = model.config;
     const size_t of_inputs = c.n_layer * heads_.n * most * ld_;
     const size_t of_shifts = c.n_layer * 2 * (most + 1) * c.n_embd;
-    memory_ = Memory((of_inputs + of_shifts + (most + 1) * c.n_embd) * sizeof(float));
-    inputs_ = reinterpret_cast<float*>(memory_.data());
+    const size_t of_heads = c.n_layer * heads_size_;
+    memory_ = Memory((of_heads + of_inputs + of_shifts + (most + 1) * c.n_embd) * sizeof(float));
+    heads_here_ = reinterpret_cast<float*>(memory_.data());
+    inputs_ = heads_here_ + of_heads;
     shifts_ = inputs_ + of_inputs;
     hidden_ = shifts_ + of_shifts;
 }
@@ -66,9 +69,19 @@ void RecentRows::take(size_t layer, size_t head, size_t row, size_t n_rows, size
     for (size_t i = 0; i < n_rows; ++i) {
         float* to = rows + i * ld_;
         for (const float* input : inputs) {
-            std::memcpy(to, input + i * ld, n * sizeof *to);
+            model_.kernels.stream(input + i * ld, to, n);
             to += heads_.width;
         }
+    }
+}
+
+void RecentRows::leave_head(size_t layer, size_t head, const float* S, float* own) noexcept {
+    if (!leaves_) return;
+    float* const to = (are_here_ ? own : heads_at(layer)) + head * heads_.part;
+    // Of version 4 the last head's parts may be shorter than their room.
+    const size_t n = heads_.n_parts == 1 ? heads_.part : heads_.width_of(head);
+    for (size_t i = 0; i < heads_.n_parts; ++i) {
+        model_.kernels.stream(S + i * heads_.part, to + i * heads_.n_embd, n);
     }
 }
 
@@ -76,6 +89,7 @@ void RecentRows::end_pass(size_t n_rows) noexcept {
     has_before_ = has_last();
     before_ = slot_after(0);
     n_pending_ = n_undecided_ = n_rows;
+    left_ = leaves_;
 }
 
 void RecentRows::apply(size_t layer, size_t head, float* S) const noexcept {
@@ -110,11 +124,26 @@ void RecentRows::apply(size_t layer, size_t head, float* S) const noexcept {
 void RecentRows::clear() noexcept {
     has_before_ = false;
     n_pending_ = n_undecided_ = 0;
+    left_ = false;
+}
+
+void RecentRows::reset() noexcept {
+    clear();
+    are_here_ = false;
 }
 
 void RecentRows::keep(size_t n) noexcept {
+    const bool all = n == n_undecided_;
+    leaves_ = all && n > 1;
     n_pending_ = n;
     n_undecided_ = 0;
+    if (left_ && all) {
+        are_here_ = !are_here_;
+        has_before_ = has_last();
+        before_ = slot_after(0);
+        n_pending_ = 0;
+    }
+    left_ = false;
 }
 
 }  // namespace rwkv

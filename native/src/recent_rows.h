@@ -39,11 +39,20 @@ struct Heads {
 // whoever copies the state meanwhile. That gives, to the bit, what a step of them alone would have
 // left, since kernels give the same however rows are cut.
 //
+// To apply rows is to compute the recurrence again. It is spared where it can be foreseen: after a step of
+// several rows that were all kept, a pass also leaves the heads as all its rows make them. For that there
+// are two places, the state's memory and one here; if all is kept again, they change parts. Leaving them
+// costs a store of each (more than to apply a single row), in vain if rows are taken back: then the
+// next pass leaves none.
+//
+// What a pass leaves here is read by none before the next, when a model's weights have gone through
+// the caches: it is streamed past them, which spares reading the lines before they are written.
+//
 // In floats, of `most` rows of a layer of version 7: 5 C most that the recurrence reads, and 2 C
-// (most + 1) shifts. A copy of the layer's state, 66 C, would be smaller from 10 rows on (of 31 it is
-// 3.3 times smaller); but every step would have to make it, reading and writing 66 C more, and whoever
-// takes rows back would have to run the model again. Memory is asked for once, and of it a step
-// touches what its rows need: so there is this one way for all numbers of rows and all versions.
+// (most + 1) shifts; and once 64 C of heads. A copy of the layer's state, 66 C, would be smaller from 10
+// rows on; but every step would have to make it, reading and writing 66 C more, and whoever takes rows
+// back would have to run the model again. Memory is asked for once, and of it a step touches what its
+// rows need: so there is this one way for all numbers of rows and all versions.
 class RecentRows {
   public:
     static constexpr size_t kMost = RWKV_WIDE - 1;  // of more, results depend on how they are cut
@@ -53,8 +62,8 @@ class RecentRows {
 
     // ---- in a pass: where what becomes of its rows is left
 
-    float* shift(Shift shift, size_t layer, size_t row) noexcept {  // (C)
-        return shift_at(shift, layer, slot_after(row + 1));
+    void leave_shift(Shift shift, size_t layer, size_t row, const float* x) noexcept {  // (C)
+        model_.kernels.stream(x, shift_at(shift, layer, slot_after(row + 1)), heads_.n_embd);
     }
     float* hidden(size_t row) noexcept { return hidden_at(slot_after(row + 1)); }  // (C)
 
@@ -62,6 +71,13 @@ class RecentRows {
     // In this order: k, v; of versions 6 and 7 w, too; of version 7 -kappa and a kappa, too.
     void take(size_t layer, size_t head, size_t row, size_t n_rows, size_t ld,
               std::initializer_list<const float*> inputs) noexcept;
+
+    // Where the heads of a layer stand: at `own`, the state's place for them, or here.
+    float* heads(size_t layer, float* own) const noexcept {
+        return are_here_ ? heads_at(layer) : own;
+    }
+    // Is told what all rows of the pass make of a head, S, whose parts follow each other.
+    void leave_head(size_t layer, size_t head, const float* S, float* own) noexcept;
 
     // The pass is over, and has read n_rows rows.
     void end_pass(size_t n_rows) noexcept;
@@ -79,15 +95,19 @@ class RecentRows {
         return has_last() ? hidden_at(slot_after(0)) : nullptr;
     }
 
-    // The state has it all, or has become another: nothing is pending.
+    // The state has it all, the heads where they stand: nothing is pending.
     void clear() noexcept;
+    // The state has become another, whose heads stand in its own memory.
+    void reset() noexcept;
 
     // ---- taking back
 
     // Of how many rows of the last pass `keep` can still take some back; it keeps the first n.
     size_t n_undecided() const noexcept { return n_undecided_; }
     void keep(size_t n) noexcept;
-    void keep_all() noexcept { n_undecided_ = 0; }
+    void keep_all() noexcept {
+        if (n_undecided_ > 0) keep(n_undecided_);
+    }
 
   private:
     bool has_last() const noexcept { return n_pending_ > 0 || has_before_; }
@@ -99,6 +119,7 @@ class RecentRows {
         return shifts_ + i * heads_.n_embd;
     }
     float* hidden_at(size_t slot) const noexcept { return hidden_ + slot * heads_.n_embd; }
+    float* heads_at(size_t layer) const noexcept { return heads_here_ + layer * heads_size_; }
     float* inputs_of(size_t layer, size_t head) const noexcept {
         return inputs_ + (layer * heads_.n + head) * most_ * ld_;
     }
@@ -107,14 +128,19 @@ class RecentRows {
     const Heads heads_;
     const std::vector<Vector> decays_;
     const size_t most_;
-    const size_t ld_;  // floats of a head's row, of all inputs
+    const size_t heads_size_;  // floats, of all heads of a layer
+    const size_t ld_;          // floats of a head's row, of all inputs
     Memory memory_;
-    float* inputs_;  // (n_layer, heads, most, inputs, width)
-    float* shifts_;  // (n_layer, 2, most + 1, C)
-    float* hidden_;  // (most + 1, C)
+    float* heads_here_;  // (n_layer, heads), laid out as in a state
+    float* inputs_;      // (n_layer, heads, most, inputs, width)
+    float* shifts_;      // (n_layer, 2, most + 1, C)
+    float* hidden_;      // (most + 1, C)
 
     size_t before_ = 0;        // the place of the row before those that are pending,
     bool has_before_ = false;  // if it is not the state that has what it left behind
+    bool are_here_ = false;    // heads stand in heads_here_
+    bool leaves_ = false;      // passes leave them in the other place
+    bool left_ = false;        // the last one did
     size_t n_pending_ = 0;
     size_t n_undecided_ = 0;
 };

@@ -168,8 +168,7 @@ void norm_and_shift(Pass& pass, const Norm& norm, const float* x, const ShiftedR
             std::memcpy(xx.before(s.first_row), s.state->shift(shift, layer), C * sizeof *x);
         }
         if (s.recent != nullptr) {
-            float* const kept = s.recent->shift(shift, layer, row - s.first_row);
-            std::memcpy(kept, xx.row(row), C * sizeof *kept);
+            s.recent->leave_shift(shift, layer, row - s.first_row, xx.row(row));
         } else if (is_last) {
             std::memcpy(s.state->next_shift(shift, layer), xx.row(row), C * sizeof *x);
         }
@@ -214,7 +213,7 @@ void norm_and_mix(Pass& pass, const Norm& norm, const float* x, const RowPairs& 
                 before[i] = pairs.row(pass.team, i - 1);
             }
             if (s.recent != nullptr) {
-                std::memcpy(s.recent->shift(shift, layer, row - s.first_row), xx, C * sizeof *xx);
+                s.recent->leave_shift(shift, layer, row - s.first_row, xx);
             } else if (row == s.first_row) {
                 // Who takes the shift also leaves the new one, that of the sequence's last row.
                 const size_t last = s.first_row + s.n_rows - 1;
@@ -345,6 +344,7 @@ void head(Pass& pass, const float* x, const HeadBuffers& b) {
         model.kernels.layer_norm(x + row * C, model.ln_out.weight, model.ln_out.bias, kLayerNormEps,
                                  C, out);
     };
+    pass.kernels().end_streams();  // of the layers, for the pass that follows
     const std::vector<Batch::Hidden>& hidden = pass.batch.hidden;
     pass.team.for_each(hidden.size(), 1,
                        [&](size_t i, size_t) { norm(hidden[i].row, hidden[i].out); });

@@ -56,23 +56,26 @@ void State::become(const State& other) noexcept {
         std::memcpy(hidden_, other.hidden(), config_.n_embd * sizeof *hidden_);
     }
     has_hidden_ = other.has_hidden();
-    if (recent_ != nullptr) recent_->clear();
+    if (recent_ != nullptr) recent_->reset();
     end_change();
 }
 
 // The floats of a layer, with all that is pending applied.
 void State::copy_layer(size_t layer, float* to) const noexcept {
     const float* const from = layer_begin(layer);
-    if (to != from) std::memcpy(to, from, config_.layer_state_size() * sizeof *to);
-    if (recent_ == nullptr) return;
     const size_t C = config_.n_embd;
+    const size_t heads_size = config_.layer_state_size() - 2 * C;
+    if (to != from) std::memcpy(to, from, 2 * C * sizeof *to);
+    float* const to_heads = to + 2 * C;
+    if (to_heads != wkv(layer)) std::memcpy(to_heads, wkv(layer), heads_size * sizeof *to);
+    if (recent_ == nullptr) return;
     for (const Shift shift : {Shift::ffn, Shift::att}) {
         const float* const last = recent_->last_shift(shift, layer);
         if (last != nullptr) std::memcpy(to + static_cast<size_t>(shift) * C, last, C * sizeof *to);
     }
     const Heads heads(config_);
     for (size_t head = 0; head < heads.n; ++head) {
-        recent_->apply(layer, head, to + 2 * C + head * heads.part);
+        recent_->apply(layer, head, to_heads + head * heads.part);
     }
 }
 
@@ -87,7 +90,7 @@ void State::require_whole() const {
 void State::reset() noexcept {
     end_change();
     has_hidden_ = false;
-    if (recent_ != nullptr) recent_->clear();
+    if (recent_ != nullptr) recent_->reset();
     std::memset(memory_.data(), 0, memory_.size());
     const size_t C = config_.n_embd;
     if (config_.version == Version::v4) {
@@ -109,7 +112,7 @@ void State::read(float* out) const {
 
 void State::write(const float* in, const float* hidden) noexcept {
     end_change();
-    if (recent_ != nullptr) recent_->clear();
+    if (recent_ != nullptr) recent_->reset();
     std::memcpy(values_, in, config_.state_size() * sizeof *in);
     for (size_t i = 0; i < config_.n_layer; ++i) transpose_heads(layer_begin(i));
     has_hidden_ = hidden != nullptr;

@@ -54,7 +54,10 @@ class State {
     // While a step computes, the state is neither that before it nor that after it; and it stays
     // so in a child that is forked meanwhile. Reading it, or stepping on, then fails with
     // INVALID_ARGUMENT. To replace it as a whole is always right.
-    void begin_change() noexcept { changing_.store(true, std::memory_order_relaxed); }
+    void begin_change() noexcept {
+        keep_all();
+        changing_.store(true, std::memory_order_relaxed);
+    }
     void end_step() noexcept { end_change(); }
     void end_layers() noexcept {  // which leave no hidden state behind
         has_hidden_ = false;
@@ -102,7 +105,11 @@ class State {
     float* own_shift(Shift shift, size_t layer) const noexcept {
         return layer_begin(layer) + static_cast<size_t>(shift) * config_.n_embd;
     }
-    float* wkv(size_t layer) const noexcept { return layer_begin(layer) + 2 * config_.n_embd; }
+    float* own_wkv(size_t layer) const noexcept { return layer_begin(layer) + 2 * config_.n_embd; }
+    float* wkv(size_t layer) const noexcept {  // where heads stand
+        float* const own = own_wkv(layer);
+        return recent_ == nullptr ? own : recent_->heads(layer, own);
+    }
     void become(const State& other) noexcept;
     void copy_layer(size_t layer, float* to) const noexcept;
     void transpose_heads(float* layer) const noexcept;

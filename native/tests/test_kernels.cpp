@@ -204,6 +204,23 @@ void test_transpose(const rwkv_kernels& k) {
     }
 }
 
+// Any number of floats to any place, and nothing beside it.
+void test_stream(const rwkv_kernels& k) {
+    const std::vector<float> from = floats(300, -1, 1);
+    for (const size_t n : {size_t{0}, size_t{1}, size_t{8}, size_t{12}, size_t{64}, size_t{256}}) {
+        for (size_t at = 0; at < 20; ++at) {
+            std::vector<float> to(300, 7.0f);
+            k.stream(from.data() + at % 3, to.data() + at, n);
+            k.end_streams();
+            const Case c = named("stream", k, n);
+            for (size_t i = 0; i < to.size(); ++i) {
+                const bool inside = i >= at && i < at + n;
+                c.near(i, to[i], inside ? from[at % 3 + i - at] : 7.0, 0.0);
+            }
+        }
+    }
+}
+
 // ---- the sampler's: the same bits at every level
 
 bool same_bits(const std::vector<float>& a, const std::vector<float>& b, size_t n) {
@@ -327,6 +344,7 @@ void test_level(const rwkv_kernels& reference, const rwkv_kernels& k) {
     test_heads_v7(reference, k);
     test_wkv(reference, k);
     test_transpose(k);
+    test_stream(k);
     test_largest(k);
     test_exp_sum(reference, k);
     test_keep_from(reference, k);

@@ -294,9 +294,9 @@ RWKV_API rwkv_status rwkv_session_hidden(const rwkv_session* session, float* hid
  * if the others had never been fed; the logits are those after the last that is kept, or those
  * before the step if that is none. It may follow each step once, before the next and before the
  * state is replaced; unless it does, all are kept. For checking guesses: feed several tokens with all
- * logits, keep those that were right. No state is copied, and nothing computed again: to keep takes
- * no time, and a step a little more. Memory for `most` tokens is asked for when they are allowed: in
- * version 7 as much as one state for each nine. Forks allow as many.
+ * logits, keep those that were right. No state is copied: to keep takes no time, and a step a little
+ * more. Memory for `most` tokens is asked for when they are allowed: of one state, and in version 7 of
+ * one more for each nine. Forks allow as many.
  * Both return INVALID_ARGUMENT, the former OUT_OF_MEMORY, too, and has then changed nothing. */
 RWKV_API rwkv_status rwkv_session_allow_take_back(rwkv_session* session, size_t most);
 RWKV_API rwkv_status rwkv_session_keep(rwkv_session* session, size_t n_kept);

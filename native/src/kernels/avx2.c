@@ -506,6 +506,17 @@ INLINE void store_transposed(square x, float* p, size_t ld) {
 
 #include "transpose.h"
 
+/* A line that is written as a whole, without being read before. */
+static void stream(const float* from, float* to, size_t n) {
+    if ((uintptr_t)to % 32 != 0 || n % 8 != 0) {
+        memcpy(to, from, n * sizeof *to);
+        return;
+    }
+    for (size_t i = 0; i < n; i += 8) _mm256_stream_ps(to + i, _mm256_loadu_ps(from + i));
+}
+
+static void end_streams(void) { _mm_sfence(); }
+
 void rwkv_kernels_avx2(rwkv_kernels* k) {
     use_matmul_blocks(k);
     use_columns(k);
@@ -513,5 +524,7 @@ void rwkv_kernels_avx2(rwkv_kernels* k) {
     k->quantize = quantize;
     use_vector_kernels(k);
     use_vector_sampler(k);
+    k->stream = stream;
+    k->end_streams = end_streams;
     k->transpose = transpose;
 }

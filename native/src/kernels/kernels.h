@@ -218,6 +218,11 @@ typedef struct rwkv_kernels {
                  const float* k, const float* v, const float* a, const float* b, const float* S,
                  float* S_after, float* y);
 
+    /* to := from, (n), past the caches where the level can: for what is read when it would have left
+     * them. Other threads see it after `end_streams` of the thread that wrote it. */
+    void (*stream)(const float* from, float* to, size_t n);
+    void (*end_streams)(void);
+
     /* The way from the official layout of such a head to ours, and back: to (n, n) := the transpose
      * of from (n, n). `to` may be `from`. */
     void (*transpose)(const float* from, float* to, size_t n);

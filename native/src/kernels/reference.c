@@ -271,6 +271,9 @@ static void wkv7(size_t n_tokens, size_t ld, size_t n, const float* r, const flo
     }
 }
 
+static void stream(const float* from, float* to, size_t n) { memcpy(to, from, n * sizeof *to); }
+static void end_streams(void) {}
+
 static void transpose(const float* from, float* to, size_t n) { rwkv_transpose(from, to, n); }
 
 /* ---- the sampler's -------------------------------------------------------------------------- */
@@ -403,6 +406,8 @@ void rwkv_kernels_reference(rwkv_kernels* k) {
         .wkv4 = wkv4,
         .wkv5 = wkv5,
         .wkv7 = wkv7,
+        .stream = stream,
+        .end_streams = end_streams,
         .transpose = transpose,
         .largest = largest,
         .exp_sum = exp_sum,
