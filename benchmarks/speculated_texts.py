@@ -17,7 +17,7 @@ from rwkv_py._arguments import Tokens, as_tokens
 from rwkv_py.draft import DraftGuesser
 from rwkv_py.generation import Plan
 from rwkv_py.lookup import LookupGuesser
-from rwkv_py.sequence import MAX_AHEAD, History
+from rwkv_py.sequence import MAX_AHEAD, History, Logits
 from rwkv_py.session import _Writer
 from rwkv_py.speculation import Guesser, SpeculationCounts
 from rwkv_py.text_stream import TextStream
@@ -119,6 +119,11 @@ def curve(model: Model, shape: str, repeats: int) -> list[Curve]:
     for each in (plain, sequence):
         each.read(as_tokens([1]))
 
+    def straight(tokens: Tokens, rows: Logits) -> None:
+        plain.core.feed_all(tokens, rows.reshape(-1))
+        for i in range(tokens.size):  # the same notes
+            plain.moved(tokens[i : i + 1], rows[i])
+
     def ahead(tokens: Tokens, n_taken: int) -> None:
         sequence.read_ahead(tokens)
         for token in tokens[1:n_taken]:
@@ -134,8 +139,8 @@ def curve(model: Model, shape: str, repeats: int) -> list[Curve]:
                     for kind in kinds:
                         kind.append(seconds)
                     continue
-                room = sequence.room_ahead(rows).reshape(-1)
-                kinds[0].append(_seconds(partial(plain.core.feed_all, tokens, room), 2))
+                room = sequence.room_ahead(rows)
+                kinds[0].append(_seconds(partial(straight, tokens, room), 2))
                 for kind, n_taken in zip(kinds[1:], (rows, (rows + 1) // 2), strict=True):
                     ahead(tokens, n_taken)  # what a pass leaves to be done is done by the next
                     kind.append(_seconds(partial(ahead, tokens, n_taken), 2))

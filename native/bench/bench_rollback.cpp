@@ -1,5 +1,6 @@
 // bench_rollback: what it costs that a step can be taken back: milliseconds of a step of some tokens with
-// all logits, by a session that takes nothing back and by one of which all, or half, are kept, in turns.
+// all logits, by a session that takes nothing back and by one of which all, or half, are kept, in turns;
+// as many can be taken back as by guessing sessions.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -19,6 +20,9 @@ constexpr const char* kUsage =
     "  --threads N      (default: 2)\n"
     "  --tokens K,K...  of a step, 1 to 31 (default: 1,4,6,8,16,31)\n"
     "  --seconds S      for each number of tokens (default: 5)\n";
+
+// Steps of a session in a turn: its state is as near as the step before has left it.
+constexpr size_t kTurn = 4;
 
 struct Options {
     std::string path;
@@ -133,12 +137,14 @@ int main(int argc, char** argv) {
             rwkv_session* created = nullptr;
             require_ok(rwkv_session_create(opened, &created));
             all.push_back({std::unique_ptr<rwkv_session, Free>(created), takes_back, n_kept});
-            if (takes_back) require_ok(rwkv_session_allow_take_back(created, n));
+            if (takes_back) require_ok(rwkv_session_allow_take_back(created, 31));
         }
         const double end = now() + options.seconds * 1e3;
-        // In turns of one step: whoever else uses the machine is in the way of all alike.
+        // In turns of some steps: whoever else uses the machine is in the way of all alike.
         do {
-            for (Steps& steps : all) steps.take_turn(tokens, logits);
+            for (Steps& steps : all) {
+                for (size_t i = 0; i < kTurn; ++i) steps.take_turn(tokens, logits);
+            }
         } while (now() < end);
         const double plain = all[0].median();
         std::printf("%6zu %7.3f ms", n, plain);
