@@ -145,11 +145,14 @@ INLINE uint32_t not_zero(const int8_t* q) {
 }
 
 /* The bytes of the outputs' lower and upper halves have their bits in the lower and the upper four
- * of each byte. */
+ * of each byte: turned left by 4 or 0 for the low halves of codes, by 2 or -2 for the high. */
 INLINE bytes two_bits(const uint8_t* p, size_t part, int high) {
     (void)part; /* there is one */
     const __m512i v = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i*)p));
-    return _mm512_mask_blend_epi64(0xf0, upper_bits(v, high), upper_bits(v, 2 + high));
+    const __m512i lower = _mm512_set1_epi32(high ? 2 : 4);
+    const __m512i upper = _mm512_set1_epi32(high ? -2 : 0);
+    const __m512i turned = _mm512_rolv_epi32(v, _mm512_mask_blend_epi64(0xf0, lower, upper));
+    return _mm512_and_si512(turned, _mm512_set1_epi8(0x30));
 }
 INLINE bytes numbers(rwkv_type type, bytes code) {
     return to_unsigned(type, type == RWKV_TYPE_IQ4_NL ? look_up(code) : code);

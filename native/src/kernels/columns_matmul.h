@@ -335,7 +335,7 @@ INLINE void columns_rows(rwkv_type type, const rwkv_matrix* w, const rwkv_rows* 
         for (size_t row = row_begin; row < row_end; ++row, y += ldy) {
             columns_row(type, 1, blocks_ahead, w, x, row, panel, y);
         }
-    } else if (n_rows == 1) {
+    } else if (n_rows == 1 && n_halves(type) == 1) { /* the sums of two halves fill the registers */
         columns_row(type, 0, 0, w, x, row_begin, panel, y);
     } else {
         for (size_t row = row_begin, n; row < row_end; row += n, y += n * ldy) {
