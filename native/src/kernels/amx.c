@@ -63,8 +63,8 @@ INLINE void unpack(rwkv_type type, const rwkv_matrix* w, size_t panel, size_t fi
     for (size_t b = first; b < first + n; ++b, tiles += TILE_BF16) {
         const rwkv_block16 block = rwkv_block16_at(type, base, b);
         __m512i code[8];
-        rwkv_prefetch_head(type, &block, b);
-        unpack_codes(type, &block, code);
+        rwkv_prefetch_head(type, &block, b, 0);
+        unpack_codes(type, &block, 0, code);
         /* Of each half of a block, which differ in q6_K. */
         __m512 dw[2];
         __m512 base_value[2];

@@ -130,7 +130,7 @@ static void quantize(const float* x, size_t n, rwkv_q8* y, size_t stride) {
 
 /* Rows of activations that share one pass over a panel: of quantised weights, whose sums are in
  * memory where they are many, and of values, whose sums fit the registers. */
-enum { TILE = 16, ANY_ROWS = 1, VALUES_TILE = 4 };
+enum { TILE = 16, ANY_ROWS = 1, VALUES_TILE = 4, FAR_ROWS = 2 };
 
 /* Stores the 8 sums of a half panel, leaving out rows beyond n_out. */
 INLINE void store_half(float* y, size_t o, size_t n_out, __m256 v) {
@@ -162,6 +162,7 @@ INLINE void panel_values(rwkv_type type, const rwkv_matrix* w, size_t panel, con
     const size_t size = rwkv_block_bytes(type);
     const size_t column = RWKV_PANEL * size;
     const size_t together = n_rows <= 2 ? 2 : 1;
+    const int far = n_rows >= FAR_ROWS;
     for (size_t first = 0; first < 2; first += together) {
         const uint8_t* p = (const uint8_t*)w->data + panel * w->n_in * column + first * 8 * size;
         const float* xc = x->x + row * x->ld;
@@ -171,8 +172,8 @@ INLINE void panel_values(rwkv_type type, const rwkv_matrix* w, size_t panel, con
         }
         size_t c = 0;
         for (; c + 2 <= w->n_in; c += 2, xc += 2, p += 2 * column) {
-            if (first == 0) rwkv_prefetch(p);
-            if (first == 0 && column == 64) rwkv_prefetch(p + 64);
+            if (first == 0) rwkv_prefetch(p, far);
+            if (first == 0 && column == 64) rwkv_prefetch(p + 64, far);
             for (size_t h = 0; h < together; ++h) {
                 add_column(type, p + h * 8 * size, xc, x->ld, n_rows, sum[h], 0);
                 add_column(type, p + column + h * 8 * size, xc + 1, x->ld, n_rows, sum[h], 1);
@@ -219,14 +220,15 @@ INLINE __m256i look_up(__m256i nibbles) {
 
 /* The codes of a block's first or last 16 columns, for both halves of a panel (8 rows each): vector
  * g holds those of the columns 4 g .. 4 g + 3. */
-INLINE void unpack_codes(rwkv_type type, const rwkv_block16* block, int last, __m256i code[2][4]) {
+INLINE void unpack_codes(rwkv_type type, const rwkv_block16* block, int last, int far,
+                         __m256i code[2][4]) {
     const int is_q8 = type == RWKV_TYPE_Q8_0;
     const __m256i low = _mm256_set1_epi8(15);
     for (int half = 0; half < 2; ++half) {
         for (int g = 0; g < 4; ++g) {
             const uint8_t* p = block->codes + 256 * (is_q8 && last) + 64 * g + 32 * half;
             const __m256i bytes = _mm256_loadu_si256((const __m256i*)p);
-            if (half == 0 && (is_q8 || !last)) rwkv_prefetch(p);
+            if (half == 0 && (is_q8 || !last)) rwkv_prefetch(p, far);
             __m256i v = is_q8  ? bytes
                         : last ? _mm256_and_si256(_mm256_srli_epi16(bytes, 4), low)
                                : _mm256_and_si256(bytes, low);
@@ -235,7 +237,7 @@ INLINE void unpack_codes(rwkv_type type, const rwkv_block16* block, int last, __
                 v = _mm256_or_si256(v, fifth_bits(block->high + 32 * last + 8 * g + 4 * half));
             } else if (rwkv_high_bits(type) == 2) {
                 const uint8_t* bits = block->high + 64 * last + 32 * half;
-                if (half == 0 && g == 0) rwkv_prefetch(bits);
+                if (half == 0 && g == 0) rwkv_prefetch(bits, far);
                 v = _mm256_or_si256(v, upper_bits(_mm256_loadu_si256((const __m256i*)bits), g));
             }
             code[half][g] = v;
@@ -349,10 +351,10 @@ INLINE void add_block(rwkv_type type, const rwkv_block16* block, const rwkv_q8* 
         s_of_16[half] = twice(s[half], 0);
     }
     __m256i first[TILE][2];
-    unpack_codes(type, block, 0, code);
+    unpack_codes(type, block, 0, n_rows >= FAR_ROWS, code);
     for (size_t i = 0; i < n_rows; ++i) add_up_16(type, code, s_of_16, x[i].q, first[i]);
 
-    unpack_codes(type, block, 1, code);
+    unpack_codes(type, block, 1, n_rows >= FAR_ROWS, code);
     for (size_t half = 0; half < 2; ++half) {
         s_of_16[half] = twice(s[half], 1);
         dw[half] = load_d(type, block->d, block->s, 8 * half);
@@ -385,7 +387,7 @@ INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, con
     for (size_t i = 0; i < n_rows; ++i) sum[i][0] = sum[i][1] = _mm256_setzero_ps();
     for (size_t b = 0; b < n_blocks; ++b, xb += x->tile) {
         const rwkv_block16 block = rwkv_block16_at(type, base, b);
-        rwkv_prefetch_head(type, &block, b);
+        rwkv_prefetch_head(type, &block, b, n_rows >= FAR_ROWS);
         add_block(type, &block, xb, n_rows, sum);
     }
     const size_t o_end = w->n_out - panel * RWKV_PANEL;

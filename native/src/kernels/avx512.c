@@ -173,7 +173,7 @@ static void quantize(const float* x, size_t n, rwkv_q8* y, size_t stride) {
 /* ---- matrices -------------------------------------------------------------------------------- */
 
 /* Rows of activations that share one pass over a panel. */
-enum { TILE = 4, ANY_ROWS = 0, VALUES_TILE = 4 };
+enum { TILE = 4, ANY_ROWS = 0, VALUES_TILE = 4, FAR_ROWS = 2 };
 
 INLINE __m512 load_values(rwkv_type type, const uint8_t* p) {
     if (type == RWKV_TYPE_FP32) return _mm512_loadu_ps(p);
@@ -195,7 +195,7 @@ INLINE void panel_values(rwkv_type type, const rwkv_matrix* w, size_t panel, con
     size_t c = 0;
     for (; c + 4 <= w->n_in; c += 4) {
         for (size_t k = 0; k < 4; ++k, p += RWKV_PANEL * size) {
-            rwkv_prefetch(p);
+            rwkv_prefetch(p, n_rows >= FAR_ROWS);
             const __m512 wc = load_values(type, p);
             UNROLL
             for (size_t i = 0; i < n_rows; ++i) {
@@ -294,8 +294,8 @@ INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, con
     for (size_t b = 0; b < n_blocks; ++b, xb += x->tile) {
         const rwkv_block16 block = rwkv_block16_at(type, base, b);
         __m512i code[8];
-        rwkv_prefetch_head(type, &block, b);
-        unpack_codes(type, &block, code);
+        rwkv_prefetch_head(type, &block, b, n_rows >= FAR_ROWS);
+        unpack_codes(type, &block, n_rows >= FAR_ROWS, code);
         const __m512 dw = load_d(type, block.d, block.s, 0);
         const __m512 mw = load_m(type, block.m, block.t, 0);
         UNROLL

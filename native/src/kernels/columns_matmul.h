@@ -22,6 +22,7 @@
  *     vec, vload, vstore, vset1, vmul, vfma
  *                               BYTES / 4 floats, as in vector_kernels.h
  *     vfrom_int32               ints as floats
+ *     FAR_ROWS                  from how many rows on rwkv_prefetch asks far ahead, too
  *     load_d, load_m            d_w and m_w of a block, for the outputs from o on: (type, d, s, o),
  *                               (type, m, t, o) */
 
@@ -131,8 +132,8 @@ INLINE vec add_block_sum(rwkv_type type, vec sum, vec dw, vec mw, const rwkv_q8*
     return rwkv_has_m(type) ? vfma(mw, vset1(x->s), sum) : sum;
 }
 
-INLINE void fetch_all(const rwkv_columns_block* block) {
-    for (const uint8_t* p = block->begin; p < block->end; p += LINE) rwkv_prefetch(p);
+INLINE void fetch_all(const rwkv_columns_block* block, int far) {
+    for (const uint8_t* p = block->begin; p < block->end; p += LINE) rwkv_prefetch(p, far);
 }
 
 /* Asks for what a block needs: all that comes before its codes, and the codes of the inputs that
@@ -186,7 +187,7 @@ INLINE void columns_row(rwkv_type type, int skip, size_t blocks_ahead, const rwk
         if (skip) {
             fetch_next(type, &ahead);
         } else {
-            fetch_all(&block);
+            fetch_all(&block, 0);
         }
         for (size_t part = 0; part < PARTS; ++part) {
             ints isum[8];
@@ -272,7 +273,7 @@ INLINE void columns_tile(rwkv_type type, const rwkv_matrix* w, const rwkv_rows* 
     for (size_t i = 0; i < n_rows; ++i) memset(y + i * ldy, 0, RWKV_COLUMN * sizeof *y);
     for (size_t b = 0; b < w->n_in / RWKV_BLOCK; ++b, xb += x->tile) {
         const rwkv_columns_block block = rwkv_columns_block_at(type, at, b);
-        fetch_all(&block);
+        fetch_all(&block, n_rows >= FAR_ROWS);
         for (size_t part = 0; part < PARTS; ++part) {
             bytes kept[8][8]; /* of 8 times OUTPUTS outputs and of 8 times four inputs */
             for (size_t g = 0; g < 8; ++g) {
@@ -379,7 +380,7 @@ INLINE void unpack_panel(rwkv_type type, const rwkv_matrix* w, size_t panel, uin
     const uint8_t* at = rwkv_columns_at(w, panel);
     for (size_t b = 0; b < w->n_in / RWKV_BLOCK; ++b) {
         const rwkv_columns_block from = rwkv_columns_block_at(type, at, b);
-        fetch_all(&from);
+        fetch_all(&from, 0);
         for (size_t g = 0; g < (is_q8 ? 8 : 4); ++g) {
             const size_t first[4] = {4 * g, 4 * g + 1, 4 * g + 2, 4 * g + 3};
             const size_t second[4] = {4 * g + 16, 4 * g + 17, 4 * g + 18, 4 * g + 19};

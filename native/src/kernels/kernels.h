@@ -37,6 +37,7 @@ enum {
     RWKV_WIDE = 32,       /* rows from which a sequence may take matmul_wide */
     RWKV_LANES = 16,      /* widest vector, in floats */
     RWKV_PREFETCH = 4096, /* bytes ahead that weights are fetched: see rwkv_prefetch */
+    RWKV_PREFETCH_FAR = 16384,
 };
 
 /* A packed matrix: y = W x, W of shape (n_out, n_in). `data` is aligned to 64 bytes. */
@@ -266,8 +267,15 @@ void rwkv_kernels_neon_dotprod(rwkv_kernels* k);
 /* Asks for the cache line RWKV_PREFETCH bytes after p. Packed weights are read in order, and where
  * few rows share them, from memory; so are the states of many sequences; a core's own prefetchers
  * and its window of instructions keep too few lines under way to reach the memory's rate while it
- * computes. Prefetching beyond the end of the weights is harmless. */
-static inline void rwkv_prefetch(const uint8_t* p) { __builtin_prefetch(p + RWKV_PREFETCH, 0, 3); }
+ * computes. Prefetching beyond the end of the weights is harmless.
+ *
+ * far: and for one RWKV_PREFETCH_FAR bytes after p, into the second-level cache, whose misses wait
+ * apart from the first's. Where several rows share the weights, computing takes about as long as
+ * memory does, and the two overlap better; where one does, memory gives no more than it gave. */
+static inline void rwkv_prefetch(const uint8_t* p, int far) {
+    __builtin_prefetch(p + RWKV_PREFETCH, 0, 3);
+    if (far) __builtin_prefetch(p + RWKV_PREFETCH_FAR, 0, 2);
+}
 
 /* rwkv_kernels.transpose, number by number. */
 static inline void rwkv_transpose(const float* from, float* to, size_t n) {

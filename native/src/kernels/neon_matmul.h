@@ -44,7 +44,7 @@ INLINE void unpack_codes(rwkv_type type, const rwkv_block16* block, size_t quart
     for (int g = 0; g < (is_q8 ? 8 : 4); ++g) {
         const uint8_t* p = block->codes + 64 * g + 16 * quarter;
         const uint8x16_t bytes = vld1q_u8(p);
-        if (quarter == 0) rwkv_prefetch(p);
+        if (quarter == 0) rwkv_prefetch(p, 0);
         code[g] = vreinterpretq_s8_u8(is_q8 ? bytes : vandq_u8(bytes, vdupq_n_u8(15)));
         if (!is_q8) code[g + 4] = vreinterpretq_s8_u8(vshrq_n_u8(bytes, 4));
     }
@@ -57,7 +57,7 @@ INLINE void unpack_codes(rwkv_type type, const rwkv_block16* block, size_t quart
             code[g] = vorrq_s8(code[g], vreinterpretq_s8_u8(high));
         } else if (rwkv_high_bits(type) == 2) {
             const uint8_t* p = block->high + 64 * (g / 4) + 16 * quarter;
-            if (quarter == 0 && g % 4 == 0) rwkv_prefetch(p);
+            if (quarter == 0 && g % 4 == 0) rwkv_prefetch(p, 0);
             code[g] = vorrq_s8(code[g], vreinterpretq_s8_u8(upper_bits(vld1q_u8(p), g % 4)));
         }
     }
@@ -131,7 +131,7 @@ INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, con
         }
         for (size_t b = 0; b < n_blocks; ++b, xb += x->tile) {
             const rwkv_block16 block = rwkv_block16_at(type, base, b);
-            if (first == 0) rwkv_prefetch_head(type, &block, b);
+            if (first == 0) rwkv_prefetch_head(type, &block, b, 0);
             for (size_t q = 0; q < together; ++q) {
                 add_block(type, &block, first + q, xb, n_rows, sum[q]);
             }
@@ -182,7 +182,7 @@ INLINE void panel_values(rwkv_type type, const rwkv_matrix* w, size_t panel, con
         size_t c = 0;
         for (; c + 4 <= w->n_in; c += 4, xc += 4) {
             for (size_t k = 0; k < 4; ++k, p += column) {
-                if (first == 0) rwkv_prefetch(p);
+                if (first == 0) rwkv_prefetch(p, 0);
                 for (size_t q = 0; q < together; ++q) {
                     add_column(type, p + q * 4 * size, xc + k, x->ld, n_rows, sum[q], k);
                 }
