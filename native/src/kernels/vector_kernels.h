@@ -360,7 +360,7 @@ INLINE void wkv7_values(int WANTED, int COUNT, size_t n_tokens, size_t ld, size_
         for (int c = 0; c < COUNT; ++c) {
             const float* Sj = S + j * n + LANES * c;
             /* Heads follow each other: with many sequences their states come from memory. */
-            rwkv_prefetch((const uint8_t*)Sj, 0);
+            rwkv_prefetch((const uint8_t*)Sj, 1);
             s[c] = vfma(vload(Sj, left - (size_t)(LANES * c)), aj, s[c]);
         }
     }
