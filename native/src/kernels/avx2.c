@@ -162,7 +162,7 @@ INLINE void panel_values(rwkv_type type, const rwkv_matrix* w, size_t panel, con
     const size_t size = rwkv_block_bytes(type);
     const size_t column = RWKV_PANEL * size;
     const size_t together = n_rows <= 2 ? 2 : 1;
-    const int far = n_rows >= FAR_ROWS;
+    const int far_ahead = n_rows >= FAR_ROWS;
     for (size_t first = 0; first < 2; first += together) {
         const uint8_t* p = (const uint8_t*)w->data + panel * w->n_in * column + first * 8 * size;
         const float* xc = x->x + row * x->ld;
@@ -172,8 +172,8 @@ INLINE void panel_values(rwkv_type type, const rwkv_matrix* w, size_t panel, con
         }
         size_t c = 0;
         for (; c + 2 <= w->n_in; c += 2, xc += 2, p += 2 * column) {
-            if (first == 0) rwkv_prefetch(p, far);
-            if (first == 0 && column == 64) rwkv_prefetch(p + 64, far);
+            if (first == 0) rwkv_prefetch(p, far_ahead);
+            if (first == 0 && column == 64) rwkv_prefetch(p + 64, far_ahead);
             for (size_t h = 0; h < together; ++h) {
                 add_column(type, p + h * 8 * size, xc, x->ld, n_rows, sum[h], 0);
                 add_column(type, p + column + h * 8 * size, xc + 1, x->ld, n_rows, sum[h], 1);
@@ -220,7 +220,7 @@ INLINE __m256i look_up(__m256i nibbles) {
 
 /* The codes of a block's first or last 16 columns, for both halves of a panel (8 rows each): vector
  * g holds those of the columns 4 g .. 4 g + 3. */
-INLINE void unpack_codes(rwkv_type type, const rwkv_block16* block, int last, int far,
+INLINE void unpack_codes(rwkv_type type, const rwkv_block16* block, int last, int far_ahead,
                          __m256i code[2][4]) {
     const int is_q8 = type == RWKV_TYPE_Q8_0;
     const __m256i low = _mm256_set1_epi8(15);
@@ -228,7 +228,7 @@ INLINE void unpack_codes(rwkv_type type, const rwkv_block16* block, int last, in
         for (int g = 0; g < 4; ++g) {
             const uint8_t* p = block->codes + 256 * (is_q8 && last) + 64 * g + 32 * half;
             const __m256i bytes = _mm256_loadu_si256((const __m256i*)p);
-            if (half == 0 && (is_q8 || !last)) rwkv_prefetch(p, far);
+            if (half == 0 && (is_q8 || !last)) rwkv_prefetch(p, far_ahead);
             __m256i v = is_q8  ? bytes
                         : last ? _mm256_and_si256(_mm256_srli_epi16(bytes, 4), low)
                                : _mm256_and_si256(bytes, low);
@@ -237,7 +237,7 @@ INLINE void unpack_codes(rwkv_type type, const rwkv_block16* block, int last, in
                 v = _mm256_or_si256(v, fifth_bits(block->high + 32 * last + 8 * g + 4 * half));
             } else if (rwkv_high_bits(type) == 2) {
                 const uint8_t* bits = block->high + 64 * last + 32 * half;
-                if (half == 0 && g == 0) rwkv_prefetch(bits, far);
+                if (half == 0 && g == 0) rwkv_prefetch(bits, far_ahead);
                 v = _mm256_or_si256(v, upper_bits(_mm256_loadu_si256((const __m256i*)bits), g));
             }
             code[half][g] = v;

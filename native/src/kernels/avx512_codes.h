@@ -17,14 +17,15 @@ INLINE __m512i look_up(__m512i nibbles) {
     return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(table), nibbles);
 }
 
-/* A block's codes, group by group; those of q8_0 and iq4_nl have a sign. far: see rwkv_prefetch. */
-INLINE void unpack_codes(rwkv_type type, const rwkv_block16* block, int far, __m512i code[8]) {
+/* A block's codes, group by group; those of q8_0 and iq4_nl have a sign. far_ahead: see rwkv_prefetch. */
+INLINE void unpack_codes(rwkv_type type, const rwkv_block16* block, int far_ahead,
+                         __m512i code[8]) {
     const int is_q8 = type == RWKV_TYPE_Q8_0;
     const __m512i low = _mm512_set1_epi8(15);
     for (int g = 0; g < (is_q8 ? 8 : 4); ++g) {
         const uint8_t* p = block->codes + 64 * g;
         const __m512i bytes = _mm512_loadu_si512(p);
-        rwkv_prefetch(p, far);
+        rwkv_prefetch(p, far_ahead);
         if (is_q8) {
             code[g] = bytes;
         } else {
@@ -40,7 +41,7 @@ INLINE void unpack_codes(rwkv_type type, const rwkv_block16* block, int far, __m
             code[g] = _mm512_mask_add_epi8(code[g], bits, code[g], _mm512_set1_epi8(16));
         } else if (rwkv_high_bits(type) == 2) {
             const uint8_t* p = block->high + 64 * (g / 4);
-            if (g % 4 == 0) rwkv_prefetch(p, far);
+            if (g % 4 == 0) rwkv_prefetch(p, far_ahead);
             code[g] = _mm512_or_si512(code[g], upper_bits(_mm512_loadu_si512(p), g % 4));
         }
     }

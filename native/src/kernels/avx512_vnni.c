@@ -59,7 +59,7 @@ INLINE void panel_rows(rwkv_type type, const rwkv_matrix* w, size_t panel, const
                        size_t row, size_t n_rows, float* y, size_t ldy) {
     const uint8_t* base = rwkv_panel16_at(type, w, panel);
     const size_t n_blocks = w->n_in / RWKV_BLOCK;
-    const int far = n_rows >= FAR_ROWS;
+    const int far_ahead = n_rows >= FAR_ROWS;
 
     __m512 sum[TILE];
     for (size_t i = 0; i < n_rows; ++i) sum[i] = _mm512_setzero_ps();
@@ -67,8 +67,8 @@ INLINE void panel_rows(rwkv_type type, const rwkv_matrix* w, size_t panel, const
     for (size_t b = 0; b < n_blocks; ++b, xb += x->tile) {
         const rwkv_block16 block = rwkv_block16_at(type, base, b);
         __m512i code[8];
-        rwkv_prefetch_head(type, &block, b, far);
-        unpack_codes(type, &block, far, code);
+        rwkv_prefetch_head(type, &block, b, far_ahead);
+        unpack_codes(type, &block, far_ahead, code);
         for (int g = 0; g < 8; ++g) code[g] = to_unsigned(type, code[g]);
         const __m512 dw = load_d(type, block.d, block.s, 0);
         const __m512 mw = load_m(type, block.m, block.t, 0);

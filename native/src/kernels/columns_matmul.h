@@ -132,8 +132,8 @@ INLINE vec add_block_sum(rwkv_type type, vec sum, vec dw, vec mw, const rwkv_q8*
     return rwkv_has_m(type) ? vfma(mw, vset1(x->s), sum) : sum;
 }
 
-INLINE void fetch_all(const rwkv_columns_block* block, int far) {
-    for (const uint8_t* p = block->begin; p < block->end; p += LINE) rwkv_prefetch(p, far);
+INLINE void fetch_all(const rwkv_columns_block* block, int far_ahead) {
+    for (const uint8_t* p = block->begin; p < block->end; p += LINE) rwkv_prefetch(p, far_ahead);
 }
 
 /* Asks for what a block needs: all that comes before its codes, and the codes of the inputs that

@@ -269,12 +269,12 @@ void rwkv_kernels_neon_dotprod(rwkv_kernels* k);
  * and its window of instructions keep too few lines under way to reach the memory's rate while it
  * computes. Prefetching beyond the end of the weights is harmless.
  *
- * far: and for one RWKV_PREFETCH_FAR bytes after p, into the second-level cache, whose misses wait
+ * far_ahead: and for one RWKV_PREFETCH_FAR bytes after p, into the second-level cache, whose misses wait
  * apart from the first's. Where several rows share the weights, computing takes about as long as
  * memory does, and the two overlap better; where one does, memory gives no more than it gave. */
-static inline void rwkv_prefetch(const uint8_t* p, int far) {
+static inline void rwkv_prefetch(const uint8_t* p, int far_ahead) {
     __builtin_prefetch(p + RWKV_PREFETCH, 0, 3);
-    if (far) __builtin_prefetch(p + RWKV_PREFETCH_FAR, 0, 2);
+    if (far_ahead) __builtin_prefetch(p + RWKV_PREFETCH_FAR, 0, 2);
 }
 
 /* rwkv_kernels.transpose, number by number. */

@@ -92,9 +92,9 @@ static inline rwkv_block16 rwkv_block16_at(rwkv_type type, const uint8_t* panel,
 
 /* Asks for what comes before the codes of a super-block that begins with block b. */
 static inline void rwkv_prefetch_head(rwkv_type type, const rwkv_block16* block, size_t b,
-                                      int far) {
+                                      int far_ahead) {
     if (!rwkv_is_super(type) || b % 8 != 0) return;
-    for (size_t i = 0; i < RWKV_SUPER_HEAD; i += 64) rwkv_prefetch(block->d + i, far);
+    for (size_t i = 0; i < RWKV_SUPER_HEAD; i += 64) rwkv_prefetch(block->d + i, far_ahead);
 }
 
 /* Panel `panel` of a matrix. */
