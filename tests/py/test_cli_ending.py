@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 import os
 import re
@@ -18,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from forks import Ended, Forks
+from rwkv_py.cli import ending
 from terminal import Terminal
 
 pytestmark = pytest.mark.slow
@@ -360,3 +363,29 @@ def test_whatever_is_given(rwkv: Forks, files: dict[str, str], data: st.DataObje
         lines = ended.stderr.count("\n")
         assert lines > 0 or ended.code == 0 or stdout == "nobody reads"
         assert lines <= 1 or ended.code == 2 or command == "chat"
+
+
+def test_a_signal_in_a_task_cancels_the_work(caplog: pytest.LogCaptureFixture) -> None:
+    ended = []
+
+    async def somebody() -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    async def work() -> None:
+        task = asyncio.create_task(somebody())
+        try:
+            await asyncio.sleep(30)
+        finally:
+            ended.append("in order")
+            del task
+
+    before = signal.signal(signal.SIGTERM, ending._end)
+    try:
+        with pytest.raises(SystemExit) as raised:
+            ending.run_async(work())
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    gc.collect()  # who is told of a failure that nobody asked for
+    assert raised.value.code == 143
+    assert ended == ["in order"]
+    assert caplog.text == ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from ..errors import InvalidArgumentError
 from ..model import Model
 from ..state_folder import StateFolder
 from ..tokenizer import Tokenizer
+from .ending import run_async
 from .options import MODEL_HELP, AsJson, Opening, TokenizerOption, open_tokenizer, with_groups
 from .output import progress_bar, show
 from .sampling import sampling_options
@@ -175,7 +175,7 @@ def _answer(
             )
 
     with _bar() as tell:
-        asyncio.run(answer(tell))
+        run_async(answer(tell))
         return tell.n_tokens
 
 

@@ -11,10 +11,11 @@ The rule, which `rwkv-convert` follows too:
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 import typer
@@ -69,6 +70,41 @@ def _heed(numbers: Iterable[int], action: Any) -> None:
 def _end(number: int, _: object) -> None:
     signal.signal(number, signal.SIG_IGN)  # what cleans up now is not to be disturbed
     raise SystemExit(128 + number)
+
+
+def run_async(work: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine, which a signal that ends the command cancels, as Ctrl-C does.
+
+    `SystemExit` would come up in whichever task is at work, as a failure of that task.
+
+    Raises:
+        SystemExit: a signal came.
+    """
+    came: list[int] = []
+    heeded = [number for number in _SIGNALS if signal.getsignal(number) is _end]
+
+    async def main() -> None:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+
+        def cancel(number: int, _: object) -> None:
+            signal.signal(number, signal.SIG_IGN)
+            came.append(number)
+            loop.call_soon_threadsafe(task.cancel)
+
+        _heed(heeded, cancel)
+        try:
+            await work
+        finally:
+            _heed([number for number in heeded if number not in came], _end)
+
+    try:
+        asyncio.run(main())
+    except asyncio.CancelledError:
+        if not came:
+            raise
+    if came:
+        raise SystemExit(128 + came[0])
 
 
 def _complaint(error: Exception) -> str:
