@@ -21,13 +21,16 @@ constexpr const char* kUsage =
     "  --tokens K,K...  of a step, 1 to 31 (default: 1,4,6,8,16,31)\n"
     "  --seconds S      for each number of tokens (default: 5)\n";
 
+// Tokens that can be taken back, at most.
+constexpr size_t kMost = 31;
+
 // Steps of a session in a turn: its state is as near as the step before has left it.
 constexpr size_t kTurn = 4;
 
 struct Options {
     std::string path;
     size_t n_threads = 2;
-    std::vector<size_t> tokens = {1, 4, 6, 8, 16, 31};
+    std::vector<size_t> tokens = {1, 4, 6, 8, 16, kMost};
     double seconds = 5.0;
 };
 
@@ -68,9 +71,9 @@ Options parse(int argc, char** argv) {
             if (option == "--seconds") o.seconds = number(option, text, 1e6);
             if (option == "--threads") o.n_threads = static_cast<size_t>(number(option, text, 1e3));
             if (option == "--tokens") {
-                o.tokens = {static_cast<size_t>(number(option, text, 31))};
+                o.tokens = {static_cast<size_t>(number(option, text, kMost))};
                 while (*text == ',') {
-                    o.tokens.push_back(static_cast<size_t>(number(option, ++text, 31)));
+                    o.tokens.push_back(static_cast<size_t>(number(option, ++text, kMost)));
                 }
             }
             if (*text != '\0') refuse(option + ": expected a number, got '" + argv[i] + "'");
@@ -137,7 +140,7 @@ int main(int argc, char** argv) {
             rwkv_session* created = nullptr;
             require_ok(rwkv_session_create(opened, &created));
             all.push_back({std::unique_ptr<rwkv_session, Free>(created), takes_back, n_kept});
-            if (takes_back) require_ok(rwkv_session_allow_take_back(created, 31));
+            if (takes_back) require_ok(rwkv_session_allow_take_back(created, kMost));
         }
         const double end = now() + options.seconds * 1e3;
         // In turns of some steps: whoever else uses the machine is in the way of all alike.

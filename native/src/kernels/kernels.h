@@ -31,13 +31,13 @@ extern "C" {
 #endif
 
 enum {
-    RWKV_PANEL = 16,      /* rows of a matrix that are packed, and computed, together */
-    RWKV_COLUMN = 128,    /* the same in matrices by columns */
-    RWKV_TILE = 16,       /* rows of activations that lie together, at most */
-    RWKV_WIDE = 32,       /* rows from which a sequence may take matmul_wide */
-    RWKV_LANES = 16,      /* widest vector, in floats */
-    RWKV_PREFETCH = 4096, /* bytes ahead that weights are fetched: see rwkv_prefetch */
-    RWKV_PREFETCH_FAR = 16384,
+    RWKV_PANEL = 16,           /* rows of a matrix that are packed, and computed, together */
+    RWKV_COLUMN = 128,         /* the same in matrices by columns */
+    RWKV_TILE = 16,            /* rows of activations that lie together, at most */
+    RWKV_WIDE = 32,            /* rows from which a sequence may take matmul_wide */
+    RWKV_LANES = 16,           /* widest vector, in floats */
+    RWKV_PREFETCH = 4096,      /* bytes ahead that weights are fetched: see rwkv_prefetch */
+    RWKV_PREFETCH_FAR = 16384, /* the same into the second-level cache */
 };
 
 /* A packed matrix: y = W x, W of shape (n_out, n_in). `data` is aligned to 64 bytes. */
