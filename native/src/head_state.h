@@ -11,7 +11,8 @@ namespace rwkv {
 
 // What is pending has been applied to it. Where rows can be taken back, what they make of it is left in
 // `room`, the thread's own, of Heads::size() floats, which RecentRows is told of when this ends, and the
-// state stays as it was before them; else in the state, at the latest then. One thread works on a head of a state at a time.
+// state stays as it was before them; else in the state, at the latest then. One thread works on a head
+// of a state at a time.
 class HeadState {
   public:
     HeadState(State& state, RecentRows* recent, size_t layer, size_t head, float* room) noexcept;
