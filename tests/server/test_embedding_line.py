@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from typing import Any
 
@@ -115,6 +116,40 @@ def test_who_goes_away_does_not_take_others_along(
         await line.embed(served, [PROMPTS[0]], "mean", "b")  # whose turn it is now
 
     asyncio.run(ask())
+
+
+def test_cancelled_twice_it_leaves_no_complaint(
+    pychat: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As at the end of a command: once by whoever waits, once by the loop, which ends all tasks."""
+    served: Any = Served(pychat)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def held(model: Model, prompts: Any, **options: Any) -> Any:
+        begun.set()
+        assert go_on.wait(60)
+        return embed(model, prompts, **options)
+
+    monkeypatch.setattr(embedding_line, "embed", held)
+    complaints: list[dict[str, Any]] = []
+
+    async def ask() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: complaints.append(context))
+        before = asyncio.all_tasks()
+        task = asyncio.create_task(embedding_line._embed(served, [PROMPTS[0]], "mean"))
+        assert await asyncio.to_thread(begun.wait, 60)
+        for _ in range(2):
+            task.cancel()
+            await asyncio.sleep(0)
+        await asyncio.wait({task})
+        assert task.cancelled()
+        go_on.set()
+        await asyncio.wait(asyncio.all_tasks() - before)  # the one that reads
+        gc.collect()
+
+    asyncio.run(ask())
+    assert complaints == []
 
 
 def test_a_full_line_is_refused(pychat: Model) -> None:

@@ -146,12 +146,13 @@ async def _embed(served: Served, prompts: list[list[int]], pooling: Pooling) -> 
         progress=watch,
     )
     working = asyncio.ensure_future(work)
+    # If we are cancelled once more while we wait, as the loop does to all at its end, nobody asks.
+    working.add_done_callback(lambda done: done.cancelled() or done.exception())
     try:
         return await asyncio.shield(working)
     except asyncio.CancelledError:
         gone.set()
         await asyncio.wait({working})  # the model is ours until then
-        working.exception()  # which is known
         raise
 
 
