@@ -50,10 +50,11 @@ RecentRows::RecentRows(const Model& model, size_t most)
       decays_(decays_of(model)),
       most_(most),
       heads_size_(model.config.layer_state_size() - 2 * model.config.n_embd),
-      ld_(n_inputs(model.config.version) * heads_.width) {
+      head_inputs_(n_inputs(model.config.version) * heads_.width),
+      ld_(model.config.n_layer * heads_.n * head_inputs_) {
     const Config& c = model.config;
-    const size_t of_inputs = c.n_layer * heads_.n * most * ld_;
-    const size_t of_shifts = c.n_layer * 2 * (most + 1) * c.n_embd;
+    const size_t of_inputs = most * ld_;
+    const size_t of_shifts = (most + 1) * c.n_layer * 2 * c.n_embd;
     const size_t of_heads = c.n_layer * heads_size_;
     memory_ = Memory((of_heads + of_inputs + of_shifts + (most + 1) * c.n_embd) * sizeof(float));
     heads_here_ = reinterpret_cast<float*>(memory_.data());

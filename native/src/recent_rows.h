@@ -115,25 +115,26 @@ class RecentRows {
     // that is kept stay beside those of the rows that follow it, though any thread may write those.
     size_t slot_after(size_t n) const noexcept { return (before_ + n_pending_ + n) % (most_ + 1); }
     float* shift_at(Shift shift, size_t layer, size_t slot) const noexcept {
-        const size_t i = (2 * layer + static_cast<size_t>(shift)) * (most_ + 1) + slot;
+        const size_t i = (slot * model_.config.n_layer + layer) * 2 + static_cast<size_t>(shift);
         return shifts_ + i * heads_.n_embd;
     }
     float* hidden_at(size_t slot) const noexcept { return hidden_ + slot * heads_.n_embd; }
     float* heads_at(size_t layer) const noexcept { return heads_here_ + layer * heads_size_; }
     float* inputs_of(size_t layer, size_t head) const noexcept {
-        return inputs_ + (layer * heads_.n + head) * most_ * ld_;
+        return inputs_ + (layer * heads_.n + head) * head_inputs_;
     }
 
     const Model& model_;
     const Heads heads_;
     const std::vector<Vector> decays_;
     const size_t most_;
-    const size_t heads_size_;  // floats, of all heads of a layer
-    const size_t ld_;          // floats of a head's row, of all inputs
+    const size_t heads_size_;   // floats, of all heads of a layer
+    const size_t head_inputs_;  // floats, of a head's row of all inputs
+    const size_t ld_;           // floats, of a row of all layers
     Memory memory_;
     float* heads_here_;  // (n_layer, heads), laid out as in a state
-    float* inputs_;      // (n_layer, heads, most, inputs, width)
-    float* shifts_;      // (n_layer, 2, most + 1, C)
+    float* inputs_;      // (most, n_layer, heads, inputs, width)
+    float* shifts_;      // (most + 1, n_layer, 2, C)
     float* hidden_;      // (most + 1, C)
 
     size_t before_ = 0;        // the place of the row before those that are pending,
