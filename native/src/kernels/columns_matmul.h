@@ -132,18 +132,25 @@ INLINE vec add_block_sum(rwkv_type type, vec sum, vec dw, vec mw, const rwkv_q8*
     return rwkv_has_m(type) ? vfma(mw, vset1(x->s), sum) : sum;
 }
 
-INLINE void fetch_all(const rwkv_columns_block* block, int far_ahead) {
-    for (const uint8_t* p = block->begin; p < block->end; p += LINE) rwkv_prefetch(p, far_ahead);
+/* The i-th of n shares of a block. A core keeps some twenty misses under way and stops at one more: a
+ * block's lines, asked for all at once, would take longer than what comes between two blocks. */
+INLINE void fetch_share(const rwkv_columns_block* block, size_t i, size_t n, int far_ahead) {
+    const size_t n_lines = ((size_t)(block->end - block->begin) + LINE - 1) / LINE;
+    const uint8_t* end = block->begin + (i + 1) * n_lines / n * LINE;
+    for (const uint8_t* p = block->begin + i * n_lines / n * LINE; p < end; p += LINE) {
+        rwkv_prefetch(p, far_ahead);
+    }
 }
 
 /* Asks for what a block needs: all that comes before its codes, and the codes of the inputs that
- * are not zero. */
+ * are not zero. Into the second-level cache: of lines here and there, which no prefetcher of the core's
+ * own foresees, more are under way there than the first level has room for. */
 INLINE void fetch_active(rwkv_type type, const rwkv_columns_block* block, const rwkv_q8* x) {
     const size_t input_bytes = type == RWKV_TYPE_Q8_0 ? 128 : 64;
-    for (const uint8_t* p = block->begin; p < block->codes; p += LINE) __builtin_prefetch(p, 0, 3);
+    for (const uint8_t* p = block->begin; p < block->codes; p += LINE) __builtin_prefetch(p, 0, 2);
     for (uint32_t set = not_zero(x->q); set != 0; set &= set - 1) {
         const uint8_t* code = block->codes + (size_t)__builtin_ctz(set) * input_bytes;
-        for (size_t i = 0; i < input_bytes; i += LINE) __builtin_prefetch(code + i, 0, 3);
+        for (size_t i = 0; i < input_bytes; i += LINE) __builtin_prefetch(code + i, 0, 2);
     }
 }
 
@@ -184,11 +191,7 @@ INLINE void columns_row(rwkv_type type, int skip, size_t blocks_ahead, const rwk
     for (size_t b = 0; skip && b < blocks_ahead; ++b) fetch_next(type, &ahead);
     for (size_t b = 0; b < n_blocks; ++b, xb += x->tile) {
         const rwkv_columns_block block = rwkv_columns_block_at(type, at, b);
-        if (skip) {
-            fetch_next(type, &ahead);
-        } else {
-            fetch_all(&block, 0);
-        }
+        if (skip) fetch_next(type, &ahead);
         for (size_t part = 0; part < PARTS; ++part) {
             ints isum[8];
             for (int s = 0; s < 8; ++s) isum[s] = zero_ints();
@@ -201,6 +204,7 @@ INLINE void columns_row(rwkv_type type, int skip, size_t blocks_ahead, const rwk
                 for (size_t j = first; skip ? set != 0 : j < first + n_inputs; j += 4) {
                     size_t input[4];
                     bytes code[8];
+                    if (!skip) fetch_share(&block, 8 * part + j / 4, 8 * PARTS, 0);
                     const int32_t q =
                         skip ? take_four(&set, xb->q, input) : four_from(j, xb->q, input);
                     codes_of_four(type, &block, input, part, code);
@@ -273,7 +277,6 @@ INLINE void columns_tile(rwkv_type type, const rwkv_matrix* w, const rwkv_rows* 
     for (size_t i = 0; i < n_rows; ++i) memset(y + i * ldy, 0, RWKV_COLUMN * sizeof *y);
     for (size_t b = 0; b < w->n_in / RWKV_BLOCK; ++b, xb += x->tile) {
         const rwkv_columns_block block = rwkv_columns_block_at(type, at, b);
-        fetch_all(&block, n_rows >= FAR_ROWS);
         for (size_t part = 0; part < PARTS; ++part) {
             bytes kept[8][8]; /* of 8 times OUTPUTS outputs and of 8 times four inputs */
             for (size_t g = 0; g < 8; ++g) {
@@ -284,6 +287,7 @@ INLINE void columns_tile(rwkv_type type, const rwkv_matrix* w, const rwkv_rows* 
             }
             for (size_t s = 0; s < 4; ++s) {
                 const size_t o = 16 * s + OUTPUTS * part;
+                fetch_share(&block, 4 * part + s, 4 * PARTS, n_rows >= FAR_ROWS);
                 open_sums open[RWKV_TILE];
                 vec dw[ABREAST];
                 vec mw[ABREAST];
@@ -380,8 +384,9 @@ INLINE void unpack_panel(rwkv_type type, const rwkv_matrix* w, size_t panel, uin
     const uint8_t* at = rwkv_columns_at(w, panel);
     for (size_t b = 0; b < w->n_in / RWKV_BLOCK; ++b) {
         const rwkv_columns_block from = rwkv_columns_block_at(type, at, b);
-        fetch_all(&from, 0);
-        for (size_t g = 0; g < (is_q8 ? 8 : 4); ++g) {
+        const size_t n_groups = is_q8 ? 8 : 4;
+        for (size_t g = 0; g < n_groups; ++g) {
+            fetch_share(&from, g, n_groups, 0);
             const size_t first[4] = {4 * g, 4 * g + 1, 4 * g + 2, 4 * g + 3};
             const size_t second[4] = {4 * g + 16, 4 * g + 17, 4 * g + 18, 4 * g + 19};
             for (size_t part = 0; part < PARTS; ++part) {
