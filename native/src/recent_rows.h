@@ -140,8 +140,9 @@ class RecentRows {
     size_t before_ = 0;        // the place of the row before those that are pending,
     bool has_before_ = false;  // if it is not the state that has what it left behind
     bool are_here_ = false;    // heads stand in heads_here_
-    bool leaves_ = false;      // passes leave them in the other place
-    bool left_ = false;        // the last one did
+    // Passes leave heads in the other place: the first, too, so that only one asks for memory.
+    bool leaves_ = true;
+    bool left_ = false;  // the last one did
     size_t n_pending_ = 0;
     size_t n_undecided_ = 0;
 };

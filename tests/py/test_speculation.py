@@ -253,7 +253,8 @@ def test_guesses_that_hold_spare_passes(
 def times_of(**seconds: float) -> PassTimes:
     times = PassTimes()
     for rows, each in seconds.items():
-        times.learn(int(rows.removeprefix("r")), each)
+        for _ in range(2):
+            times.learn(int(rows.removeprefix("r")), each)
     return times
 
 
@@ -574,6 +575,19 @@ def test_a_size_that_was_slow_once_is_tried_again() -> None:
     assert n_rows[-100:].count(5) > 50
 
 
+def test_a_pass_that_asks_for_memory_says_nothing_of_the_next() -> None:
+    """The first of more rows than any before, which takes twice as long here."""
+    seen = {1}
+
+    def seconds(rows: int) -> float:
+        first = rows > max(seen)
+        seen.add(rows)
+        return (2 if first else 1) * (1 + 0.1 * rows)
+
+    n_rows = rows_of_passes(PassTimes(), 0.8, seconds)
+    assert n_rows[:40].count(5) > 30
+
+
 def test_a_size_before_a_step_is_found() -> None:
     """Rows are taken by twos and fours: a fifth takes much more, though a fourth is free."""
     seconds = {1: 28.0, 2: 28.4, 3: 33.0, 4: 30.1, 5: 42.2, 6: 53.1}
@@ -607,7 +621,7 @@ def test_what_is_old_follows_what_the_machine_does() -> None:
 
 
 def test_times_are_learnt_in_several_threads() -> None:
-    times = PassTimes()
+    times = times_of(r1=1.0, r120=1.0)
 
     def use(first: int) -> None:
         for i in range(3000):

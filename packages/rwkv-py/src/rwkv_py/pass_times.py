@@ -31,12 +31,12 @@ class PassTimes:
     more.
 
     What is known of a number of rows decides whether it is used again. So what was measured in a
-    bad moment, such as the first pass, which asks for memory, must not stay: what is old comes to
-    be tried again, at the cost of a slow pass among many.
+    bad moment must not stay: what is old comes to be tried again, at the cost of a slow pass among
+    many; and a pass of more rows than any before, which asks for memory, says nothing of the next.
 
     >>> times = PassTimes()
-    >>> times.learn(1, 1.0)
-    >>> times.learn(5, 3.0)
+    >>> [times.learn(rows, seconds) for rows, seconds in [(1, 1.5), (1, 1.0), (5, 4.0), (5, 3.0)]]
+    [1.5, 1.0, 4.0, 3.0]
     >>> times.of(3)
     1.75
     """
@@ -46,9 +46,13 @@ class PassTimes:
         # Replaced as a whole: several threads use it.
         self._known: tuple[list[int], list[float], list[int], list[int]] = ([], [], [], [])
         self._n_passes = 0
+        self._most_rows = 0
 
-    def learn(self, n_rows: int, seconds: float) -> None:
-        """Know of another pass."""
+    def learn(self, n_rows: int, seconds: float) -> float:
+        """Know of another pass; return how long such a pass takes, or took if that is all."""
+        if n_rows > self._most_rows:
+            self._most_rows = n_rows
+            return seconds
         rows, means, counts, last = self._known
         rows, means, counts, last = rows[:], means[:], counts[:], last[:]
         self._n_passes = now = self._n_passes + 1
@@ -75,6 +79,7 @@ class PassTimes:
                 means[k] = max(means[k], means[i])
                 means[k] -= _DOUBT * max(means[k] - means[k - 1], 0.0)
         self._known = rows, means, counts, last
+        return means[i]
 
     def of(self, n_rows: int) -> float | None:
         """Return the seconds that a pass of `n_rows` should take; None before any was measured."""

@@ -249,9 +249,9 @@ class Pass:
         if self._times is None:
             plain = 0.0
         else:
-            self._times.learn(n_rows, seconds)
+            usual = self._times.learn(n_rows, seconds)
             plain = self._plain or seconds
-            lost += (self._times.of(n_rows) or seconds) - plain if n_guesses else 0.0
+            lost += usual - plain if n_guesses else 0.0
         for (text, _), guesses in zip(self._texts, self.guesses, strict=True):
             if text is not None:
                 share = len(guesses) / n_guesses if n_guesses else 1 / n_texts
