@@ -142,7 +142,9 @@ def curve(model: Model, shape: str, repeats: int) -> list[Curve]:
                 room = sequence.room_ahead(rows)
                 kinds[0].append(_seconds(partial(straight, tokens, room), 2))
                 for kind, n_taken in zip(kinds[1:], (rows, (rows + 1) // 2), strict=True):
-                    ahead(tokens, n_taken)  # what a pass leaves to be done is done by the next
+                    # What is kept decides what the next pass does, and the one after it.
+                    for _ in range(2):
+                        ahead(tokens, n_taken)
                     kind.append(_seconds(partial(ahead, tokens, n_taken), 2))
     return [
         Curve(shape, model.info.n_threads, rows, *(statistics.median(kind) for kind in kinds))
