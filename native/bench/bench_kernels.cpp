@@ -383,7 +383,8 @@ class Bench {
         }
         constexpr size_t kBlocks = kPanels * kIn / RWKV_BLOCK;
         const double block = static_cast<double>(size) / static_cast<double>(kBlocks);
-        const double codes = type == RWKV_TYPE_Q8_0 ? 4096.0 : 2048.0;
+        const bool fp = !rwkv_is_quantised(type);
+        const double codes = fp ? block : type == RWKV_TYPE_Q8_0 ? 4096.0 : 2048.0;
         struct {
             size_t rows;
             unsigned in_use;  // of four inputs
@@ -406,7 +407,7 @@ class Bench {
             size_t turn = 0;
             add("matmul_columns", rwkv_block_type_of(type)->name, shape, c.rows, bytes,
                 static_cast<double>(size * count), share * static_cast<double>(c.rows * kOut * kIn),
-                rates_.int8, [&] {
+                fp ? rates_.fp32 : rates_.int8, [&] {
                     const rwkv_matrix w = {memory.data() + turn++ % count * size, kOut, kIn, type,
                                            1};
                     for (size_t panel = 0; panel < kPanels; ++panel) {

@@ -329,7 +329,7 @@ void test_small_heads(const std::vector<std::string>& versions) {
 void test_which_are_by_columns(const tiny::Sizes& wide) {
     tiny::Sizes odd = wide;
     odd.n_head = 5;  // 160 outputs: more than a panel, less than two
-    // Of several types: the largest first, one that has no columns last.
+    // Of several types: that of most bytes neither first nor last.
     tiny::Sizes three = wide;
     three.n_layer = 3;
     tiny::Model mixed = tiny::random_model("7", RWKV_TYPE_Q8_0, three);
@@ -358,8 +358,7 @@ void test_which_are_by_columns(const tiny::Sizes& wide) {
             const auto* layers = std::get_if<std::vector<rwkv::LayerV7>>(&model.layers);
             CHECK(layers != nullptr);
             for (const rwkv::LayerV7& l : *layers) {
-                const bool blocks = l.ffn_value.type >= RWKV_TYPE_Q4_0;
-                CHECK((l.ffn_value.by_columns != 0) == (can && blocks && c.even));
+                CHECK((l.ffn_value.by_columns != 0) == (can && c.even));
                 CHECK(!l.ffn_key.by_columns && !l.output.by_columns);
                 if (!l.ffn_value.by_columns) continue;
                 largest =
@@ -383,7 +382,8 @@ void test_columns(const std::vector<std::string>& versions) {
     const std::vector<std::string> levels = supported_levels();
     if (std::none_of(levels.begin(), levels.end(), has_columns)) return;  // all lie as anywhere
     for (const std::string& version : versions) {
-        for (const rwkv_type type : {RWKV_TYPE_Q4_0, RWKV_TYPE_Q5_1, RWKV_TYPE_Q8_0}) {
+        for (const rwkv_type type :
+             {RWKV_TYPE_FP32, RWKV_TYPE_FP16, RWKV_TYPE_Q4_0, RWKV_TYPE_Q5_1, RWKV_TYPE_Q8_0}) {
             const tiny::File file(tiny::random_model(version, type, sizes));
             const std::string name =
                 "by columns, version " + version + ", type " + std::to_string(type);

@@ -130,7 +130,7 @@ static void quantize(const float* x, size_t n, rwkv_q8* y, size_t stride) {
 
 /* Rows of activations that share one pass over a panel: of quantised weights, whose sums are in
  * memory where they are many, and of values, whose sums fit the registers. */
-enum { TILE = 16, ANY_ROWS = 1, VALUES_TILE = 4, FAR_ROWS = 2 };
+enum { TILE = 16, ANY_ROWS = 1, VALUES_TILE = 4, CHAINS = 2, FAR_ROWS = 2 };
 
 /* Stores the 8 sums of a half panel, leaving out rows beyond n_out. */
 INLINE void store_half(float* y, size_t o, size_t n_out, __m256 v) {
@@ -399,6 +399,7 @@ INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, con
 
 #define HAS_VALUES
 #include "panel_matmul.h"
+#include "value_columns.h"
 
 /* ---- matrices by columns -------------------------------------------------------------------- */
 
@@ -523,6 +524,7 @@ void rwkv_kernels_avx2(rwkv_kernels* k) {
     use_matmul_blocks(k);
     use_columns(k);
     use_matmul_values(k);
+    use_value_columns(k);
     k->quantize = quantize;
     use_vector_kernels(k);
     use_vector_sampler(k);

@@ -173,7 +173,7 @@ static void quantize(const float* x, size_t n, rwkv_q8* y, size_t stride) {
 /* ---- matrices -------------------------------------------------------------------------------- */
 
 /* Rows of activations that share one pass over a panel. */
-enum { TILE = 4, ANY_ROWS = 0, VALUES_TILE = 4, FAR_ROWS = 2 };
+enum { TILE = 4, ANY_ROWS = 0, VALUES_TILE = 4, CHAINS = 4, FAR_ROWS = 2 };
 
 INLINE __m512 load_values(rwkv_type type, const uint8_t* p) {
     if (type == RWKV_TYPE_FP32) return _mm512_loadu_ps(p);
@@ -314,10 +314,12 @@ INLINE void panel_blocks(rwkv_type type, const rwkv_matrix* w, size_t panel, con
 
 #define HAS_VALUES
 #include "panel_matmul.h"
+#include "value_columns.h"
 
 void rwkv_kernels_avx512(rwkv_kernels* k) {
     use_matmul_blocks(k);
     use_matmul_values(k);
+    use_value_columns(k);
     k->quantize = quantize;
     use_vector_kernels(k);
     use_vector_sampler(k);

@@ -113,7 +113,7 @@ typedef struct rwkv_matrix_kernels {
                         size_t panel_begin, size_t panel_end, float* y, size_t ldy);
 
     /* Matrices by columns: the same products, to the bit (but for a NaN's), but only the weights of
-     * inputs whose q is not 0 are read, if that saves time. NULL where a level has none. n_out is a
+     * inputs whose q, or x, is not 0 are read, if that saves time. NULL where a level has none. n_out is a
      * multiple of RWKV_COLUMN, and panel p holds that many rows, from RWKV_COLUMN p on. A packed
      * matrix has the size that it has by panels.
      *
