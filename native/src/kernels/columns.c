@@ -67,8 +67,31 @@ void rwkv_columns_pack(rwkv_type type, const uint8_t* src, size_t n_out, size_t 
         break;
             RWKV_FOR_QUANTISED(CASE)
 #undef CASE
-            default: /* values are not packed by columns */
+            default: /* values: below */
                 break;
+        }
+    }
+}
+
+void rwkv_columns_pack_values(rwkv_type type, size_t width, const uint8_t* src, size_t n_in,
+                              size_t panel_begin, size_t panel_end, uint8_t* dst) {
+    const size_t size = rwkv_block_bytes(type);
+    const size_t stripe = width * n_in * size;
+    const size_t stripes = RWKV_COLUMN / width;
+    for (size_t i = panel_begin * stripes; i < panel_end * stripes; ++i) {
+        rwkv_pack_values(src + i * stripe, size, width, width, n_in, dst + i * stripe);
+    }
+}
+
+void rwkv_columns_unpack_values(const rwkv_matrix* w, size_t width, size_t panel, uint8_t* dst) {
+    const size_t size = rwkv_block_bytes(w->type);
+    const size_t together = RWKV_PANEL * size;
+    for (size_t p = 0; p < RWKV_COLUMN / RWKV_PANEL; ++p) {
+        const size_t row = panel * RWKV_COLUMN + p * RWKV_PANEL;
+        const size_t first = row - row % width; /* of the stripe */
+        const uint8_t* from = (const uint8_t*)w->data + (first * w->n_in + row % width) * size;
+        for (size_t c = 0; c < w->n_in; ++c, dst += together, from += width * size) {
+            memcpy(dst, from, together);
         }
     }
 }

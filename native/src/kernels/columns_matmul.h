@@ -421,7 +421,7 @@ static void matmul_columns(const rwkv_matrix* w, const rwkv_rows* x, size_t row_
         break;
         RWKV_FOR_QUANTISED(CASE)
 #undef CASE
-        default: /* values are not packed by columns */
+        default: /* values: value_columns.h */
             break;
     }
 }

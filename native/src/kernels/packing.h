@@ -42,6 +42,10 @@ size_t rwkv_panel16_size(rwkv_type type, size_t n_out, size_t n_in);
 void rwkv_panel16_pack(rwkv_type type, const uint8_t* src, size_t n_out, size_t n_in,
                        size_t panel_begin, size_t panel_end, uint8_t* dst);
 
+/* Values of `size` bytes, n_rows rows of them: column after column, `width` (>= n_rows) each. */
+void rwkv_pack_values(const uint8_t* src, size_t size, size_t width, size_t n_rows, size_t n_in,
+                      uint8_t* dst);
+
 /* Where the parts of a block lie; only for types that have them. */
 typedef struct rwkv_block16 {
     const uint8_t* codes; /* 256 bytes, or 512 for q8_0 */
@@ -122,12 +126,12 @@ static inline const uint8_t* rwkv_panel16_at(rwkv_type type, const rwkv_matrix* 
 void rwkv_columns_pack(rwkv_type type, const uint8_t* src, size_t n_out, size_t n_in,
                        size_t panel_begin, size_t panel_end, uint8_t* dst);
 
-/* Values, fp32, fp16 and bf16, lie in stripes of `width` rows, a divisor of RWKV_COLUMN that a level
- * chooses: column after column, `width` values each. */
-void rwkv_values_pack(const uint8_t* src, size_t size, size_t width, size_t n_in, size_t begin,
-                      size_t end,
-                      uint8_t* dst); /* stripes [begin, end) of values of `size` bytes */
-void rwkv_values_unpack(const rwkv_matrix* w, size_t width, size_t panel, uint8_t* dst);
+/* Values lie in stripes of `width` rows, a divisor of RWKV_COLUMN that a level chooses: column after
+ * column, `width` values each. Panels [panel_begin, panel_end) are packed; what is unpacked is
+ * panel16. */
+void rwkv_columns_pack_values(rwkv_type type, size_t width, const uint8_t* src, size_t n_in,
+                              size_t panel_begin, size_t panel_end, uint8_t* dst);
+void rwkv_columns_unpack_values(const rwkv_matrix* w, size_t width, size_t panel, uint8_t* dst);
 
 /* Zipping bytes, then pairs of them, takes the bytes 4 s .. 4 s + 3 of each 16 to vector s: those
  * are to be the outputs 16 s + 4 l .. 16 s + 4 l + 3 in the l-th 16. */

@@ -7,34 +7,12 @@ size_t rwkv_panel16_size(rwkv_type type, size_t n_out, size_t n_in) {
     return (n_out + RWKV_PANEL - 1) / RWKV_PANEL * rwkv_panel16_bytes(type, n_in);
 }
 
-/* Values of `size` bytes: column after column, `width` rows each, of which there are n_rows. */
-static void pack_values(const uint8_t* src, size_t size, size_t width, size_t n_rows, size_t n_in,
-                        uint8_t* dst) {
+void rwkv_pack_values(const uint8_t* src, size_t size, size_t width, size_t n_rows, size_t n_in,
+                      uint8_t* dst) {
     for (size_t row = 0; row < n_rows; ++row) {
         const uint8_t* from = src + row * n_in * size;
         for (size_t c = 0; c < n_in; ++c) {
             memcpy(dst + (c * width + row) * size, from + c * size, size);
-        }
-    }
-}
-
-void rwkv_values_pack(const uint8_t* src, size_t size, size_t width, size_t n_in, size_t begin,
-                      size_t end, uint8_t* dst) {
-    const size_t stripe = width * n_in * size;
-    for (size_t i = begin; i < end; ++i) {
-        pack_values(src + i * stripe, size, width, width, n_in, dst + i * stripe);
-    }
-}
-
-void rwkv_values_unpack(const rwkv_matrix* w, size_t width, size_t panel, uint8_t* dst) {
-    const size_t size = rwkv_block_bytes(w->type);
-    const size_t to_copy = RWKV_PANEL * size;
-    for (size_t p = 0; p < RWKV_COLUMN / RWKV_PANEL; ++p) {
-        const size_t row = panel * RWKV_COLUMN + p * RWKV_PANEL;
-        const uint8_t* from =
-            (const uint8_t*)w->data + (row / width * width * w->n_in + row % width) * size;
-        for (size_t c = 0; c < w->n_in; ++c, dst += to_copy, from += width * size) {
-            memcpy(dst, from, to_copy);
         }
     }
 }
@@ -122,7 +100,7 @@ void rwkv_panel16_pack(rwkv_type type, const uint8_t* src, size_t n_out, size_t 
         } else if (rwkv_is_quantised(type)) {
             pack_blocks(type, from, n_rows, n_in, to);
         } else {
-            pack_values(from, rwkv_block_bytes(type), RWKV_PANEL, n_rows, n_in, to);
+            rwkv_pack_values(from, rwkv_block_bytes(type), RWKV_PANEL, n_rows, n_in, to);
         }
     }
 }

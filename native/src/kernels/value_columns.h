@@ -193,12 +193,11 @@ INLINE void value_columns(rwkv_type type, const rwkv_matrix* w, const rwkv_rows*
 static void pack_value_columns(rwkv_type type, const uint8_t* src, size_t n_out, size_t n_in,
                                size_t panel_begin, size_t panel_end, uint8_t* dst) {
     (void)n_out; /* a multiple of RWKV_COLUMN: all stripes are whole */
-    rwkv_values_pack(src, rwkv_block_bytes(type), STRIPE, n_in, panel_begin * STRIPES,
-                     panel_end * STRIPES, dst);
+    rwkv_columns_pack_values(type, STRIPE, src, n_in, panel_begin, panel_end, dst);
 }
 
 static void unpack_value_columns(const rwkv_matrix* w, size_t panel, uint8_t* dst) {
-    rwkv_values_unpack(w, STRIPE, panel, dst);
+    rwkv_columns_unpack_values(w, STRIPE, panel, dst);
 }
 
 static void matmul_value_columns(const rwkv_matrix* w, const rwkv_rows* x, size_t row_begin,
