@@ -155,40 +155,86 @@ INLINE void add_column(rwkv_type type, const uint8_t* p, const float* x, size_t 
     }
 }
 
-/* A panel of values times n_rows (<= VALUES_TILE) rows. Each sum is that of the even columns plus that of
- * the odd ones. Both halves of a panel are taken together where their sums fit the registers. */
-INLINE void panel_values(rwkv_type type, const rwkv_matrix* w, size_t panel, const rwkv_rows* x,
-                         size_t row, size_t n_rows, float* y, size_t ldy) {
+/* A panel of values times VALUES_TILE rows, as panel_values has it. Sums of both halves for the even and
+ * the odd columns would be 16 registers; one half at a time loads an activation for each product, and
+ * loads are what a core does two of in a cycle, as products. So a chunk's even columns come first, then
+ * its odd ones: 8 sums, and two products to an activation. */
+INLINE void panel_of_four(rwkv_type type, const rwkv_matrix* w, size_t panel, const rwkv_rows* x,
+                          size_t row, float* y, size_t ldy) {
+    enum { COLUMNS = 128 }; /* of a chunk: 4 KiB of fp16 */
     const size_t size = rwkv_block_bytes(type);
     const size_t column = RWKV_PANEL * size;
-    const size_t together = n_rows <= 2 ? 2 : 1;
+    const uint8_t* at = (const uint8_t*)w->data + panel * w->n_in * column;
+    const float* xr = x->x + row * x->ld;
+    __m256 sum[CHAINS][2][VALUES_TILE];
+    for (size_t k = 0; k < CHAINS; ++k) {
+        for (size_t i = 0; i < VALUES_TILE; ++i) sum[k][0][i] = sum[k][1][i] = _mm256_setzero_ps();
+    }
+    for (size_t begin = 0; begin < w->n_in; begin += COLUMNS) {
+        const size_t end = w->n_in - begin < COLUMNS ? w->n_in : begin + COLUMNS;
+        for (size_t k = 0; k < CHAINS; ++k) {
+            __m256 a[2][VALUES_TILE];
+            for (size_t i = 0; i < VALUES_TILE; ++i) {
+                a[0][i] = sum[k][0][i];
+                a[1][i] = sum[k][1][i];
+            }
+            for (size_t c = begin + k; c < end; c += CHAINS) {
+                const uint8_t* p = at + c * column;
+                if (column == 64 || k == 0) rwkv_prefetch(p, 1);
+                const __m256 low = load_values(type, p);
+                const __m256 high = load_values(type, p + column / 2);
+                UNROLL
+                for (size_t i = 0; i < VALUES_TILE; ++i) {
+                    const __m256 xc = _mm256_broadcast_ss(xr + i * x->ld + c);
+                    a[0][i] = _mm256_fmadd_ps(low, xc, a[0][i]);
+                    a[1][i] = _mm256_fmadd_ps(high, xc, a[1][i]);
+                }
+            }
+            for (size_t i = 0; i < VALUES_TILE; ++i) {
+                sum[k][0][i] = a[0][i];
+                sum[k][1][i] = a[1][i];
+            }
+        }
+    }
+    for (size_t h = 0; h < 2; ++h) {
+        for (size_t i = 0; i < VALUES_TILE; ++i) {
+            store_half(y + i * ldy, h * 8, w->n_out - panel * RWKV_PANEL,
+                       _mm256_add_ps(sum[0][h][i], sum[1][h][i]));
+        }
+    }
+}
+
+/* A panel of values times n_rows (<= VALUES_TILE) rows. Each sum is that of the even columns plus that of
+ * the odd ones. */
+INLINE void panel_values(rwkv_type type, const rwkv_matrix* w, size_t panel, const rwkv_rows* x,
+                         size_t row, size_t n_rows, float* y, size_t ldy) {
+    if (n_rows == VALUES_TILE) {
+        panel_of_four(type, w, panel, x, row, y, ldy);
+        return;
+    }
+    const size_t size = rwkv_block_bytes(type);
+    const size_t column = RWKV_PANEL * size;
     const int far_ahead = n_rows >= FAR_ROWS;
-    for (size_t first = 0; first < 2; first += together) {
-        const uint8_t* p = (const uint8_t*)w->data + panel * w->n_in * column + first * 8 * size;
-        const float* xc = x->x + row * x->ld;
-        __m256 sum[2][VALUES_TILE][2];
-        for (size_t h = 0; h < together; ++h) {
-            for (size_t i = 0; i < n_rows; ++i) sum[h][i][0] = sum[h][i][1] = _mm256_setzero_ps();
+    const uint8_t* p = (const uint8_t*)w->data + panel * w->n_in * column;
+    const float* xc = x->x + row * x->ld;
+    __m256 sum[2][2][CHAINS];
+    for (size_t h = 0; h < 2; ++h) {
+        for (size_t i = 0; i < n_rows; ++i) sum[h][i][0] = sum[h][i][1] = _mm256_setzero_ps();
+    }
+    size_t c = 0;
+    for (; c + 2 <= w->n_in; c += 2, xc += 2, p += 2 * column) {
+        rwkv_prefetch(p, far_ahead);
+        if (column == 64) rwkv_prefetch(p + 64, far_ahead);
+        for (size_t h = 0; h < 2; ++h) {
+            add_column(type, p + h * 8 * size, xc, x->ld, n_rows, sum[h], 0);
+            add_column(type, p + column + h * 8 * size, xc + 1, x->ld, n_rows, sum[h], 1);
         }
-        size_t c = 0;
-        for (; c + 2 <= w->n_in; c += 2, xc += 2, p += 2 * column) {
-            if (first == 0) rwkv_prefetch(p, far_ahead);
-            if (first == 0 && column == 64) rwkv_prefetch(p + 64, far_ahead);
-            for (size_t h = 0; h < together; ++h) {
-                add_column(type, p + h * 8 * size, xc, x->ld, n_rows, sum[h], 0);
-                add_column(type, p + column + h * 8 * size, xc + 1, x->ld, n_rows, sum[h], 1);
-            }
-        }
-        if (c < w->n_in) {
-            for (size_t h = 0; h < together; ++h) {
-                add_column(type, p + h * 8 * size, xc, x->ld, n_rows, sum[h], 0);
-            }
-        }
-        for (size_t h = 0; h < together; ++h) {
-            for (size_t i = 0; i < n_rows; ++i) {
-                store_half(y + i * ldy, (first + h) * 8, w->n_out - panel * RWKV_PANEL,
-                           _mm256_add_ps(sum[h][i][0], sum[h][i][1]));
-            }
+    }
+    for (size_t h = 0; h < 2; ++h) {
+        if (c < w->n_in) add_column(type, p + h * 8 * size, xc, x->ld, n_rows, sum[h], 0);
+        for (size_t i = 0; i < n_rows; ++i) {
+            store_half(y + i * ldy, h * 8, w->n_out - panel * RWKV_PANEL,
+                       _mm256_add_ps(sum[h][i][0], sum[h][i][1]));
         }
     }
 }
