@@ -94,13 +94,27 @@ INLINE void listed_row(rwkv_type type, const rwkv_matrix* w, const float* x, siz
     }
 }
 
-/* n_rows (1, 2 or 4) rows, of which all inputs are read. A chunk's weights come from memory once; as
- * many vectors of outputs are taken together as leave their sums in registers. */
+/* Input c of n_rows rows times `vecs` vectors of its weights at p, added to the sums of chain k. */
+INLINE void add_input(rwkv_type type, const uint8_t* p, const float* xc, size_t ld, size_t n_rows,
+                      size_t vecs, size_t k, vec sum[VECS][VALUES_TILE][CHAINS]) {
+    for (size_t v = 0; v < vecs; ++v) {
+        const vec wc = load_values(type, p + v * LANES * rwkv_block_bytes(type));
+        for (size_t i = 0; i < n_rows; ++i) {
+            sum[v][i][k] = vfma(wc, vset1(xc[i * ld]), sum[v][i][k]);
+        }
+    }
+}
+
+/* n_rows (1, 2 or 4) rows, of which all inputs are read. A chunk's weights come from memory once, and
+ * are read again for other sums: half the registers hold sums, VECS CHAINS of them, for `vecs` vectors,
+ * n_rows rows and `chains` chains. Where registers are 16, four rows take one chain at a time, so that
+ * an activation's load serves two vectors: a core does as many loads in a cycle as products. */
 INLINE void value_stripe(rwkv_type type, const rwkv_matrix* w, const rwkv_rows* x, size_t row,
                          size_t n_rows, size_t stripe, float* y, size_t ldy) {
-    const size_t size = rwkv_block_bytes(type);
-    const size_t column = STRIPE * size;
-    const size_t together = VECS / n_rows;
+    const size_t chains = LANES == 8 && n_rows == 4 ? 1 : CHAINS;
+    const size_t vecs = VECS * CHAINS / (n_rows * chains);
+    const size_t column = STRIPE * rwkv_block_bytes(type);
+    const size_t step = CHAINS / chains * column;
     const size_t whole = w->n_in - w->n_in % CHAINS;
     const uint8_t* at = (const uint8_t*)w->data + stripe * w->n_in * column;
     const float* xr = x->x + row * x->ld;
@@ -112,41 +126,35 @@ INLINE void value_stripe(rwkv_type type, const rwkv_matrix* w, const rwkv_rows* 
     }
     for (size_t begin = 0; begin < w->n_in; begin += CHUNK) {
         const size_t end = w->n_in - begin < CHUNK ? w->n_in : begin + CHUNK;
-        for (size_t first = 0; first < VECS; first += together) {
+        for (size_t part = 0; part < n_rows; ++part) { /* of the sums */
+            const size_t first = part * chains / CHAINS * vecs;
+            const size_t chain = part * chains % CHAINS;
+            const size_t offset = first * LANES * rwkv_block_bytes(type);
+            const uint8_t* p = at + begin * column + offset;
             vec a[VECS][VALUES_TILE][CHAINS];
-            for (size_t v = 0; v < together; ++v) {
+            for (size_t v = 0; v < vecs; ++v) {
                 for (size_t i = 0; i < n_rows; ++i) {
-                    for (size_t k = 0; k < CHAINS; ++k) a[v][i][k] = sum[first + v][i][k];
+                    for (size_t k = 0; k < chains; ++k) a[v][i][k] = sum[first + v][i][chain + k];
                 }
             }
-            const uint8_t* p = at + begin * column + first * LANES * size;
             size_t c = begin;
             for (; c + CHAINS <= end; c += CHAINS) {
-                /* Each time that a chunk is read it fetches its share of what comes ahead. */
-                const int fetches = c / CHAINS % n_rows == first / together;
-                for (size_t k = 0; k < CHAINS; ++k, p += column) {
-                    for (size_t b = 0; fetches && b < column; b += 64) {
-                        rwkv_prefetch(p - first * LANES * size + b, n_rows >= FAR_ROWS);
+                /* Each part fetches its share of what comes ahead. */
+                const int fetches = c / CHAINS % n_rows == part;
+                for (size_t k = 0; k < chains; ++k, p += step) {
+                    for (size_t b = 0; fetches && b < step; b += 64) {
+                        rwkv_prefetch(p - offset + b, n_rows >= FAR_ROWS);
                     }
-                    for (size_t v = 0; v < together; ++v) {
-                        const vec wc = load_values(type, p + v * LANES * size);
-                        for (size_t i = 0; i < n_rows; ++i) {
-                            a[v][i][k] = vfma(wc, vset1(xr[i * x->ld + c + k]), a[v][i][k]);
-                        }
-                    }
+                    add_input(type, p + chain * column, xr + c + chain + k, x->ld, n_rows, vecs, k,
+                              a);
                 }
             }
-            for (; c < end && c >= whole; ++c, p += column) {
-                for (size_t v = 0; v < together; ++v) {
-                    const vec wc = load_values(type, p + v * LANES * size);
-                    for (size_t i = 0; i < n_rows; ++i) {
-                        a[v][i][0] = vfma(wc, vset1(xr[i * x->ld + c]), a[v][i][0]);
-                    }
-                }
+            for (; chain == 0 && c < end && c >= whole; ++c, p += column) {
+                add_input(type, p, xr + c, x->ld, n_rows, vecs, 0, a);
             }
-            for (size_t v = 0; v < together; ++v) {
+            for (size_t v = 0; v < vecs; ++v) {
                 for (size_t i = 0; i < n_rows; ++i) {
-                    for (size_t k = 0; k < CHAINS; ++k) sum[first + v][i][k] = a[v][i][k];
+                    for (size_t k = 0; k < chains; ++k) sum[first + v][i][chain + k] = a[v][i][k];
                 }
             }
         }
