@@ -61,7 +61,7 @@ class RWKV:
     >>> from rwkv_py.compat.rwkv.model import RWKV
     >>> model = RWKV(model="model", strategy="cpu fp32")
     >>> logits, state = model.forward([72, 105], None)
-    >>> logits.shape, len(state), state[1].shape
+    >>> tuple(logits.shape), len(state), tuple(state[1].shape)
     ((256,), 18, (4, 64, 64))
     """
 
