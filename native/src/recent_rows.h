@@ -39,8 +39,8 @@ struct Heads {
 // whoever copies the state meanwhile. That gives, to the bit, what a step of them alone would have
 // left, since kernels give the same however rows are cut.
 //
-// To apply rows is to compute the recurrence again. It is spared where it can be foreseen: after a step of
-// several rows that were all kept, a pass also leaves the heads as all its rows make them. For that there
+// To apply rows is to compute the recurrence again. It is spared where it can be foreseen: at first, and
+// after a step of several rows that were all kept, a pass also leaves the heads as all its rows make them. For that there
 // are two places, the state's memory and one here; if all is kept again, they change parts. Leaving them
 // costs a store of each (more than to apply a single row), in vain if rows are taken back: then the
 // next pass leaves none.

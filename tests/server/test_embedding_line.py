@@ -38,6 +38,20 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return found
 
 
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
+    """Readings wait: the first event says that one has begun, the second lets all go on."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def wait(model: Model, prompts: Any, **options: Any) -> Any:
+        begun.set()
+        assert go_on.wait(60)
+        return embed(model, prompts, **options)
+
+    monkeypatch.setattr(embedding_line, "embed", wait)
+    return begun, go_on
+
+
 def test_what_waits_is_read_together(pychat: Model, reads: list[int]) -> None:
     served: Any = Served(pychat)
 
@@ -85,17 +99,10 @@ def test_a_fault_is_told_to_whoever_sent_it(pychat: Model) -> None:
 
 
 def test_who_goes_away_does_not_take_others_along(
-    pychat: Model, monkeypatch: pytest.MonkeyPatch
+    pychat: Model, held: tuple[threading.Event, threading.Event]
 ) -> None:
     served: Any = Served(pychat)
-    begun, go_on = threading.Event(), threading.Event()
-
-    def held(model: Model, prompts: Any, **options: Any) -> Any:
-        begun.set()
-        assert go_on.wait(60)
-        return embed(model, prompts, **options)
-
-    monkeypatch.setattr(embedding_line, "embed", held)
+    begun, go_on = held
 
     async def ask() -> None:
         line = EmbeddingLine(100)
@@ -119,18 +126,11 @@ def test_who_goes_away_does_not_take_others_along(
 
 
 def test_cancelled_twice_it_leaves_no_complaint(
-    pychat: Model, monkeypatch: pytest.MonkeyPatch
+    pychat: Model, held: tuple[threading.Event, threading.Event]
 ) -> None:
     """As at the end of a command: once by whoever waits, once by the loop, which ends all tasks."""
     served: Any = Served(pychat)
-    begun, go_on = threading.Event(), threading.Event()
-
-    def held(model: Model, prompts: Any, **options: Any) -> Any:
-        begun.set()
-        assert go_on.wait(60)
-        return embed(model, prompts, **options)
-
-    monkeypatch.setattr(embedding_line, "embed", held)
+    begun, go_on = held
     complaints: list[dict[str, Any]] = []
 
     async def ask() -> None:
